@@ -1,0 +1,44 @@
+"""Frozen dataclasses to JSON and back: the format of state documents, XComs, triggers and `--json` answers."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from tfs_deploy.errors import CorruptModel
+
+T = TypeVar("T")
+
+
+def to_builtins(value: object) -> Any:
+    """Return `value` as dicts, lists, strings and numbers only."""
+    return msgspec.to_builtins(value, str_keys=True)
+
+
+def from_builtins(kind: type[T], data: object) -> T:
+    """Return `data` as a `kind`; raise CorruptModel where it does not fit."""
+    try:
+        return msgspec.convert(data, type=kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise _misfit(kind, error) from error
+
+
+def to_json(value: object) -> bytes:
+    """Return `value` as indented JSON with a stable key order, so that equal values give equal bytes."""
+    return msgspec.json.format(msgspec.json.encode(value, order="sorted"), indent=1) + b"\n"
+
+
+def from_json(kind: type[T], text: bytes | str) -> T:
+    """Parse JSON `text` as a `kind`; raise CorruptModel where it does not fit."""
+    try:
+        return msgspec.json.decode(text, type=kind, strict=False)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _misfit(kind, error) from error
+
+
+def _misfit(kind: type[Any], error: Exception) -> CorruptModel:
+    return CorruptModel(
+        f"A JSON document is not a {kind.__name__}: {error}.",
+        "Restore it from a backup, or remove it if it was not written by tfs_deploy.",
+    )

@@ -1,0 +1,46 @@
+"""What may be a model name, a version number and a label: checked once, before anything is touched."""
+
+from __future__ import annotations
+
+import re
+
+from tfs_deploy.errors import InvalidInput
+
+# One path segment on every store and in every TF Serving URL; no leading dot (hidden, and `..`).
+_MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,126}")
+# TF Serving's guide limits labels used over REST to word characters.
+_LABEL = re.compile(r"\w{1,64}", re.ASCII)
+# TF Serving parses version directory names as signed 64-bit integers (contract 3.1).
+MAX_VERSION = 2**63 - 1
+
+
+def check_model_name(name: str) -> str:
+    """Return `name` if it can be one path segment; raise InvalidInput otherwise."""
+    if not isinstance(name, str) or not _MODEL_NAME.fullmatch(name):
+        raise InvalidInput(
+            f"The model name {name!r} is not usable.",
+            "Use letters, digits, '_', '-' and '.', at most 127, not starting with '.' or '-'.",
+        )
+    return name
+
+
+def check_version(version: int | str) -> int:
+    """Return `version` as a positive 64-bit int; raise InvalidInput otherwise."""
+    try:
+        number = int(version)
+    except (TypeError, ValueError):
+        number = 0
+    if isinstance(version, bool) or not 0 < number <= MAX_VERSION:
+        raise InvalidInput(
+            f"The version {version!r} is not usable.", f"Use a whole number from 1 to {MAX_VERSION}."
+        )
+    return number
+
+
+def check_label(label: str) -> str:
+    """Return `label` if TF Serving accepts it over gRPC and REST; raise InvalidInput otherwise."""
+    if not isinstance(label, str) or not _LABEL.fullmatch(label):
+        raise InvalidInput(
+            f"The label {label!r} is not usable.", "Use letters, digits and '_', at most 64 characters."
+        )
+    return label

@@ -1,0 +1,84 @@
+"""TF Serving's protobuf messages, from a descriptor set in a private pool: the wire schema without TensorFlow.
+
+``from tensorflow_serving.apis import predict_pb2`` imports TensorFlow (7 s, 550 MB). The classes here are built
+from `descriptors.binpb`, which tests/serving/generate_descriptors.py extracts from tensorflow-serving-api; a
+private pool, so that a process that also holds TensorFlow sees no clash of symbols.
+
+``messages.PredictRequest`` and every other name in `FULL_NAMES` is a message class, made on first use.
+"""
+
+from __future__ import annotations
+
+from functools import cache, lru_cache
+from importlib import resources
+from typing import Any
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+_SERVING = "tensorflow.serving."
+FULL_NAMES = {
+    "Any": "google.protobuf.Any",
+    "AttrValue": "tensorflow.AttrValue",
+    "ClassificationRequest": _SERVING + "ClassificationRequest",
+    "ClassificationResponse": _SERVING + "ClassificationResponse",
+    "Example": "tensorflow.Example",
+    "FileSystemStoragePathSourceConfig": _SERVING + "FileSystemStoragePathSourceConfig",
+    "GetModelMetadataRequest": _SERVING + "GetModelMetadataRequest",
+    "GetModelMetadataResponse": _SERVING + "GetModelMetadataResponse",
+    "GetModelStatusRequest": _SERVING + "GetModelStatusRequest",
+    "GetModelStatusResponse": _SERVING + "GetModelStatusResponse",
+    "MetaGraphDef": "tensorflow.MetaGraphDef",
+    "ModelConfig": _SERVING + "ModelConfig",
+    "ModelConfigList": _SERVING + "ModelConfigList",
+    "ModelServerConfig": _SERVING + "ModelServerConfig",
+    "ModelSpec": _SERVING + "ModelSpec",
+    "ModelVersionStatus": _SERVING + "ModelVersionStatus",
+    "MultiInferenceRequest": _SERVING + "MultiInferenceRequest",
+    "MultiInferenceResponse": _SERVING + "MultiInferenceResponse",
+    "PredictLog": _SERVING + "PredictLog",
+    "PredictRequest": _SERVING + "PredictRequest",
+    "PredictResponse": _SERVING + "PredictResponse",
+    "PredictionLog": _SERVING + "PredictionLog",
+    "RegressionRequest": _SERVING + "RegressionRequest",
+    "RegressionResponse": _SERVING + "RegressionResponse",
+    "ReloadConfigRequest": _SERVING + "ReloadConfigRequest",
+    "ReloadConfigResponse": _SERVING + "ReloadConfigResponse",
+    "SavedModel": "tensorflow.SavedModel",
+    "SignatureDef": "tensorflow.SignatureDef",
+    "SignatureDefMap": _SERVING + "SignatureDefMap",
+    "StatusProto": _SERVING + "StatusProto",
+    "TensorInfo": "tensorflow.TensorInfo",
+    "TensorProto": "tensorflow.TensorProto",
+    "TensorShapeProto": "tensorflow.TensorShapeProto",
+}
+
+
+@lru_cache(maxsize=1)
+def descriptor_pool_() -> descriptor_pool.DescriptorPool:
+    """Return the private pool, filled from the descriptor set on the first call."""
+    files = descriptor_pb2.FileDescriptorSet.FromString(
+        (resources.files(__package__) / "descriptors.binpb").read_bytes()
+    )
+    pool = descriptor_pool.DescriptorPool()
+    for file in files.file:
+        pool.Add(file)
+    return pool
+
+
+@cache
+def message_class(full_name: str) -> Any:
+    """Return the class of the message called `full_name`, e.g. ``tensorflow.serving.PredictRequest``."""
+    return message_factory.GetMessageClass(descriptor_pool_().FindMessageTypeByName(full_name))
+
+
+@cache
+def enum_names(full_name: str) -> dict[int, str]:
+    """Return number to name for the enum called `full_name`, e.g. ``tensorflow.DataType``."""
+    values = descriptor_pool_().FindEnumTypeByName(full_name).values
+    return {value.number: value.name for value in values}
+
+
+def __getattr__(name: str) -> Any:
+    if name in FULL_NAMES:
+        return message_class(FULL_NAMES[name])
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
