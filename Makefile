@@ -1,0 +1,54 @@
+# Everything installs by itself into .venv; a second run does not install again.
+# Another interpreter: make install PYTHON=python3.12
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint bench clean
+
+SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python3.10; do \
+	if "$$name" -c '$(SUPPORTED)' 2>/dev/null; then echo "$$name"; break; fi; done)
+BIN := .venv/bin
+STAMP := .venv/installed
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+help:
+	@echo 'make install   virtual environment .venv with everything, from constraints.txt'
+	@echo 'make demo      train, export, publish, load, validate, promote, refuse and roll back, run by Airflow'
+	@echo 'make test      linters, types, import contracts and all tests'
+	@echo 'make bench     the figures of benchmarks/'
+	@echo 'make clean     remove what the other targets wrote, except .venv'
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@if [ -z '$(PYTHON)' ]; then \
+		echo 'No Python 3.10 to 3.13 was found; name one: make install PYTHON=/path/to/python3.12' >&2; exit 2; fi
+	@[ -x $(BIN)/python ] || '$(PYTHON)' -m venv .venv
+	@echo 'Installing into .venv; this takes some minutes.'
+	@# Dependency groups need a recent pip.
+	$(PIP) --upgrade pip
+	$(PIP) -e '.[all]' --group dev
+	@touch $(STAMP)
+
+demo: install
+	@$(BIN)/python -m tfs_deploy.demo.run
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/pytest -m 'not tensorflow and not airflow'
+	$(BIN)/pytest -m 'tensorflow and not airflow'
+	$(BIN)/pytest -m airflow
+
+bench: install
+	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
+
+clean:
+	rm -rf .demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
+	find plugins dags tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,49 @@
+"""The one place that turns an error into a sentence and an exit code."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+
+from tfs_deploy.errors import TFSDeployError
+
+DONE = 0
+REFUSED = 1
+USAGE = 2
+COULD_NOT_TELL = 3
+# What a shell reports for a process that a signal ended: 128 + its number.
+INTERRUPTED = 130
+TERMINATED = 143
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM arrived: unwinds like Ctrl-C, so that child processes are ended and leases are given back."""
+
+
+def sentence_of(error: BaseException) -> tuple[str, str, int]:
+    """Return what happened, what to do about it, and the exit code."""
+    if isinstance(error, TFSDeployError):
+        return error.cause, error.remedy, error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        code = TERMINATED if isinstance(error, Terminated) else INTERRUPTED
+        return "Interrupted.", "Run the same command again: it continues where this one stopped.", code
+    told = f": {error}" if str(error) else ""
+    return f"Unexpected {type(error).__name__}{told}.", "Run it again with --debug to see where.", REFUSED
+
+
+def report(error: BaseException, *, as_json: bool, debug: bool) -> int:
+    """Tell the user about `error`: JSON on stdout, or one line on stderr; return the exit code."""
+    cause, remedy, code = (_one_line(part) if isinstance(part, str) else part for part in sentence_of(error))
+    if debug:
+        traceback.print_exception(error, file=sys.stderr)
+    if as_json:
+        print(json.dumps({"error": cause, "remedy": remedy, "exit_code": code}, indent=1))  # noqa: T201
+    else:
+        print(f"tfs-deploy: {cause} {remedy}", file=sys.stderr)  # noqa: T201
+    return int(code)
+
+
+def _one_line(text: str) -> str:
+    # A message may quote a server: no control character of it may reach the terminal.
+    return " ".join("".join(character if character.isprintable() else " " for character in text).split())

@@ -1,0 +1,206 @@
+"""Where the store and the model servers are: flags before environment variables before the settings file."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import yaml
+
+from tfs_deploy.deployment.session import Timeouts
+from tfs_deploy.errors import InvalidInput
+from tfs_deploy.names import check_model_name
+from tfs_deploy.serving.group import Mode, ServingGroup, parse_targets
+from tfs_deploy.serving.protocol import TLSOptions
+from tfs_deploy.serving.waiting import WaitLimits
+
+FILE_NAME = "tfs-deploy.yaml"
+DEFAULT_GROUP = "default"
+KEYS = (
+    "store, target, group, model_root, mode (labels or latest), startup_config, "
+    "tls{root_certificates, private_key, certificate_chain, server_name}, "
+    "timeouts{status, reload, lease, discovery, load}"
+)
+_MAX_FILE_BYTES = 1 << 20
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:/")
+# A day: whoever waits longer than that has forgotten the command.
+_Seconds = Annotated[float, msgspec.Meta(gt=0.0, le=86400.0)]
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """What was said on the command line; None: nothing."""
+
+    store: str | None = None
+    target: str | None = None
+    group: str | None = None
+    actor: str | None = None
+    config: Path | None = None
+
+
+# Structs, not dataclasses: a misspelt key must be an error here, or it would be silently without effect.
+class TLSFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Paths of PEM files, and the name that the server's certificate carries."""
+
+    root_certificates: str | None = None
+    private_key: str | None = None
+    certificate_chain: str | None = None
+    server_name: str | None = None
+
+
+class TimeoutsFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Seconds; what is left out keeps its default (see `Timeouts` and `WaitLimits`)."""
+
+    status: _Seconds = Timeouts().status
+    reload: _Seconds = Timeouts().reload
+    lease: _Seconds = Timeouts().lease
+    discovery: _Seconds = WaitLimits().discovery
+    load: _Seconds = WaitLimits().load
+
+
+class SettingsFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The settings file; relative paths in it count from its own directory."""
+
+    store: str | None = None
+    target: str | tuple[str, ...] | None = None
+    group: str | None = None
+    model_root: str | None = None
+    mode: Mode = Mode.LABELS
+    startup_config: str | None = None
+    tls: TLSFile | None = None
+    timeouts: TimeoutsFile = TimeoutsFile()
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that a command needs to know about its surroundings."""
+
+    store: str | None
+    target: str | None
+    group: str
+    actor: str
+    model_root: str | None = None
+    mode: Mode = Mode.LABELS
+    startup_config: str | None = None
+    tls: TLSOptions | None = None
+    timeouts: Timeouts = Timeouts()
+    wait: WaitLimits = WaitLimits()
+
+    def store_uri(self) -> str:
+        """Return the store; raise InvalidInput if none was named."""
+        if self.store is None:
+            raise InvalidInput(
+                "No store is given.",
+                f"Use --store DIRECTORY, TFS_DEPLOY_STORE, or the key store in {FILE_NAME}.",
+            )
+        return self.store
+
+    def serving_group(self, store_directory: str) -> ServingGroup:
+        """Return the group whose servers read `store_directory`, unless another model root was named."""
+        if self.target is None:
+            raise InvalidInput(
+                "No model server is given.",
+                f"Use --target HOST:PORT[,HOST:PORT...], TFS_DEPLOY_TARGET, or the key target in {FILE_NAME}.",
+            )
+        replicas = parse_targets(self.target)
+        return ServingGroup(self.group, replicas, self.model_root or store_directory, self.mode, self.startup_config)
+
+
+def read_settings(flags: Flags, *, environ: Mapping[str, str], directory: Path) -> Settings:
+    """Return the settings that hold in `directory`; raise InvalidInput for a file or a value that cannot be used."""
+    path = flags.config or directory / FILE_NAME
+    held = _read_file(path, required=flags.config is not None)
+    base = Path(os.path.abspath(path)).parent
+    group = flags.group or environ.get("TFS_DEPLOY_GROUP") or held.group or DEFAULT_GROUP
+    target = flags.target or environ.get("TFS_DEPLOY_TARGET") or _joined(held.target)
+    in_file = _anchored(held.store, base) if held.store else None
+    return Settings(
+        store=flags.store or environ.get("TFS_DEPLOY_STORE") or in_file,
+        target=target or None,
+        group=_check_group(group),
+        actor=flags.actor or environ.get("TFS_DEPLOY_ACTOR") or _user(),
+        model_root=_check_model_root(held.model_root),
+        mode=held.mode,
+        startup_config=_anchored(held.startup_config, base) if held.startup_config else None,
+        tls=_tls(held.tls, base) if held.tls else None,
+        timeouts=Timeouts(held.timeouts.status, held.timeouts.reload, held.timeouts.lease),
+        wait=WaitLimits(discovery=held.timeouts.discovery, load=held.timeouts.load, rpc=held.timeouts.status),
+    )
+
+
+def _read_file(path: Path, *, required: bool) -> SettingsFile:
+    try:
+        if path.stat().st_size > _MAX_FILE_BYTES:
+            raise InvalidInput(f"The settings file {path} is over {_MAX_FILE_BYTES} bytes.", f"Known keys: {KEYS}.")
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        if not required:
+            return SettingsFile()
+        raise InvalidInput(f"There is no settings file {path}.", "Check the path after --config.") from error
+    except OSError as error:
+        raise InvalidInput(f"The settings file {path} cannot be read: {error.strerror}.", "Check the path.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        told = " ".join(str(error).split())
+        raise InvalidInput(f"The settings file {path} is not YAML: {told}.", "Correct the file.") from error
+    try:
+        return msgspec.convert({} if data is None else data, type=SettingsFile)
+    except msgspec.ValidationError as error:
+        raise InvalidInput(f"The settings file {path} does not fit: {error}.", f"Known keys: {KEYS}.") from error
+
+
+def _joined(target: str | tuple[str, ...] | None) -> str:
+    return target or "" if target is None or isinstance(target, str) else ",".join(target)
+
+
+def _anchored(text: str, base: Path) -> str:
+    return text if _URI.match(text) else str(base / Path(text).expanduser())
+
+
+def _check_group(name: str) -> str:
+    try:
+        return check_model_name(name)
+    except InvalidInput as error:
+        raise InvalidInput(f"The group name {name!r} is not usable.", error.remedy) from error
+
+
+def _check_model_root(text: str | None) -> str | None:
+    if text is not None and not text.startswith("/"):
+        raise InvalidInput(
+            f"The model root {text!r} is not an absolute path.",
+            "Give model_root as the model servers see it, for example /models.",
+        )
+    return text
+
+
+def _tls(held: TLSFile, base: Path) -> TLSOptions:
+    return TLSOptions(
+        root_certificates=_pem(held.root_certificates, base),
+        private_key=_pem(held.private_key, base),
+        certificate_chain=_pem(held.certificate_chain, base),
+        server_name=held.server_name,
+    )
+
+
+def _pem(text: str | None, base: Path) -> bytes | None:
+    if text is None:
+        return None
+    path = base / Path(text).expanduser()
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidInput(f"The TLS file {path} cannot be read: {error.strerror}.", "Check the path.") from error
+
+
+def _user() -> str:
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        name = f"uid {os.getuid()}"
+    return f"{name}@{socket.gethostname()}"

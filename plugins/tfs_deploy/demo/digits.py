@@ -1,0 +1,119 @@
+"""Handwritten digits: train a small network in a process of its own, and what its served form answers.
+
+``python -m tfs_deploy.demo.digits OUT --examples 1297 --epochs 10`` does the same by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tfs_deploy.errors import ExportFailed, InvalidInput
+
+CHECKPOINT = "model.keras"
+SAMPLES = "samples.npz"
+LABELLED = "labelled.npz"
+POSTPROCESS = "tfs_deploy.demo.digits:answer"
+EXAMPLES = 1297
+EPOCHS = 10
+_TIMEOUT_SECONDS = 300.0
+
+
+def train(
+    out_dir: str | Path,
+    *,
+    examples: int = EXAMPLES,
+    epochs: int = EPOCHS,
+    seed: int = 1,
+    shuffle_labels: bool = False,
+    python: str | None = None,
+    timeout: float = _TIMEOUT_SECONDS,
+) -> dict[str, Any]:
+    """Train on the first `examples` digits and write the results to `out_dir`; the same arguments give the same model.
+
+    Written are ``model.keras`` (input `images` float32 `[n, 8, 8, 1]` of 0 to 16, output `probabilities` float32
+    `[n, 10]`), ``samples.npz`` (inputs for warm-up and golden requests) and ``labelled.npz`` (500 held-out examples,
+    the same for every run). Returned is their accuracy (a fraction), the arguments, and the paths of the files.
+    `python` is an interpreter that has TensorFlow and scikit-learn; without it the caller's own is used.
+    """
+    if examples < 1 or epochs < 1:
+        raise InvalidInput(f"{examples} examples in {epochs} epochs teach nothing.", "Give at least 1 of each.")
+    out = Path(os.path.abspath(out_dir))
+    out.mkdir(parents=True, exist_ok=True)
+    wishes = {
+        "out_dir": str(out),
+        "examples": examples,
+        "epochs": epochs,
+        "seed": seed,
+        "shuffle_labels": shuffle_labels,
+    }
+    result = _run(python, json.dumps(wishes), timeout)
+    files = {"checkpoint": CHECKPOINT, "samples": SAMPLES, "labelled": LABELLED}
+    return {**result, **{what: str(out / name) for what, name in files.items()}}
+
+
+def answer(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the digit (int64) beside the probabilities: compiled into the served graph."""
+    from keras import ops
+
+    probabilities = outputs["probabilities"]
+    return {"digit": ops.cast(ops.argmax(probabilities, axis=-1), "int64"), "probabilities": probabilities}
+
+
+def _run(python: str | None, wishes: str, timeout: float) -> dict[str, Any]:
+    interpreter = sys.executable if python is None else shutil.which(python)
+    if interpreter is None:
+        raise InvalidInput(f"There is no Python interpreter {python!r}.", "Name an executable that has TensorFlow.")
+    script = Path(__file__).with_name("digits_training.py")
+    environment = dict(os.environ)
+    if python is not None:
+        # It was set for this interpreter; another one must not find its packages.
+        environment.pop("PYTHONPATH", None)
+    command = [interpreter, str(script), wishes]
+    try:
+        done = subprocess.run(  # noqa: S603 - no shell; the interpreter is the caller's choice
+            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ExportFailed(
+            f"The training did not end within {timeout:g} s.", "Give it fewer examples, fewer epochs or more time."
+        ) from error
+    if done.returncode:
+        told = done.stderr.strip()[-600:]
+        raise ExportFailed(
+            f"The training process ended with exit code {done.returncode}; its last words: {told!r}.",
+            "Install what it needs with: pip install 'tfs-deploy[demo]'.",
+        )
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train as the command line says, and print the result as JSON."""
+    parser = argparse.ArgumentParser(prog="python -m tfs_deploy.demo.digits", description="Train on handwritten digits.")
+    parser.add_argument("out", help="directory for the checkpoint, the samples and the labelled set")
+    parser.add_argument("--examples", type=int, default=EXAMPLES, help="how many digits to learn from (%(default)s)")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="how often each is shown (%(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="start of the random numbers (%(default)s)")
+    parser.add_argument("--shuffle-labels", action="store_true", help="teach nonsense, to see the gates refuse it")
+    given = parser.parse_args(arguments)
+    result = train(
+        given.out,
+        examples=given.examples,
+        epochs=given.epochs,
+        seed=given.seed,
+        shuffle_labels=given.shuffle_labels,
+    )
+    sys.stdout.write(json.dumps(result, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""The proof that a version passed its gates: without it nothing is promoted (invariant I1)."""
+
+from __future__ import annotations
+
+from tfs_deploy.errors import Contention, Refused
+from tfs_deploy.jsonable import from_json, to_json
+from tfs_deploy.store.protocol import StateDocuments
+from tfs_deploy.validation.verdict import ValidationReport, Verdict
+
+
+def keep(documents: StateDocuments, group: str, report: ValidationReport) -> None:
+    """Write `report` as the latest word on its version."""
+    while True:
+        held = documents.read(_key(group, report.model, report.version))
+        try:
+            documents.write(
+                _key(group, report.model, report.version), to_json(report), expected=held.tag if held else None
+            )
+        except Contention:
+            continue
+        return
+
+
+def read(documents: StateDocuments, group: str, model: str, version: int) -> ValidationReport | None:
+    """Return the latest report on a version, None if there is none."""
+    held = documents.read(_key(group, model, version))
+    return from_json(ValidationReport, held.body) if held else None
+
+
+def require(
+    documents: StateDocuments,
+    group: str,
+    model: str,
+    version: int,
+    *,
+    fingerprint: str,
+    replicas: tuple[str, ...] = (),
+) -> ValidationReport:
+    """Return the passing report on these very bytes and on each of `replicas`; raise Refused if there is none."""
+    report = read(documents, group, model, version)
+    again = f"Run: tfs-deploy validate {model} {version}."
+    if report is None:
+        raise Refused(f"Version {version} of model {model!r} was never validated on group {group!r}.", again)
+    if report.verdict is not Verdict.PASS:
+        raise Refused(
+            report.reason(), "Only a version that passed its gates may answer `stable`; publish a better one."
+        )
+    if report.fingerprint != fingerprint:
+        raise Refused(
+            f"Version {version} of model {model!r} was validated with other bytes ({report.fingerprint}) than the "
+            f"store holds ({fingerprint}).",
+            "Somebody changed a published version: publish a new one.",
+        )
+    missing = sorted(set(replicas) - set(report.replicas))
+    if missing:
+        raise Refused(f"Version {version} of model {model!r} was not validated on replica {missing[0]}.", again)
+    return report
+
+
+def _key(group: str, model: str, version: int) -> str:
+    return f"groups/{group}/verdicts/{model}/{version}.json"

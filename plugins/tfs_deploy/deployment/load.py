@@ -1,0 +1,49 @@
+"""Steps `load` and `wait`: every replica holds the version beside what it serves; labels stay where they are."""
+
+from __future__ import annotations
+
+from tfs_deploy.deployment import desired
+from tfs_deploy.deployment.converge import lint_change, send
+from tfs_deploy.deployment.desired import DesiredModel
+from tfs_deploy.deployment.lease import hold
+from tfs_deploy.deployment.observe import observe, require_no_drift, require_unclaimed
+from tfs_deploy.deployment.session import GroupSession
+from tfs_deploy.deployment.settle import read_settled, require_labels_mode
+from tfs_deploy.names import check_model_name, check_version
+from tfs_deploy.serving import waiting
+
+
+def load(session: GroupSession, model: str, version: int) -> None:
+    """Ask every replica to load `version`, always in overlap with what is live; returns before it is loaded.
+
+    Raises NotFound (not in the store), Drift, Refused (the linter), Contention, Unreachable. On an error of a replica
+    the desired state is put back, and `stable` was never touched.
+    """
+    require_labels_mode(session, "load")
+    check_model_name(model)
+    check_version(version)
+    session.store.manifest(model, version)
+    with hold(session, f"load of {model} version {version}") as lease:
+        held = read_settled(session, lease)
+        status = dict(require_no_drift(session, held.state))
+        if model not in held.state.models:
+            status[model] = observe(session, model, ())
+            require_unclaimed(status[model])
+        before = held.state.models.get(model) or DesiredModel(session.group.base_path(model), ())
+        if version in before.versions and version in status[model].available_everywhere():
+            return
+        wanted = held.state.with_model(model, before.listing(version))
+        lint_change(session, held.state, wanted, status)
+        changed = desired.write(session.store.documents, session.group, held, wanted)
+        errors = send(session, wanted, lease)
+        if errors:
+            desired.write(session.store.documents, session.group, changed, held.state)
+            send(session, held.state, lease)
+            raise next(iter(errors.values()))
+
+
+def wait_until_available(session: GroupSession, model: str, version: int) -> None:
+    """Wait until `version` is AVAILABLE on every replica; raises LoadFailed, DeadlineExceeded, Unreachable."""
+    check_model_name(model)
+    check_version(version)
+    waiting.wait_until_available(session.clients, model, version, limits=session.wait, clock=session.clock)

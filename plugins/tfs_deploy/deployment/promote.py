@@ -1,0 +1,133 @@
+"""Step `promote`: label `stable` moves to a version that passed its gates, on all replicas or on none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tfs_deploy.deployment import desired, evidence, record
+from tfs_deploy.deployment.converge import converge_replica, lint_change, require_labels
+from tfs_deploy.deployment.desired import PREVIOUS, STABLE, DesiredState, HeldState, LabelMove
+from tfs_deploy.deployment.lease import Lease, hold
+from tfs_deploy.deployment.observe import GroupStatus, observe, require_no_drift
+from tfs_deploy.deployment.record import Action, DeploymentRecord
+from tfs_deploy.deployment.session import GroupSession
+from tfs_deploy.deployment.settle import read_settled, require_labels_mode, try_to_put_back
+from tfs_deploy.deployment.startup import write_startup_config
+from tfs_deploy.errors import Refused, TFSDeployError
+from tfs_deploy.names import check_model_name, check_version
+from tfs_deploy.serving.protocol import ServingClient
+
+
+def promote(session: GroupSession, model: str, version: int, *, reason: str = "") -> DeploymentRecord:
+    """Move `stable` to `version` and `previous` to the version that was stable, and record it.
+
+    Promoting the version that is stable already changes nothing, except that replicas that drifted (one that was
+    restarted, or reconfigured by hand) are brought back. Raises Refused without a passing validation of these bytes
+    on every replica, Drift, Contention, Unreachable; after an error every replica that had moved is put back.
+    """
+    require_labels_mode(session, "promote")
+    check_model_name(model)
+    check_version(version)
+    fingerprint = session.store.manifest(model, version).fingerprint
+    with hold(session, f"promotion of {model} version {version}") as lease:
+        held = read_for_move(session, lease, model, version)
+        is_stable = held.state.labels(model).get(STABLE) == version
+        replicas = () if is_stable else session.group.replicas
+        report = evidence.require(
+            session.store.documents,
+            session.group.name,
+            model,
+            version,
+            fingerprint=fingerprint,
+            replicas=replicas,
+        )
+        draft = record.draft(
+            session,
+            model,
+            Action.PROMOTED,
+            version,
+            fingerprint=fingerprint,
+            reason=reason or report.reason(),
+            measured=report.measured(),
+        )
+        return move_labels(session, lease, held, draft)
+
+
+def move_labels(session: GroupSession, lease: Lease, held: HeldState, draft: DeploymentRecord) -> DeploymentRecord:
+    """Carry out the move that `draft` describes: intent, replicas, record, state, start-up file, in that order.
+
+    Whatever is interrupted, running the same step again ends at the same place, with one record.
+    """
+    model, version = draft.model, draft.version
+    current = held.state.models[model]
+    old = current.labels.get(STABLE)
+    labels = current.labels if old == version else _moved(current.labels, version)
+    wanted = held.state.with_model(model, replace(current, labels=labels))
+    _require_ready(session, held.state, wanted, model, version)
+    started = session.clock.monotonic()
+    if labels != current.labels and held.state.move is None:
+        generation = held.state.generation + 1
+        move = LabelMove(model, labels, draft.action.value, session.actor, draft.at, generation)
+        held = desired.write(session.store.documents, session.group, held, replace(held.state, move=move))
+    _move_everywhere(session, lease, held, replace(wanted, move=None), model)
+    done = record.latest_move(session.store.documents, draft.group, model) or draft
+    begun = held.state.move
+    if begun is not None and done.generation != begun.generation:
+        seconds = round(session.clock.monotonic() - started, 3)
+        moved = replace(draft, at=session.clock.now().isoformat(), previous=old, seconds=seconds)
+        done = record.append(session.store.documents, replace(moved, generation=begun.generation))
+    settled = desired.write(session.store.documents, session.group, held, replace(wanted, move=None))
+    write_startup_config(session, settled.state)
+    return done
+
+
+def read_for_move(session: GroupSession, lease: Lease, model: str, version: int) -> HeldState:
+    """Return the desired state; an interrupted move to this very version is kept, to be finished."""
+    held = desired.read(session.store.documents, session.group)
+    move = held.state.move
+    ours = move is not None and move.model == model and move.labels.get(STABLE) == version
+    held = held if ours else read_settled(session, lease)
+    if model not in held.state.models or version not in held.state.models[model].versions:
+        raise Refused(
+            f"Version {version} of model {model!r} is not loaded by group {session.group.name!r}.",
+            f"Run: tfs-deploy load {model} {version}.",
+        )
+    return held
+
+
+def _moved(labels: dict[str, int], version: int) -> dict[str, int]:
+    old = labels.get(STABLE)
+    return {**labels, STABLE: version} if old is None else {**labels, STABLE: version, PREVIOUS: old}
+
+
+def _require_ready(session: GroupSession, state: DesiredState, wanted: DesiredState, model: str, version: int) -> None:
+    """Refuse a move onto replicas that drifted or do not hold the version; bringing back the stable one may."""
+    if wanted == state and state.move is None:
+        status = {name: observe(session, name, entry.labels) for name, entry in state.models.items()}
+    else:
+        status = dict(require_no_drift(session, state))
+        _require_everywhere(status[model], version)
+    lint_change(session, state, wanted, status)
+
+
+def _require_everywhere(status: GroupStatus, version: int) -> None:
+    for replica in status.replicas:
+        if version not in replica.available():
+            raise Refused(
+                f"Version {version} of model {status.model!r} is not AVAILABLE on replica {replica.target}.",
+                f"Run: tfs-deploy load {status.model} {version}, then validate it.",
+            )
+
+
+def _move_everywhere(session: GroupSession, lease: Lease, held: HeldState, wanted: DesiredState, model: str) -> None:
+    def move(client: ServingClient) -> None:
+        converge_replica(session, client, wanted, lease)
+        require_labels(session, client, model, wanted.labels(model))
+
+    results = session.on_every_replica(move)
+    errors = [result for result in results.values() if isinstance(result, TFSDeployError)]
+    if errors:
+        told = try_to_put_back(session, lease, held, errors[0])
+        # The same error object, so that its kind still tells the caller whether to try again.
+        errors[0].remedy = f"{told} {errors[0].remedy}"
+        raise errors[0]

@@ -1,0 +1,58 @@
+"""Step `publish`: the bytes of a staged SavedModel become a version in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tfs_deploy.deployment import record
+from tfs_deploy.deployment.observe import observe
+from tfs_deploy.deployment.record import Action
+from tfs_deploy.deployment.session import GroupSession
+from tfs_deploy.errors import InvalidInput
+from tfs_deploy.names import check_model_name
+from tfs_deploy.savedmodel import manifest as manifests
+from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, Manifest
+from tfs_deploy.store.protocol import Published
+
+
+def publish(
+    session: GroupSession,
+    staged: Path,
+    model: str,
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> Published:
+    """Publish the directory `staged`; the same bytes give the version that is there already, and move no byte.
+
+    The number is above every one that a replica still remembers, because a server never tries a number again.
+    `progress` is called with the bytes done so far. Raises InvalidInput, CorruptModel, StoreError, Unreachable.
+    """
+    check_model_name(model)
+    manifest = manifest_of(staged, session)
+    above = observe(session, model, ()).highest_known()
+    started = session.clock.monotonic()
+    published = session.store.publish(staged, manifest, model, above=above, progress=progress)
+    if published.created:
+        record.append(
+            session.store.documents,
+            record.draft(
+                session,
+                model,
+                Action.PUBLISHED,
+                published.version.version,
+                fingerprint=manifest.fingerprint,
+                reason=manifest.provenance.get("source", ""),
+                seconds=round(session.clock.monotonic() - started, 3),
+            ),
+        )
+    return published
+
+
+def manifest_of(staged: Path, session: GroupSession) -> Manifest:
+    """Return the manifest that the export wrote, or a new one for a SavedModel that somebody else made."""
+    if not staged.is_dir():
+        raise InvalidInput(f"There is no directory {staged}.", "Give the directory of an exported SavedModel.")
+    if (staged / MANIFEST_PATH).is_file():
+        return manifests.read(staged)
+    return manifests.build(staged, provenance={"source": "an existing SavedModel"}, clock=session.clock)

@@ -1,0 +1,63 @@
+"""Step `retire`: old versions leave the replicas, then the store; what is live or needed for rollback stays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tfs_deploy.deployment import desired, record
+from tfs_deploy.deployment.desired import STABLE
+from tfs_deploy.deployment.lease import hold
+from tfs_deploy.deployment.record import Action
+from tfs_deploy.deployment.reject import unload
+from tfs_deploy.deployment.session import GroupSession
+from tfs_deploy.deployment.settle import require_labels_mode
+from tfs_deploy.errors import InvalidInput
+from tfs_deploy.names import check_model_name
+
+DEFAULT_KEEP = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Retirement:
+    """Which versions of a model were (or would be) deleted, and which stay."""
+
+    model: str
+    retired: tuple[int, ...]
+    kept: tuple[int, ...]
+    dry_run: bool
+
+
+def retire(session: GroupSession, model: str, *, keep: int = DEFAULT_KEEP, dry_run: bool = False) -> Retirement:
+    """Delete every version older than the stable one, except labelled ones and the newest `keep` of them.
+
+    A version newer than the stable one may be on its way through a deploy, so it is left alone. Files go only after
+    every replica says END (invariant I5). Raises InvalidInput, Refused, Drift, Contention, Unreachable.
+    """
+    require_labels_mode(session, "retire")
+    check_model_name(model)
+    if keep < 0:
+        raise InvalidInput(f"Cannot keep {keep} versions.", "Give a number from 0.")
+    if dry_run:
+        return _plan(session, model, keep, dry_run=True)
+    with hold(session, f"retirement of old versions of {model}") as lease:
+        plan = _plan(session, model, keep, dry_run=False)
+        if plan.retired:
+            unload(session, lease, model, plan.retired)
+        for version in plan.retired:
+            session.store.delete(model, version)
+            told = "older than the versions that are kept"
+            gone = record.draft(session, model, Action.RETIRED, version, reason=told)
+            record.append(session.store.documents, gone)
+        return plan
+
+
+def _plan(session: GroupSession, model: str, keep: int, *, dry_run: bool) -> Retirement:
+    state = desired.read(session.store.documents, session.group).state
+    labels = dict(state.labels(model))
+    if state.move is not None and state.move.model == model:
+        labels |= {f"{label} (moving)": version for label, version in state.move.labels.items()}
+    published = session.store.versions(model)
+    stable = labels.get(STABLE, 0)
+    older = [version for version in published if version < stable and version not in labels.values()]
+    retired = tuple(older[: max(0, len(older) - keep)])
+    return Retirement(model, retired, tuple(v for v in published if v not in retired), dry_run)

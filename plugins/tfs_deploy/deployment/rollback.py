@@ -1,0 +1,55 @@
+"""Step `rollback`: `stable` goes back to a version that was live before; no load, no bytes, one RPC per replica."""
+
+from __future__ import annotations
+
+from tfs_deploy.deployment import desired, evidence, record
+from tfs_deploy.deployment.desired import PREVIOUS, STABLE
+from tfs_deploy.deployment.lease import hold
+from tfs_deploy.deployment.promote import move_labels, read_for_move
+from tfs_deploy.deployment.record import Action, DeploymentRecord
+from tfs_deploy.deployment.session import GroupSession
+from tfs_deploy.deployment.settle import require_labels_mode
+from tfs_deploy.errors import NotFound, Refused
+from tfs_deploy.names import check_model_name, check_version
+
+
+def rollback(
+    session: GroupSession, model: str, *, to: int | None = None, reason: str = "", request: str = ""
+) -> DeploymentRecord:
+    """Swap `stable` and `previous`, or move `stable` to version `to`, and record it.
+
+    The target must have passed its gates on these bytes once and be AVAILABLE on every replica now; replicas that
+    joined since then need no new validation, because going back must never wait. A `request` that was carried out
+    already is answered with its record: a retry after a crash must not go forward again. Raises NotFound, Refused,
+    Drift, Contention, Unreachable.
+    """
+    require_labels_mode(session, "roll back")
+    check_model_name(model)
+    with hold(session, f"rollback of {model}") as lease:
+        latest = record.latest_move(session.store.documents, session.group.name, model)
+        state = desired.read(session.store.documents, session.group).state
+        # With a move still open the record is not the end of it: the replicas are brought to it below.
+        if request and latest is not None and latest.request == request and state.move is None:
+            return latest
+        labels = state.labels(model)
+        if STABLE not in labels:
+            raise NotFound(
+                f"Model {model!r} has no stable version in group {session.group.name!r}.",
+                "There is nothing to go back from: deploy a version first.",
+            )
+        version = labels.get(PREVIOUS) if to is None else check_version(to)
+        if version is None:
+            raise NotFound(
+                f"Model {model!r} has no previous version in group {session.group.name!r}.",
+                f"Name one that is loaded: tfs-deploy rollback {model} --to VERSION.",
+            )
+        if version == labels[STABLE]:
+            raise Refused(f"Version {version} of model {model!r} is stable already.", "Name another version.")
+        held = read_for_move(session, lease, model, version)
+        fingerprint = session.store.manifest(model, version).fingerprint
+        evidence.require(session.store.documents, session.group.name, model, version, fingerprint=fingerprint)
+        told = reason or f"back from version {labels[STABLE]}"
+        draft = record.draft(
+            session, model, Action.ROLLED_BACK, version, fingerprint=fingerprint, reason=told, request=request
+        )
+        return move_labels(session, lease, held, draft)

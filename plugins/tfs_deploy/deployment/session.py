@@ -1,0 +1,82 @@
+"""An open serving group: its store, a client per replica, the clock and who acts. Every step takes one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from tfs_deploy.clock import Clock, SystemClock
+from tfs_deploy.errors import TFSDeployError
+from tfs_deploy.serving.client import connect
+from tfs_deploy.serving.group import ServingGroup
+from tfs_deploy.serving.protocol import ServingClient, TLSOptions
+from tfs_deploy.serving.waiting import WaitLimits
+from tfs_deploy.store.protocol import Store
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds for one RPC of each kind (contract section 14: a status is fast, a reload with a new name is a load)."""
+
+    status: float = 5.0
+    reload: float = 30.0
+    lease: float = 60.0
+
+
+@dataclass(frozen=True)
+class GroupSession:
+    """Everything that a step needs; `actor` is written into the record (a user, or a DAG run)."""
+
+    store: Store
+    group: ServingGroup
+    clients: Mapping[str, ServingClient]
+    actor: str
+    clock: Clock = field(default_factory=SystemClock)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    wait: WaitLimits = field(default_factory=WaitLimits)
+
+    def on_every_replica(self, call: Callable[[ServingClient], T]) -> dict[str, T | TFSDeployError]:
+        """Call every replica at once and return per target what it gave, errors of our tree included."""
+
+        def attempt(target: str) -> T | TFSDeployError:
+            try:
+                return call(self.clients[target])
+            except TFSDeployError as error:
+                return error
+
+        with ThreadPoolExecutor(max_workers=max(1, min(len(self.clients), 16))) as pool:
+            return dict(zip(self.clients, pool.map(attempt, self.clients), strict=True))
+
+    def all_replicas(self, call: Callable[[ServingClient], T]) -> dict[str, T]:
+        """Call every replica at once; raise the first error if any failed."""
+        results: dict[str, T] = {}
+        for target, result in self.on_every_replica(call).items():
+            if isinstance(result, TFSDeployError):
+                raise result
+            results[target] = result
+        return results
+
+
+@contextmanager
+def open_session(
+    store: Store,
+    group: ServingGroup,
+    *,
+    actor: str,
+    tls: TLSOptions | None = None,
+    clock: Clock | None = None,
+    timeouts: Timeouts = Timeouts(),
+    wait: WaitLimits = WaitLimits(),
+) -> Iterator[GroupSession]:
+    """Connect to every replica of `group`, and close the channels at the end."""
+    clients = {target: connect(target, tls=tls) for target in group.replicas}
+    try:
+        yield GroupSession(store, group, clients, actor, clock or SystemClock(), timeouts, wait)
+    finally:
+        for client in clients.values():
+            client.close()

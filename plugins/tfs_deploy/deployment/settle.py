@@ -1,0 +1,79 @@
+"""Finish with a move of labels that another deployer began and did not end, before anything else is done."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tfs_deploy.deployment import desired, record
+from tfs_deploy.deployment.converge import converge_replica
+from tfs_deploy.deployment.desired import STABLE, HeldState, LabelMove
+from tfs_deploy.deployment.lease import Lease
+from tfs_deploy.deployment.record import Action
+from tfs_deploy.deployment.session import GroupSession
+from tfs_deploy.errors import Refused, TFSDeployError
+from tfs_deploy.serving.group import Mode
+
+
+def read_settled(session: GroupSession, lease: Lease) -> HeldState:
+    """Return the group's desired state, with an interrupted move put back on every replica first.
+
+    A move that was recorded already had reached every replica: that one is finished instead.
+    """
+    held = desired.read(session.store.documents, session.group)
+    move = held.state.move
+    if move is None:
+        return held
+    latest = record.latest_move(session.store.documents, session.group.name, move.model)
+    if latest is not None and latest.generation == move.generation:
+        return _finish(session, lease, held, move)
+    return put_back(session, lease, held, reason="the deployer that began it stopped half way")
+
+
+def _finish(session: GroupSession, lease: Lease, held: HeldState, move: LabelMove) -> HeldState:
+    moved = replace(held.state.models[move.model], labels=move.labels)
+    wanted = replace(held.state.with_model(move.model, moved), move=None)
+    session.all_replicas(lambda client: converge_replica(session, client, wanted, lease))
+    return desired.write(session.store.documents, session.group, held, wanted)
+
+
+def put_back(session: GroupSession, lease: Lease, held: HeldState, *, reason: str) -> HeldState:
+    """Give every replica the labels from before the move, drop the move and record that; raise what fails.
+
+    When a replica cannot be reached the move stays in the state document, so that the next step tries again.
+    """
+    move = held.state.move
+    if move is None:
+        return held
+    calm = replace(held.state, move=None)
+    session.all_replicas(lambda client: converge_replica(session, client, calm, lease))
+    settled = desired.write(session.store.documents, session.group, held, calm)
+    record.append(
+        session.store.documents,
+        record.draft(
+            session,
+            move.model,
+            Action.PUT_BACK,
+            calm.labels(move.model).get(STABLE, 0),
+            previous=move.labels.get(STABLE),
+            reason=f"{move.action} by {move.actor}: {reason}",
+        ),
+    )
+    return settled
+
+
+def try_to_put_back(session: GroupSession, lease: Lease, held: HeldState, cause: TFSDeployError) -> str:
+    """Put labels back after `cause` and return one sentence about how that went."""
+    try:
+        put_back(session, lease, held, reason=cause.cause)
+    except TFSDeployError as error:
+        return f"Putting the labels back did not succeed everywhere either ({error.cause}); the next step tries again."
+    return "Every replica has its labels from before."
+
+
+def require_labels_mode(session: GroupSession, step: str) -> None:
+    """Raise Refused in a group whose traffic moves by itself when a version loads."""
+    if session.group.mode is not Mode.LABELS:
+        raise Refused(
+            f"Group {session.group.name!r} serves the latest version by itself, so there is nothing to {step}.",
+            "Use `tfs-deploy deploy`, which validates before it publishes, or run the group with labels.",
+        )

@@ -1,0 +1,72 @@
+"""What a group serves: desired and observed, per model, replica, version and label."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tfs_deploy.deployment import desired, record
+from tfs_deploy.deployment.desired import DesiredModel, DesiredState, LabelMove
+from tfs_deploy.deployment.observe import GroupStatus, observe_leniently, require_no_drift
+from tfs_deploy.deployment.session import GroupSession
+from tfs_deploy.errors import Drift, NotFound, TFSDeployError
+from tfs_deploy.names import check_model_name
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReport:
+    """One model: what the group should serve, what each replica says, and what the store holds."""
+
+    desired: DesiredModel | None
+    observed: GroupStatus
+    published: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupReport:
+    """One serving group; `drift` is empty when every replica holds what it should."""
+
+    group: str
+    mode: str
+    models: dict[str, ModelReport]
+    move: LabelMove | None
+    drift: str
+    unreachable: tuple[str, ...]
+
+
+def status(session: GroupSession, model: str | None = None) -> GroupReport:
+    """Report on one model or on all that the group knows; raise NotFound if nobody knows `model`."""
+    state = desired.read(session.store.documents, session.group).state
+    recorded = record.models(session.store.documents, session.group.name)
+    names = sorted({*state.models, *recorded}) if model is None else [check_model_name(model)]
+    reports = {name: _report(session, state, name) for name in names}
+    if model is not None:
+        _require_known(session, reports[model], model)
+    unreachable = tuple(
+        sorted({replica.target for report in reports.values() for replica in report.observed.replicas if replica.error})
+    )
+    drift = "" if unreachable else _drift(session, state)
+    return GroupReport(session.group.name, session.group.mode.value, reports, state.move, drift, unreachable)
+
+
+def _report(session: GroupSession, state: DesiredState, name: str) -> ModelReport:
+    labels = {*state.labels(name), desired.STABLE, desired.PREVIOUS}
+    return ModelReport(state.models.get(name), observe_leniently(session, name, labels), session.store.versions(name))
+
+
+def _require_known(session: GroupSession, report: ModelReport, model: str) -> None:
+    observed = any(replica.versions or replica.error for replica in report.observed.replicas)
+    if report.desired is None and not report.published and not observed:
+        raise NotFound(
+            f"Neither the store nor a replica of group {session.group.name!r} knows model {model!r}.",
+            "Check the name, or publish a version of it.",
+        )
+
+
+def _drift(session: GroupSession, state: DesiredState) -> str:
+    try:
+        require_no_drift(session, state)
+    except Drift as error:
+        return str(error)
+    except TFSDeployError as error:
+        return error.cause
+    return ""

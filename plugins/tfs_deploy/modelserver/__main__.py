@@ -1,0 +1,15 @@
+"""Run the embedded model server: ``python -m tfs_deploy.modelserver --port=8500 --model_base_path=/models/m``."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from tfs_deploy.modelserver.main import main
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # A request, a load or a reload may hang for ever, as in TF Serving; the interpreter would wait for its thread.
+    os._exit(code)

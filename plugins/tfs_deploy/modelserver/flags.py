@@ -1,0 +1,172 @@
+"""The command line: every flag of tensorflow_model_server 2.20, parsed as TensorFlow parses flags (contract 1).
+
+``--name=value``; for booleans also ``--name`` alone. A malformed value ends the program with the usage; what is no flag
+is only printed, and the server starts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+_INT32 = (-(2**31), 2**31 - 1)
+_INT64 = (-(2**63), 2**63 - 1)
+_CPUS = os.cpu_count() or 1
+
+Value = bool | int | float | str
+
+
+class Served(Enum):
+    """What this build does with a flag."""
+
+    YES = "has an effect"
+    NO = "has no meaning in this model server"
+    NOT_YET = "is not served by this build"
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """One flag; `bounds` tells an int32 from an int64."""
+
+    name: str
+    default: Value
+    served: Served
+    usage: str
+    bounds: tuple[int, int] = _INT32
+
+    def parse(self, text: str | None) -> Value:
+        """Return the value that `text` stands for; raise ValueError."""
+        if isinstance(self.default, bool):
+            if text not in (None, "true", "false"):
+                raise ValueError(text)
+            return text != "false"
+        if text is None:
+            raise ValueError(text)
+        if isinstance(self.default, str):
+            return text
+        if isinstance(self.default, float):
+            return float(text)
+        number = int(text)
+        if not self.bounds[0] <= number <= self.bounds[1]:
+            raise ValueError(text)
+        return number
+
+
+_Y, _N, _L = Served.YES, Served.NO, Served.NOT_YET
+
+FLAGS: tuple[Flag, ...] = (
+    Flag("port", 8500, _Y, "TCP port of gRPC, bound to 0.0.0.0; 0 disables it"),
+    Flag("grpc_socket_path", "", _Y, "Unix socket on which gRPC listens too"),
+    Flag("rest_api_port", 0, _L, "port of the REST API; 0 disables it"),
+    Flag("rest_api_num_threads", 4 * _CPUS, _L, "threads of the REST API"),
+    Flag("rest_api_timeout_in_ms", 30000, _L, "time a REST call may take, milliseconds"),
+    Flag("rest_api_enable_cors_support", False, _L, "send CORS headers"),
+    Flag("enable_batching", False, _L, "join concurrent requests into batches"),
+    Flag("allow_version_labels_for_unavailable_models", False, _Y,
+         "let an unassigned label name a version that is not available"),
+    Flag("batching_parameters_file", "", _L, "text BatchingParameters"),
+    Flag("enable_per_model_batching_parameters", False, _L, "read batching_params.pbtxt from each version"),
+    Flag("model_config_file", "", _Y, "text ModelServerConfig; --model_name and --model_base_path are ignored then"),
+    Flag("model_config_file_poll_wait_seconds", 0, _Y, "period of reading the config file again; 0: never"),
+    Flag("model_name", "default", _Y, "name of the one model"),
+    Flag("model_base_path", "", _Y, "directory that holds the version directories of the one model"),
+    Flag("num_load_threads", 0, _Y, "threads that load versions; 0: the manager's own"),
+    Flag("num_unload_threads", 0, _Y, "threads that unload versions; 0: the manager's own"),
+    Flag("max_num_load_retries", 5, _Y, "how often a failed load is tried again"),
+    Flag("load_retry_interval_micros", 60_000_000, _Y, "pause before a load is tried again, microseconds", _INT64),
+    Flag("file_system_poll_wait_seconds", 1, _Y, "period of looking for versions; 0: once; negative: never"),
+    Flag("flush_filesystem_caches", True, _N, "drop file system caches after loads"),
+    Flag("tensorflow_session_parallelism", 0, _Y, "threads within and between operations", _INT64),
+    Flag("tensorflow_intra_op_parallelism", 0, _Y, "threads within operations", _INT64),
+    Flag("tensorflow_inter_op_parallelism", 0, _Y, "threads between operations", _INT64),
+    Flag("tensorflow_session_config_file", "", _Y, "text ConfigProto of every session"),
+    Flag("ssl_config_file", "", _L, "text SSLConfig for gRPC"),
+    Flag("use_alts_credentials", False, _N, "use Google ALTS"),
+    Flag("platform_config_file", "", _N, "text PlatformConfigMap"),
+    Flag("per_process_gpu_memory_fraction", 0.0, _Y, "share of the GPU memory"),
+    Flag("saved_model_tags", "serve", _Y, "comma-separated tags; equal to the MetaGraph's"),
+    Flag("grpc_channel_arguments", "", _Y, "comma-separated name=value arguments of the gRPC server"),
+    Flag("grpc_max_threads", 4 * _CPUS, _Y, "threads that answer gRPC"),
+    Flag("enable_grpc_healthcheck_service", False, _L, "serve grpc.health.v1.Health"),
+    Flag("enable_model_warmup", True, _Y, "replay the warm-up requests of a version inside its load"),
+    Flag("num_request_iterations_for_warmup", 0, _Y, "how often each warm-up request is replayed; 0: once"),
+    Flag("version", False, _Y, "print the versions and exit"),
+    Flag("monitoring_config_file", "", _L, "text MonitoringConfig"),
+    Flag("remove_unused_fields_from_bundle_metagraph", True, _N, "keep only the signatures of a loaded MetaGraph"),
+    Flag("prefer_tflite_model", False, _N, "load model.tflite where there is one"),
+    Flag("num_tflite_pools", _CPUS, _N, "TFLite pools"),
+    Flag("num_tflite_interpreters_per_pool", 1, _N, "TFLite interpreters"),
+    Flag("enable_signature_method_name_check", False, _Y, "enforce SignatureDef.method_name"),
+    Flag("xla_cpu_compilation_enabled", False, _N, "compile with XLA on CPUs"),
+    Flag("xla_gpu_compilation_enabled", False, _N, "compile with XLA on GPUs"),
+    Flag("enable_profiler", True, _N, "serve the profiler"),
+    Flag("thread_pool_factory_config_file", "", _N, "text ThreadPoolConfig"),
+    Flag("mixed_precision", "", _N, "'bfloat16' for mixed precision"),
+    Flag("skip_initialize_tpu", False, _N, "leave TPUs uninitialized"),
+    Flag("enable_serialization_as_tensor_content", False, _Y, "answer Predict with tensor_content"),
+)  # fmt: skip
+_BY_NAME = {flag.name: flag for flag in FLAGS}
+
+
+class MalformedFlag(Exception):
+    """A flag's value cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """The values of all flags; `given` are those on the command line, `unknown` is what is no flag."""
+
+    values: dict[str, Value]
+    given: frozenset[str] = frozenset()
+    unknown: tuple[str, ...] = field(default=())
+
+    def text(self, name: str) -> str:
+        """Return the value of a string flag."""
+        return str(self.values[name])
+
+    def number(self, name: str) -> int:
+        """Return the value of an integer flag."""
+        return int(self.values[name])
+
+    def switch(self, name: str) -> bool:
+        """Return the value of a boolean flag."""
+        return bool(self.values[name])
+
+    def without_effect(self) -> dict[Served, tuple[str, ...]]:
+        """Return the flags that were given and do nothing here, by reason."""
+        return {
+            reason: tuple(sorted(name for name in self.given if _BY_NAME[name].served is reason))
+            for reason in (Served.NO, Served.NOT_YET)
+        }
+
+
+def parse(arguments: Sequence[str]) -> Flags:
+    """Return the flags in `arguments`, the last of each name; raise MalformedFlag."""
+    values: dict[str, Value] = {flag.name: flag.default for flag in FLAGS}
+    given: set[str] = set()
+    unknown: list[str] = []
+    for argument in arguments:
+        name, equals, text = argument[2:].partition("=")
+        flag = _BY_NAME.get(name) if argument.startswith("--") else None
+        if flag is None or (not equals and not isinstance(flag.default, bool)):
+            unknown.append(argument)
+            continue
+        try:
+            values[name] = flag.parse(text if equals else None)
+        except ValueError as error:
+            raise MalformedFlag(f"Couldn't interpret value {text} for flag {name}.") from error
+        given.add(name)
+    return Flags(values, frozenset(given), tuple(unknown))
+
+
+def usage(program: str) -> str:
+    """Return the text that lists every flag."""
+    lines = [f"usage: {program}", "Flags:"]
+    for flag in FLAGS:
+        kind = "string" if isinstance(flag.default, str) else type(flag.default).__name__
+        shown = str(flag.default).lower() if isinstance(flag.default, bool) else repr(flag.default)
+        note = "" if flag.served is Served.YES else f" ({flag.served.value})"
+        lines.append(f"\t--{flag.name}={shown:<24}\t{kind}\t{flag.usage}{note}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,94 @@
+"""Start and end of the embedded model server, in TF Serving's order (contract 1, 20.8)."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from types import FrameType
+
+import tfs_deploy
+from tfs_deploy.clock import SystemClock
+from tfs_deploy.modelserver import flags as flags_module
+from tfs_deploy.modelserver import runtime
+from tfs_deploy.modelserver.flags import Flags, MalformedFlag, Served
+from tfs_deploy.modelserver.server import Server
+from tfs_deploy.modelserver.status import StatusError, of_exception
+
+logger = logging.getLogger(__name__)
+
+PROGRAM = "tfs-deploy model-server"
+EXIT_FAILED = 255  # the exit status of a process that returns -1
+_GRACE_SECONDS = 2.0
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Serve until SIGTERM or SIGINT; return 0 then, 255 if the server could not start, with the reason on stderr."""
+    try:
+        flags = flags_module.parse(arguments)
+    except MalformedFlag as error:
+        print(f"{error}\n{flags_module.usage(PROGRAM)}", flush=True)  # noqa: T201
+        return EXIT_FAILED
+    if flags.switch("version"):
+        print(f"tfs-deploy model server: {tfs_deploy.__version__}\nPython: {platform.python_version()}")  # noqa: T201
+        return 0
+    _configure_logging()
+    if flags.unknown:
+        print(f"unknown argument: {flags.unknown[0]}\n{flags_module.usage(PROGRAM)}", flush=True)  # noqa: T201
+    _name_flags_without_effect(flags)
+    return _serve(flags)
+
+
+def _serve(flags: Flags) -> int:
+    stopped = threading.Event()
+    failure: list[StatusError] = []
+    server: list[Server] = []
+
+    def start() -> None:
+        try:
+            made = Server(flags, SystemClock())
+            server.append(made)
+            made.start()
+        except Exception as error:  # told on stderr by the main thread
+            failure.append(of_exception(error))
+            stopped.set()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        stopped.set()
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_signal)
+        signal.signal(signal.SIGINT, on_signal)
+    runtime.start_import()
+    # In a thread of its own: start-up may wait for ever for a first version, and signals must be heard meanwhile.
+    threading.Thread(target=start, name="start-up", daemon=True).start()
+    stopped.wait()
+    if failure:
+        print(f"Failed to start server. Error: {failure[0]}", file=sys.stderr, flush=True)  # noqa: T201
+        return EXIT_FAILED
+    logger.info("Stopping")
+    for made in server:
+        made.stop(_GRACE_SECONDS)
+    return 0
+
+
+def _configure_logging() -> None:
+    logging.Formatter.converter = time.gmtime
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s.%(msecs)03dZ %(levelname).1s %(name)s] %(message)s",
+        datefmt="%Y-%m-%dT%H:%M:%S",
+    )  # fmt: skip
+
+
+def _name_flags_without_effect(flags: Flags) -> None:
+    reasons = {
+        Served.NO: "Accepted, without meaning in this model server",
+        Served.NOT_YET: "Accepted, not served by this build",
+    }
+    for reason, names in flags.without_effect().items():
+        if names:
+            logger.warning("%s: %s", reasons[reason], ", ".join(f"--{name}" for name in names))

@@ -1,0 +1,113 @@
+"""The states that versions went through: an event bus, and monitors that remember every row for ever."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+
+from tfs_deploy.modelserver.status import Code, StatusError
+
+
+class State(IntEnum):
+    """The manager's view of a version; the numbers are those of ``ModelVersionStatus.State``."""
+
+    START = 10
+    LOADING = 20
+    AVAILABLE = 30
+    UNLOADING = 40
+    END = 50
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ServableId:
+    """One version of one model."""
+
+    name: str
+    version: int
+
+    def __str__(self) -> str:
+        return f"{{name: {self.name} version: {self.version}}}"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A version entered a state; `code` and `message` say how, and are OK and empty while all goes well."""
+
+    id: ServableId
+    state: State
+    code: Code = Code.OK
+    message: str = ""
+
+    @property
+    def health(self) -> str:
+        """Return the status in words, e.g. ``NOT_FOUND: ...``."""
+        return str(StatusError(self.code, self.message))
+
+
+class EventBus:
+    """Passes each event to every subscriber, in order; it keeps nothing."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._subscribers: list[Callable[[Event], None]] = []
+
+    def subscribe(self, subscriber: Callable[[Event], None]) -> Callable[[], None]:
+        """Call `subscriber` with each event from now on; return what ends that."""
+        with self._lock:
+            self._subscribers.append(subscriber)
+        return lambda: self._unsubscribe(subscriber)
+
+    def publish(self, event: Event) -> None:
+        """Tell every subscriber; subscribers must not publish."""
+        with self._lock:
+            for subscriber in self._subscribers:
+                subscriber(event)
+
+    def _unsubscribe(self, subscriber: Callable[[Event], None]) -> None:
+        with self._lock:
+            self._subscribers.remove(subscriber)
+
+
+class Monitor:
+    """The latest event of every version seen since the monitor was made; rows are never removed (contract 6)."""
+
+    def __init__(self, bus: EventBus) -> None:
+        self._changed = threading.Condition()
+        self._rows: dict[str, dict[int, Event]] = {}
+        self._close = bus.subscribe(self._observe)
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._close()
+
+    def version(self, id_: ServableId) -> Event | None:
+        """Return the row of one version."""
+        with self._changed:
+            return self._rows.get(id_.name, {}).get(id_.version)
+
+    def versions(self, name: str) -> tuple[Event, ...]:
+        """Return the rows of a model, the highest version first."""
+        with self._changed:
+            rows = self._rows.get(name, {})
+            return tuple(rows[version] for version in sorted(rows, reverse=True))
+
+    def wait_until_settled(self, names: Iterable[str]) -> tuple[Event, ...]:
+        """Wait, without a limit, until some version of each model is AVAILABLE or past it; return those rows.
+
+        The first version to settle decides for its model, so a quick failure hides a slow success (contract 20.11).
+        """
+        waited = sorted(set(names))
+        with self._changed:
+            self._changed.wait_for(lambda: all(self._settled(name) for name in waited))
+            return tuple(event for name in waited if (event := self._settled(name)))
+
+    def _settled(self, name: str) -> Event | None:
+        rows = self._rows.get(name, {})
+        return next((rows[v] for v in sorted(rows, reverse=True) if rows[v].state >= State.AVAILABLE), None)
+
+    def _observe(self, event: Event) -> None:
+        with self._changed:
+            self._rows.setdefault(event.id.name, {})[event.id.version] = event
+            self._changed.notify_all()

@@ -1,0 +1,154 @@
+"""The server as a whole: core, gRPC ports, config-file polling; made from the flags."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import grpc
+
+from tfs_deploy.clock import Clock
+from tfs_deploy.modelserver import model_config, session_config
+from tfs_deploy.modelserver.core import CoreOptions, ServerCore
+from tfs_deploy.modelserver.flags import Flags
+from tfs_deploy.modelserver.loader import LoadOptions, SavedModelLoader
+from tfs_deploy.modelserver.manager import RetryOptions
+from tfs_deploy.modelserver.monitor import ServableId
+from tfs_deploy.modelserver.service import handlers
+from tfs_deploy.modelserver.status import Code, StatusError, invalid_argument, of_exception
+
+logger = logging.getLogger(__name__)
+
+_MICROSECONDS = 1_000_000
+
+
+class Server:
+    """The embedded model server."""
+
+    def __init__(self, flags: Flags, clock: Clock) -> None:
+        self._flags = flags
+        self._stopped = threading.Event()
+        self._grpc: grpc.Server | None = None
+        load = LoadOptions(
+            tags=tuple(tag for tag in flags.text("saved_model_tags").split(",") if tag),
+            enable_warmup=flags.switch("enable_model_warmup"),
+            warmup_iterations=flags.number("num_request_iterations_for_warmup"),
+            session_config=partial(session_config.make, flags),
+        )
+        self.core = ServerCore(_core_options(flags), partial(_loader_of, load), clock)
+
+    def start(self) -> None:
+        """Load the first models, then open the ports; raise StatusError where TF Serving exits with 255.
+
+        Waits for ever while a configured model has no version (contract 20.8).
+        """
+        _check(self._flags)
+        path = self._flags.text("model_config_file")
+        if path:
+            config = model_config.read_file(path)
+        else:
+            config = model_config.single_model(self._flags.text("model_name"), self._flags.text("model_base_path"))
+        self.core.start()
+        self.core.reload(config)
+        period = self._flags.number("model_config_file_poll_wait_seconds")
+        if path and period > 0:
+            threading.Thread(target=self._poll_config, args=(path, period), name="config-poll", daemon=True).start()
+        self._open_ports()
+
+    def stop(self, grace: float) -> None:
+        """Take no new calls, give those that run `grace` seconds, and end."""
+        self._stopped.set()
+        if self._grpc is not None:
+            self._grpc.stop(grace).wait(grace + 1)
+        self.core.stop()
+
+    def _poll_config(self, path: str, period: int) -> None:
+        """Apply the config file again at every period, changed or not: it overrides reloads (contract 5.5)."""
+        complaint = ""
+        while not self._stopped.wait(period):
+            try:
+                self.core.reload(model_config.read_file(path))
+            except Exception as error:  # whatever is wrong with the file, the old config stays
+                failure = str(of_exception(error))
+                if failure != complaint:
+                    logger.error("PollFilesystemAndReloadConfig failed to ReloadConfig from %s: %s", path, failure)
+                complaint = failure
+            else:
+                complaint = ""
+
+    def _open_ports(self) -> None:
+        flags = self._flags
+        pool = ThreadPoolExecutor(max(flags.number("grpc_max_threads"), 1), thread_name_prefix="grpc")
+        server = grpc.server(pool, options=_channel_options(flags))
+        server.add_generic_rpc_handlers(
+            handlers(self.core, as_content=flags.switch("enable_serialization_as_tensor_content"))
+        )
+        addresses = []
+        if flags.number("port"):
+            addresses.append(f"0.0.0.0:{flags.number('port')}")
+        if flags.text("grpc_socket_path"):
+            addresses.append(f"unix:{flags.text('grpc_socket_path')}")
+        for address in addresses:
+            _bind(server, address)
+        server.start()
+        self._grpc = server
+        logger.info("Running gRPC ModelServer at %s ...", " and ".join(addresses))
+
+
+def _check(flags: Flags) -> None:
+    """Refuse what TF Serving refuses before it loads anything."""
+    if not flags.text("model_base_path") and not flags.text("model_config_file"):
+        raise invalid_argument("Both server_options.model_base_path and server_options.model_config_file are empty!")
+    if not flags.number("port") and not flags.text("grpc_socket_path"):
+        raise invalid_argument(
+            "At least one of server_options.grpc_port or server_options.grpc_socket_path must be set."
+        )
+    if flags.text("batching_parameters_file") and not flags.switch("enable_batching"):
+        raise invalid_argument(
+            "server_options.batching_parameters_file is set without setting server_options.enable_batching to true."
+        )
+    if flags.text("ssl_config_file") or flags.switch("use_alts_credentials"):
+        # Accepting the flag and listening without TLS would expose what the caller wants protected.
+        raise StatusError(Code.UNIMPLEMENTED, "This build serves gRPC without TLS; leave out --ssl_config_file.")
+    session_config.check(flags)
+
+
+def _core_options(flags: Flags) -> CoreOptions:
+    return CoreOptions(
+        file_system_poll_wait_seconds=flags.number("file_system_poll_wait_seconds"),
+        num_load_threads=flags.number("num_load_threads"),
+        num_unload_threads=flags.number("num_unload_threads"),
+        retry=RetryOptions(
+            max_retries=flags.number("max_num_load_retries"),
+            interval_seconds=flags.number("load_retry_interval_micros") / _MICROSECONDS,
+        ),
+        allow_labels_for_unavailable=flags.switch("allow_version_labels_for_unavailable_models"),
+    )
+
+
+def _loader_of(options: LoadOptions, id_: ServableId, path: str) -> SavedModelLoader:
+    return SavedModelLoader(id_, path, options)
+
+
+def _channel_options(flags: Flags) -> list[tuple[str, Any]]:
+    options: list[tuple[str, Any]] = [
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_receive_message_length", -1),
+        ("grpc.so_reuseport", 0),  # a port that is taken must be an error, not half of the requests
+    ]
+    for item in filter(None, flags.text("grpc_channel_arguments").split(",")):
+        name, _, value = item.partition("=")
+        options.append((name, int(value) if value.lstrip("-").isdecimal() else value))
+    return options
+
+
+def _bind(server: grpc.Server, address: str) -> None:
+    try:
+        bound = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise StatusError(Code.UNKNOWN, f"gRPC cannot listen on {address}; is the port taken? ({error})") from error
+    if not bound:
+        raise StatusError(Code.UNKNOWN, f"gRPC cannot listen on {address}; is the port taken?")

@@ -1,0 +1,195 @@
+"""Finds versions: polls the base paths and says, for each model, which versions are aspired (contract 3)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from tfs_deploy.modelserver.status import StatusError, invalid_argument, of_os_error
+
+logger = logging.getLogger(__name__)
+
+# `absl::SimpleAtoi`: ASCII white space around, a sign, decimal digits, within 64 bits.
+_INTEGER = re.compile(r"[ \t\n\v\f\r]*([+-]?[0-9]+)[ \t\n\v\f\r]*", re.ASCII)
+_MIN_VERSION, _MAX_VERSION = -(2**63), 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class VersionPath:
+    """A version and the directory that holds it."""
+
+    version: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Latest:
+    """Aspire the highest versions; 0 means 1."""
+
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class All:
+    """Aspire every version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Specific:
+    """Aspire those of `versions` that exist."""
+
+    versions: frozenset[int]
+
+
+Policy = Latest | All | Specific
+
+
+@dataclass(frozen=True, slots=True)
+class WatchedModel:
+    """A model that is looked for below `base_path`."""
+
+    name: str
+    base_path: str
+    policy: Policy = Latest()
+
+
+class Files(Protocol):
+    """What the source asks of a file system."""
+
+    def exists(self, path: str) -> bool:
+        """Tell whether `path` is there."""
+
+    def children(self, path: str) -> Iterable[str]:
+        """Return the names in the directory `path`; raise OSError."""
+
+
+class LocalFiles:
+    """The machine's own file system."""
+
+    def exists(self, path: str) -> bool:
+        return os.path.exists(path)
+
+    def children(self, path: str) -> Iterable[str]:
+        return os.listdir(path)
+
+
+def parse_version(name: str) -> int | None:
+    """Return the version that a directory name stands for; None where it is no number of 64 bits."""
+    match = _INTEGER.fullmatch(name)
+    if match is None:
+        return None
+    number = int(match[1])
+    return number if _MIN_VERSION <= number <= _MAX_VERSION else None
+
+
+Sink = Callable[[str, Sequence[VersionPath]], None]
+
+
+class StoragePathSource:
+    """Tells `sink` the aspired versions of each configured model, at every poll."""
+
+    def __init__(self, sink: Sink, poll_wait_seconds: int, files: Files | None = None) -> None:
+        self._sink = sink
+        self._period = poll_wait_seconds
+        self._files = files or LocalFiles()
+        # Held for a whole poll: a slow listing delays reloads (contract 3.3).
+        self._mutex = threading.Lock()
+        self._models: tuple[WatchedModel, ...] = ()
+        self._complaints: dict[str, str] = {}
+        self._stopped = threading.Event()
+        self._started = False
+
+    @property
+    def model_names(self) -> frozenset[str]:
+        """Return the names of the models that are configured now."""
+        return frozenset(model.name for model in self._models)
+
+    def configure(self, models: Iterable[WatchedModel]) -> None:
+        """Replace the whole list; what is left out is un-aspired now, everything else at the next poll."""
+        with self._mutex:
+            replaced = tuple(models)
+            kept = {model.name for model in replaced}
+            for model in self._models:
+                if model.name not in kept:
+                    self._sink(model.name, ())
+            self._models = replaced
+
+    def start(self) -> None:
+        """Poll from now on: each period, once if it is 0, never if it is negative."""
+        if self._started or self._period < 0:
+            return
+        self._started = True
+        threading.Thread(target=self._run, name="file-system-poll", daemon=True).start()
+
+    def stop(self) -> None:
+        """End polling."""
+        self._stopped.set()
+
+    def poll(self) -> None:
+        """Look once; an error at one model leaves every model as it was (contract 3.3)."""
+        with self._mutex:
+            try:
+                found = [(model.name, self._aspired(model)) for model in self._models]
+            except StatusError as error:
+                self._complain("", f"FileSystemStoragePathSource encountered a filesystem access error: {error}")
+                return
+            self._complaints.pop("", None)
+            for name, versions in found:
+                self._sink(name, versions)
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            self.poll()
+            if self._period == 0 or self._stopped.wait(self._period):
+                return
+
+    def _aspired(self, model: WatchedModel) -> tuple[VersionPath, ...]:
+        if not self._files.exists(model.base_path):
+            raise invalid_argument(f"Could not find base path {model.base_path} for servable {model.name}")
+        if isinstance(model.policy, Specific):
+            versions = self._specific(model, model.policy.versions)
+        elif isinstance(model.policy, All):
+            versions = self._listed(model)
+        else:
+            by_number = {found.version: found for found in self._listed(model)}
+            versions = tuple(by_number[number] for number in sorted(by_number)[-max(model.policy.count, 1) :])
+        if versions:
+            self._complaints.pop(model.name, None)
+        else:
+            self._complain(
+                model.name,
+                f"No versions of servable {model.name} found under base path {model.base_path}. "
+                "Did you forget to name your leaf directory as a number (eg. '/1/')?",
+            )
+        return versions
+
+    def _specific(self, model: WatchedModel, wanted: frozenset[int]) -> tuple[VersionPath, ...]:
+        # Canonical names first, as TF Serving does: one probe each, and no listing if all are there.
+        direct = {number: os.path.join(model.base_path, str(number)) for number in sorted(wanted)}
+        if all(self._files.exists(path) for path in direct.values()):
+            return tuple(VersionPath(number, path) for number, path in direct.items())
+        by_number = {found.version: found for found in self._listed(model) if found.version in wanted}
+        return tuple(by_number[number] for number in sorted(by_number))
+
+    def _listed(self, model: WatchedModel) -> tuple[VersionPath, ...]:
+        """Return the numbered children in the order of their names, so that `1` comes after `001`."""
+        try:
+            names = sorted({name.partition("/")[0] for name in self._files.children(model.base_path)}, key=os.fsencode)
+        except OSError as error:
+            raise of_os_error(error) from error
+        return tuple(
+            VersionPath(number, os.path.join(model.base_path, name))
+            for name in names
+            if (number := parse_version(name)) is not None
+        )
+
+    def _complain(self, about: str, text: str) -> None:
+        # On change only: a missing base path would fill the log with one line per poll.
+        if self._complaints.get(about) != text:
+            self._complaints[about] = text
+            logger.warning("%s", text)

@@ -1,0 +1,94 @@
+"""Error codes and the one exception that carries them, from TensorFlow's runtime to the wire."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any
+
+# `MS/grpc_status_util.cc`: longer error messages are cut on the wire.
+MAX_MESSAGE_BYTES = 1024
+_TRUNCATED = "...TRUNCATED"
+
+
+class Code(IntEnum):
+    """The canonical codes; the numbers are those of gRPC, ``google.rpc.Code`` and ``tensorflow.error.Code``."""
+
+    OK = 0
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    OUT_OF_RANGE = 11
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    DATA_LOSS = 15
+    UNAUTHENTICATED = 16
+
+
+class StatusError(Exception):
+    """A call or a load ended with `code` and `message`."""
+
+    def __init__(self, code: Code, message: str) -> None:
+        super().__init__(code, message)
+        self.code = code
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.code.name}: {self.message}"
+
+
+def invalid_argument(message: str) -> StatusError:
+    """Return an INVALID_ARGUMENT."""
+    return StatusError(Code.INVALID_ARGUMENT, message)
+
+
+def not_found(message: str) -> StatusError:
+    """Return a NOT_FOUND."""
+    return StatusError(Code.NOT_FOUND, message)
+
+
+def failed_precondition(message: str) -> StatusError:
+    """Return a FAILED_PRECONDITION."""
+    return StatusError(Code.FAILED_PRECONDITION, message)
+
+
+def of_exception(error: BaseException) -> StatusError:
+    """Return `error` as a status: the codes of TensorFlow and of the operating system are kept."""
+    if isinstance(error, StatusError):
+        return error
+    if isinstance(error, OSError):
+        return of_os_error(error)
+    code: Any = getattr(error, "error_code", None)  # tf.errors.OpError
+    if isinstance(code, int) and 0 < code <= max(Code):
+        return StatusError(Code(code), str(getattr(error, "message", error)))
+    if isinstance(error, MemoryError):
+        return StatusError(Code.RESOURCE_EXHAUSTED, "Out of memory")
+    return StatusError(Code.INTERNAL, f"{type(error).__name__}: {error}")
+
+
+def of_os_error(error: OSError) -> StatusError:
+    """Return the status that TensorFlow's POSIX file system makes of an errno: ``<path>; <strerror>``."""
+    if isinstance(error, FileNotFoundError):
+        code = Code.NOT_FOUND
+    elif isinstance(error, (NotADirectoryError, IsADirectoryError)):
+        code = Code.FAILED_PRECONDITION
+    elif isinstance(error, PermissionError):
+        code = Code.PERMISSION_DENIED
+    else:
+        code = Code.UNKNOWN
+    return StatusError(code, f"{error.filename}; {error.strerror}")
+
+
+def truncated(message: str) -> str:
+    """Return `message` as it goes over the wire."""
+    encoded = message.encode("utf-8", errors="replace")
+    if len(encoded) <= MAX_MESSAGE_BYTES:
+        return message
+    return encoded[:MAX_MESSAGE_BYTES].decode("utf-8", errors="ignore") + _TRUNCATED

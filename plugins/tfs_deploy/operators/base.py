@@ -1,0 +1,85 @@
+"""What every operator on a serving group shares: where the group is, who acts, and how errors are told."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.sdk import BaseOperator
+
+from tfs_deploy.errors import InvalidInput
+from tfs_deploy.hooks.tf_serving import TFServingHook
+from tfs_deploy.jsonable import to_builtins
+from tfs_deploy.names import check_version
+from tfs_deploy.operators.failures import told_to_airflow
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from tfs_deploy.deployment.session import GroupSession
+    from tfs_deploy.serving.waiting import WaitLimits
+
+
+class TFServingOperator(BaseOperator):
+    """One step on one model of a serving group; returns a small JSON value.
+
+    :param model: the model's name.
+    :param tf_serving_conn_id: the connection that describes the serving group.
+    :param store: overrides the store of the connection.
+    :param group: overrides the group's name of the connection.
+    """
+
+    template_fields: ClassVar[tuple[str, ...]] = ("model", "tf_serving_conn_id", "store", "group")
+    ui_color = "#fff3e0"
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        tf_serving_conn_id: str = TFServingHook.default_conn_name,
+        store: str | None = None,
+        group: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.model = model
+        self.tf_serving_conn_id = tf_serving_conn_id
+        self.store = store
+        self.group = group
+
+    def execute(self, context: Context) -> Any:
+        """Do the step in an open session."""
+        with told_to_airflow(), self.session(context) as session:
+            return to_builtins(self.act(session, context))
+
+    @abstractmethod
+    def act(self, session: GroupSession, context: Context) -> Any:
+        """Do the step and return what the XCom holds."""
+
+    def session(self, context: Context, *, wait: WaitLimits | None = None) -> AbstractContextManager[GroupSession]:
+        """Open the serving group in the name of this run."""
+        hook = TFServingHook(self.tf_serving_conn_id)
+        return hook.session(store=self.store or None, group=self.group or None, actor=actor_of(context), wait=wait)
+
+
+def actor_of(context: Mapping[str, Any] | Context) -> str:
+    """Return who acts: the DAG, the run, and the user who started it where Airflow knows one."""
+    run = context.get("dag_run")
+    if run is None:
+        return "airflow"
+    user = getattr(run, "triggering_user_name", None)
+    return f"{run.dag_id}/{run.run_id}" + (f" by {user}" if user else "")
+
+
+def version_of(value: Any, model: str) -> int:
+    """Return the version from a number, a rendered template, or what an operator on `model` returned."""
+    if not isinstance(value, Mapping):
+        return check_version(value)
+    if value.get("model", model) != model:
+        raise InvalidInput(
+            f"The version is one of model {value['model']!r}, but the task is about model {model!r}.",
+            "Give both the same model.",
+        )
+    return check_version(value.get("version", 0))

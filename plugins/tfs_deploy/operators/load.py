@@ -1,0 +1,111 @@
+"""Step load: every replica loads a version beside what it serves, and the task waits until it is AVAILABLE."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import conf
+
+from tfs_deploy.errors import LoadFailed
+from tfs_deploy.operators.base import TFServingOperator, version_of
+from tfs_deploy.operators.failures import told_to_airflow
+from tfs_deploy.operators.taking_back import fail_and_take_back
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from tfs_deploy.deployment.session import GroupSession
+
+# The trigger ends the wait with a sentence; Airflow's own timeout is for a triggerer that died.
+_TRIGGERER_MARGIN_SECONDS = 120.0
+
+
+class LoadModelVersionOperator(TFServingOperator):
+    """Load a version on every replica; labels stay where they are. Running it again continues the wait.
+
+    :param version: a number, a template, or what `PublishModelOperator` returned.
+    :param wait_seconds: how long the load may take, all in all.
+    :param discovery_seconds: how long until every replica lists the version (a poll of its disk, a copy on its way).
+    :param reject_on_failure: withdraw a version that a replica cannot load.
+    :param deferrable: wait in the triggerer, without a worker slot.
+
+    Returns ``{model, version}``.
+    """
+
+    template_fields = (*TFServingOperator.template_fields, "version", "wait_seconds", "discovery_seconds")
+
+    def __init__(
+        self,
+        *,
+        version: int | str | Mapping[str, Any],
+        wait_seconds: float | str = 300.0,
+        discovery_seconds: float | str = 60.0,
+        reject_on_failure: bool = True,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.version = version
+        self.wait_seconds = wait_seconds
+        self.discovery_seconds = discovery_seconds
+        self.reject_on_failure = reject_on_failure
+        self.deferrable = deferrable
+
+    def execute(self, context: Context) -> Any:
+        """Ask for the load, then wait here or in the triggerer."""
+        from tfs_deploy.deployment.load import load, wait_until_available
+        from tfs_deploy.serving.waiting import WaitLimits
+
+        limits = WaitLimits(load=float(self.wait_seconds), discovery=float(self.discovery_seconds))
+        with told_to_airflow(), self.session(context, wait=limits) as session:
+            version = version_of(self.version, self.model)
+            load(session, self.model, version)
+            if not self.deferrable:
+                try:
+                    wait_until_available(session, self.model, version)
+                except LoadFailed as error:
+                    self._failed(session, version, error)
+                return self._value(version)
+        self._defer(version, limits.load, limits.discovery)
+
+    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
+        """Take in what the trigger saw; a version that a replica could not load is rejected."""
+        from tfs_deploy.triggers.event import require_available
+
+        with told_to_airflow():
+            version = version_of(self.version, self.model)
+            try:
+                require_available(event)
+            except LoadFailed as error:
+                with self.session(context) as session:
+                    self._failed(session, version, error)
+        return self._value(version)
+
+    def act(self, session: GroupSession, context: Context) -> Any:
+        """Not used: `execute` has a part that runs after the session is closed."""
+
+    def _failed(self, session: GroupSession, version: int, error: LoadFailed) -> None:
+        if not self.reject_on_failure:
+            raise error
+        fail_and_take_back(session, self.model, version, error)
+
+    def _value(self, version: int) -> dict[str, Any]:
+        return {"model": self.model, "version": version}
+
+    def _defer(self, version: int, wait: float, discovery: float) -> None:
+        from tfs_deploy.triggers.model_version import ModelVersionTrigger
+
+        self.defer(
+            trigger=ModelVersionTrigger(
+                tf_serving_conn_id=self.tf_serving_conn_id,
+                model=self.model,
+                version=version,
+                deadline=time.time() + wait,
+                discovery_seconds=discovery,
+            ),
+            method_name="execute_complete",
+            timeout=timedelta(seconds=wait + _TRIGGERER_MARGIN_SECONDS),
+        )

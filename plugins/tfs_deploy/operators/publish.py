@@ -1,0 +1,66 @@
+"""Step publish: a SavedModel becomes a version in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tfs_deploy.errors import InvalidInput, Refused
+from tfs_deploy.operators.base import TFServingOperator
+from tfs_deploy.serving.group import Mode
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from tfs_deploy.deployment.session import GroupSession
+
+
+class PublishModelOperator(TFServingOperator):
+    """Publish a SavedModel directory; the same bytes again give the version that is there, and move nothing.
+
+    Refused for a group that serves the latest version by itself: there, publishing is going live, and the gates come
+    first (`DeployModelOperator`).
+
+    :param saved_model: the directory, or what `ExportSavedModelOperator` returned.
+
+    Returns ``{model, version, fingerprint, uri, uploaded_bytes, created}``.
+    """
+
+    template_fields = (*TFServingOperator.template_fields, "saved_model")
+
+    def __init__(self, *, saved_model: str | Mapping[str, Any], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.saved_model = saved_model
+
+    def act(self, session: GroupSession, context: Context) -> dict[str, Any]:
+        """Publish, unless publishing would move traffic."""
+        from tfs_deploy.deployment.publish import publish
+
+        if session.group.mode is Mode.LATEST:
+            raise Refused(
+                f"Group {session.group.name!r} serves the latest version by itself, so publishing is going live.",
+                "Use DeployModelOperator, or deploy_model(..., mode='latest'): all gates run before it publishes.",
+            )
+        return published_value(publish(session, directory_of(self.saved_model), self.model))
+
+
+def directory_of(saved_model: Any) -> Path:
+    """Return the directory from a path, or from what an export returned."""
+    path = saved_model.get("path") if isinstance(saved_model, Mapping) else saved_model
+    if not isinstance(path, str) or not path:
+        raise InvalidInput(f"The SavedModel {saved_model!r} is not a path.", "Give the directory of a SavedModel.")
+    return Path(path)
+
+
+def published_value(published: Any) -> dict[str, Any]:
+    """Return a `Published` as one flat dict."""
+    version = published.version
+    return {
+        "model": version.model,
+        "version": version.version,
+        "fingerprint": version.fingerprint,
+        "uri": version.uri,
+        "uploaded_bytes": published.uploaded_bytes,
+        "created": published.created,
+    }

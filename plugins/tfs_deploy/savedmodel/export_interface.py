@@ -1,0 +1,122 @@
+"""Names of inputs and outputs, and functions named as ``module:function``: the same for every kind of checkpoint.
+
+Runs in the exporting process: imports the standard library and this package's errors only.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tfs_deploy.errors import ExportFailed, InvalidInput
+
+_TITLES = frozenset({"", "Graph execution error:"})
+_WORD = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+
+
+def reason(error: BaseException) -> str:
+    """Return the type and the first line of `error`, short enough for one sentence."""
+    # TensorFlow puts a title above what a session or a function ran into.
+    lines = [line.strip() for line in str(error).splitlines() if line.strip(" \t") not in _TITLES]
+    text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return text[:300].rstrip(".")
+
+
+def load_function(reference: str, what: str) -> Callable[..., Any]:
+    """Return the function that `reference` (``module:function``) names; `what` says its part in errors."""
+    module_name, _, function_name = reference.partition(":")
+    try:
+        found: Any = importlib.import_module(module_name)
+    # A module can raise anything while it is imported, and leave by sys.exit.
+    except (Exception, SystemExit) as error:
+        raise ExportFailed(
+            f"The module {module_name!r} of the {what} {reference!r} cannot be imported: {reason(error)}.",
+            "Put its directory on the search path, and see that it can be imported with that interpreter.",
+        ) from error
+    for part in function_name.split("."):
+        found = getattr(found, part, None)
+    if not callable(found):
+        raise ExportFailed(f"The {what} {reference!r} is not a function.", f"Define it in {module_name!r}.")
+    return found  # type: ignore[no-any-return]
+
+
+def call_function(reference: str, what: str, *arguments: Any) -> Any:
+    """Call the function that `reference` names; whatever it raises becomes ExportFailed."""
+    function = load_function(reference, what)
+    try:
+        return function(*arguments)
+    except (Exception, SystemExit) as error:
+        raise ExportFailed(
+            f"The {what} {reference!r} raised {reason(error)}.", "Run it by itself to see where it fails."
+        ) from error
+
+
+def input_names(own: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """Return one name per input: the `wanted` ones in order, else the model's `own`, made into plain words."""
+    if wanted and len(wanted) != len(own):
+        raise InvalidInput(
+            f"{len(wanted)} input names {list(wanted)} were given, but the model has {len(own)} inputs: {list(own)}.",
+            "Give one name per input, in their order.",
+        )
+    for name in wanted:
+        if not _WORD.fullmatch(name):
+            raise InvalidInput(f"The input name {name!r} is not usable.", "Use letters, digits and '_'.")
+    names = list(wanted) or [_word(name, f"input_{number}") for number, name in enumerate(own)]
+    if len(set(names)) != len(names):
+        raise InvalidInput(f"The model's input names {names} are not distinct.", "Give each input a name.")
+    return names
+
+
+def output_tensors(outputs: Any, own: Sequence[str], wanted: Sequence[str]) -> dict[str, Any]:
+    """Return the outputs by name.
+
+    `outputs` is a mapping, a sequence or one tensor. When all `wanted` names exist, those outputs are picked;
+    else there must be one wanted name per output, and they are renamed in their order.
+    """
+    named = _named(outputs, own)
+    if not wanted:
+        return named
+    if all(name in named for name in wanted):
+        return {name: named[name] for name in wanted}
+    if len(wanted) != len(named):
+        unknown = [name for name in wanted if name not in named]
+        raise InvalidInput(
+            f"The output names {unknown} are not among the model's outputs {list(named)}.",
+            "Pick from the model's outputs, or give one new name for each of them, in their order.",
+        )
+    return dict(zip(wanted, named.values(), strict=True))
+
+
+def postprocessed(outputs: dict[str, Any], reference: str) -> dict[str, Any]:
+    """Return what the function `reference` makes of `outputs`; `outputs` itself without a reference."""
+    if not reference:
+        return outputs
+    what = "post-processing function"
+    result = call_function(reference, what, dict(outputs))
+    if not isinstance(result, Mapping) or not result or not all(isinstance(name, str) and name for name in result):
+        raise ExportFailed(
+            f"The {what} {reference!r} returned a {type(result).__name__} instead of a dict of named tensors.",
+            "Return a dict from output name to tensor.",
+        )
+    return dict(result)
+
+
+def signature_map(signature: str, also_default: bool, value: Any) -> dict[str, Any]:
+    """Return `value` under the name `signature`, and as TF Serving's default where that is wanted."""
+    return {signature: value, "serving_default": value} if also_default else {signature: value}
+
+
+def _named(outputs: Any, own: Sequence[str]) -> dict[str, Any]:
+    if isinstance(outputs, Mapping):
+        return {str(name): tensor for name, tensor in outputs.items()}
+    tensors = list(outputs) if isinstance(outputs, list | tuple) else [outputs]
+    if len(own) == len(tensors) and len(set(own)) == len(own):
+        return dict(zip(own, tensors, strict=True))
+    return {f"output_{number}": tensor for number, tensor in enumerate(tensors)}
+
+
+def _word(name: str, fallback: str) -> str:
+    word = re.sub(r"\W", "_", name.split(":")[0], flags=re.ASCII)
+    return word if _WORD.fullmatch(word) else fallback

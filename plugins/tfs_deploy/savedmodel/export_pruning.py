@@ -1,0 +1,154 @@
+"""From a TensorFlow 1 graph to the part of it that inference needs.
+
+Runs in the exporting process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tfs_deploy.errors import ExportFailed, InvalidInput
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceGraph:
+    """A graph with its inputs and outputs by name and the variables that it needs."""
+
+    graph: Any
+    inputs: dict[str, Any]
+    outputs: dict[str, Any]
+    variables: list[Any]
+
+
+def prune(graph: Any, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> InferenceGraph:
+    """Copy what `outputs` need of `graph` into a new graph, in which every input is a placeholder."""
+    import tensorflow as tf
+
+    for name, tensor in inputs.items():
+        if tensor.value_index != 0:
+            raise InvalidInput(
+                f"The input {name!r} is {tensor.name!r}, not the first output of its operation.",
+                "Name a placeholder, or the tensor that follows.",
+            )
+    meta = tf.compat.v1.MetaGraphDef()
+    # Variables are described only while their graph is the default one.
+    with graph.as_default():
+        stops = {tensor.op.name: tensor for tensor in inputs.values()}
+        needed = _reachable([tensor.op for tensor in outputs.values()], stops)
+        needed |= _reachable(_table_initializers(graph, needed), stops)
+        _check_fed(needed, stops, outputs)
+        variables = [variable for variable in _all_variables(graph) if variable.op.name in needed]
+        kept = needed | _reachable(_operations_of(graph, variables), stops) | stops.keys()
+        _copy_nodes(graph, kept, stops, meta.graph_def)
+        _copy_collections(graph, kept, variables, meta)
+    pruned = tf.Graph()
+    with pruned.as_default():
+        tf.compat.v1.train.import_meta_graph(meta, clear_devices=True)
+        return InferenceGraph(
+            pruned,
+            {name: pruned.get_tensor_by_name(tensor.name) for name, tensor in inputs.items()},
+            {name: pruned.get_tensor_by_name(tensor.name) for name, tensor in outputs.items()},
+            tf.compat.v1.global_variables(),
+        )
+
+
+def _reachable(operations: Iterable[Any], stops: Mapping[str, Any]) -> set[str]:
+    """Return the names of `operations` and of all that they depend on, not going past `stops`."""
+    seen: set[str] = set()
+    pending = list(operations)
+    while pending:
+        operation = pending.pop()
+        if operation.name in seen:
+            continue
+        seen.add(operation.name)
+        if operation.name not in stops:
+            pending.extend(tensor.op for tensor in operation.inputs)
+            pending.extend(operation.control_inputs)
+    return seen
+
+
+def _check_fed(needed: set[str], stops: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
+    graph = next(iter(outputs.values())).graph
+    for name in sorted(needed - stops.keys()):
+        if graph.get_operation_by_name(name).type == "Placeholder":
+            raise ExportFailed(
+                f"The outputs {sorted(outputs)} depend on the placeholder {name!r}, which is not an input.",
+                "Make it an input, or build the graph for inference without it.",
+            )
+
+
+def _all_variables(graph: Any) -> list[Any]:
+    import tensorflow as tf
+
+    keys = tf.compat.v1.GraphKeys
+    found: dict[str, Any] = {}
+    for key in (keys.GLOBAL_VARIABLES, keys.LOCAL_VARIABLES):
+        for variable in graph.get_collection(key):
+            found.setdefault(variable.op.name, variable)
+    return list(found.values())
+
+
+def _operations_of(graph: Any, variables: Iterable[Any]) -> list[Any]:
+    """Return the operations that a variable's description names; importing it needs them all."""
+    operations = []
+    for variable in variables:
+        proto = variable.to_proto()
+        for name in (proto.variable_name, proto.initializer_name, proto.initial_value_name, proto.snapshot_name):
+            if name:
+                operations.append(graph.as_graph_element(name.split(":")[0]))
+    return operations
+
+
+def _table_initializers(graph: Any, needed: set[str]) -> list[Any]:
+    import tensorflow as tf
+
+    initializers = graph.get_collection(tf.compat.v1.GraphKeys.TABLE_INITIALIZERS)
+    return [one for one in initializers if any(tensor.op.name in needed for tensor in one.inputs)]
+
+
+def _copy_nodes(graph: Any, kept: set[str], stops: Mapping[str, Any], target: Any) -> None:
+    original = graph.as_graph_def()
+    target.versions.CopyFrom(original.versions)
+    target.library.CopyFrom(original.library)
+    for node in original.node:
+        if node.name not in kept:
+            continue
+        copy = target.node.add()
+        if node.name in stops:
+            _make_placeholder(copy, node.name, stops[node.name])
+            continue
+        copy.CopyFrom(node)
+        if "_class" in copy.attr:
+            _drop_lost_colocations(copy, kept)
+
+
+def _make_placeholder(node: Any, name: str, tensor: Any) -> None:
+    node.name, node.op = name, "Placeholder"
+    node.attr["dtype"].type = tensor.dtype.base_dtype.as_datatype_enum
+    node.attr["shape"].shape.CopyFrom(tensor.shape.as_proto())
+
+
+def _drop_lost_colocations(node: Any, kept: set[str]) -> None:
+    # "loc:@NAME" must name a node of the same graph.
+    places = [place for place in node.attr["_class"].list.s if place.decode().removeprefix("loc:@") in kept]
+    del node.attr["_class"]
+    if places:
+        node.attr["_class"].list.s.extend(places)
+
+
+def _copy_collections(graph: Any, kept: set[str], variables: Iterable[Any], meta: Any) -> None:
+    import tensorflow as tf
+
+    keys = tf.compat.v1.GraphKeys
+    trainable = {variable.op.name for variable in graph.get_collection(keys.TRAINABLE_VARIABLES)}
+    for variable in variables:
+        data = variable.to_proto().SerializeToString(deterministic=True)
+        meta.collection_def[keys.GLOBAL_VARIABLES].bytes_list.value.append(data)
+        if variable.op.name in trainable:
+            meta.collection_def[keys.TRAINABLE_VARIABLES].bytes_list.value.append(data)
+    for key in (keys.TABLE_INITIALIZERS, keys.ASSET_FILEPATHS):
+        for element in graph.get_collection(key):
+            if getattr(element, "op", element).name in kept:
+                meta.collection_def[key].node_list.value.append(element.name)

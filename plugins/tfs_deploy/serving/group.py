@@ -1,0 +1,94 @@
+"""The serving group: the replicas that share one ModelServerConfig, and how they are addressed."""
+
+from __future__ import annotations
+
+import posixpath
+import socket
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+from tfs_deploy.errors import InvalidInput, Unreachable
+
+# TF Serving's default gRPC port (contract section 1).
+DEFAULT_PORT = 8500
+_DNS = "dns:"
+
+
+class Mode(str, Enum):
+    """How traffic reaches a new version."""
+
+    LABELS = "labels"
+    """Policy `specific`; a version answers `stable` only after its label was moved."""
+    LATEST = "latest"
+    """`--model_base_path` and policy `latest`: traffic moves when the version loads."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServingGroup:
+    """Name the replicas and where they find models.
+
+    `model_root` is the directory as the model servers see it; `startup_config` the file that they read when they
+    start, written here after every change of labels (None: nobody restarts them from a file).
+    """
+
+    name: str
+    replicas: tuple[str, ...]
+    model_root: str
+    mode: Mode = Mode.LABELS
+    startup_config: str | None = None
+
+    def base_path(self, model: str) -> str:
+        """Return the directory that holds the versions of `model`, as the model servers see it."""
+        return posixpath.join(self.model_root, model)
+
+
+def _system_resolver(host: str, port: int) -> list[str]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise Unreachable(
+            f"The name {host!r} of the serving group does not resolve: {error}.",
+            "Check the name, or list the replicas as host:port,host:port.",
+        ) from error
+    return sorted({str(entry[4][0]) for entry in found})
+
+
+def parse_targets(
+    text: str | Iterable[str], *, resolve: Callable[[str, int], list[str]] = _system_resolver
+) -> tuple[str, ...]:
+    """Return replica addresses from ``host[:port],…`` or ``dns:name[:port]`` (one replica per resolved address)."""
+    parts = text.split(",") if isinstance(text, str) else list(text)
+    targets: list[str] = []
+    for part in (item.strip() for item in parts):
+        if not part:
+            continue
+        if part.startswith(_DNS):
+            host, port = _split(part[len(_DNS) :].lstrip("/"))
+            targets += [_join(address, port) for address in resolve(host, port)]
+        else:
+            targets.append(_join(*_split(part)))
+    unique = tuple(dict.fromkeys(targets))
+    if not unique:
+        raise InvalidInput("No model server address is given.", "Give host:port of every replica, separated by commas.")
+    return unique
+
+
+def _split(text: str) -> tuple[str, int]:
+    if text.startswith("["):
+        host, _, rest = text[1:].partition("]")
+        port = rest.lstrip(":")
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    else:
+        host, port = text, ""
+    bad_port = bool(port) and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536)
+    if not host or bad_port or any(character in host for character in "/ @"):
+        raise InvalidInput(
+            f"The model server address {text!r} is not host:port.", "Write for example 10.0.0.7:8500 or [::1]:8500."
+        )
+    return host, int(port or DEFAULT_PORT)
+
+
+def _join(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,110 @@
+"""Start and stop a throw-away model server; a runner never talks to the server that it runs."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from tfs_deploy.clock import Clock, Deadline, SystemClock
+from tfs_deploy.errors import DeadlineExceeded, LoadFailed
+
+_STOP_SECONDS = 10.0
+_LOG_TAIL_BYTES = 2000
+
+
+class ModelServerRunner(Protocol):
+    """Something that can serve one SavedModel directory for a while."""
+
+    def serve(self, directory: Path, model: str, version: int) -> AbstractContextManager[str]:
+        """Offer `directory` as `version` of `model` inside the block; gives host:port once it accepts connections."""
+
+
+class EmbeddedRunner:
+    """Run the embedded model server as a child process; no Docker, no TensorFlow in this process."""
+
+    def __init__(self, *, python: str | None = None, start_seconds: float = 120.0, clock: Clock | None = None) -> None:
+        self._python = python or sys.executable
+        self._start_seconds = start_seconds
+        self._clock = clock or SystemClock()
+
+    @contextmanager
+    def serve(self, directory: Path, model: str, version: int) -> Iterator[str]:
+        """Start a server with no retries, so that a broken model has its verdict at once.
+
+        Raises LoadFailed with the server's own words when it ends before it serves, DeadlineExceeded when it does
+        neither in time.
+        """
+        with tempfile.TemporaryDirectory(prefix="tfs-deploy-") as folder:
+            base = Path(folder) / model
+            base.mkdir()
+            # A version is a directory with a number for a name, a symbolic link will do (contract 20.11).
+            (base / str(version)).symlink_to(directory.resolve(), target_is_directory=True)
+            port = _free_port()
+            log = Path(folder) / "server.log"
+            process = self._start(base, model, port, log)
+            try:
+                self._await_port(process, port, log)
+                yield f"127.0.0.1:{port}"
+            finally:
+                _stop(process)
+
+    def _start(self, base: Path, model: str, port: int, log: Path) -> subprocess.Popen[bytes]:
+        command = [self._python, "-m", "tfs_deploy.modelserver"]
+        flags = [f"--port={port}", f"--model_name={model}", f"--model_base_path={base}", "--max_num_load_retries=0"]
+        package_root = str(Path(__file__).resolve().parents[2])
+        paths = [package_root, os.environ.get("PYTHONPATH", "")]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        with log.open("wb") as sink:
+            return subprocess.Popen(  # noqa: S603 - our own module, arguments as a list
+                [*command, *flags], stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, env=environment
+            )
+
+    def _await_port(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+        deadline = Deadline.after(self._start_seconds, self._clock)
+        while not _accepts(port):
+            if process.poll() is not None:
+                raise LoadFailed(
+                    f"The throw-away model server ended with code {process.returncode}: {_last_words(log)}",
+                    "Correct the model; nothing was published.",
+                )
+            if deadline.passed():
+                raise DeadlineExceeded(
+                    f"The throw-away model server did not serve within {self._start_seconds:.0f} s: {_last_words(log)}",
+                    "Allow more time, or look at the model's warm-up requests.",
+                )
+            self._clock.sleep(0.1)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _accepts(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _last_words(log: Path) -> str:
+    text = log.read_bytes()[-_LOG_TAIL_BYTES:].decode("utf-8", "replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    failed = [line for line in lines if "Error" in line or "Failed" in line]
+    return (failed or lines or ["it wrote nothing"])[-1]

@@ -1,0 +1,118 @@
+"""What a store is: complete model versions, and small state documents that change by compare-and-set only.
+
+Every store keeps these promises, whatever it is made of; ``tests/contract`` holds the suites that check them:
+
+- A version is visible whole or not at all, and its files are those of its manifest.
+- A version number is used once: never again after a withdrawal, a deletion or a crash.
+- Numbers appear in rising order, so that a server that follows the highest one sees every version.
+- The same bytes published again give the version that is there already, and nothing is written.
+- A write to a state document succeeds only if nobody else changed the document since it was read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from tfs_deploy.savedmodel.manifest import Manifest
+
+# State documents are read whole and often; what is larger belongs into a version.
+MAX_DOCUMENT_BYTES = 16 << 20
+# `Store.read` is for requests and notes in assets.extra; weights are read by the model server from its own disk.
+MAX_READ_BYTES = 64 << 20
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """One published version; ``uri`` is its directory path, or its address in a store that is not a file system."""
+
+    model: str
+    version: int
+    fingerprint: str
+    uri: str
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The outcome of a publish; ``created`` is false if a version with these bytes was there already."""
+
+    version: ModelVersion
+    uploaded_bytes: int
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A state document as it was read; ``tag`` names this state of it and no other."""
+
+    body: bytes
+    tag: str
+
+
+class StateDocuments(Protocol):
+    """Small documents under keys such as ``groups/default/desired.json``, changed by compare-and-set.
+
+    Keys: see `tfs_deploy.store.keys`. No key may be a folder of another (``a`` and ``a/b``).
+    """
+
+    def read(self, key: str) -> Document | None:
+        """Return the document under `key`, or None if there is none."""
+
+    def write(self, key: str, body: bytes, *, expected: str | None) -> str:
+        """Put `body` under `key` and return its tag, which no earlier write had.
+
+        `expected` is the tag of the state that the caller read; None if the document must not exist yet.
+        Raises Contention, with nothing written, if the document is in another state.
+        """
+
+    def list(self, prefix: str) -> tuple[str, ...]:
+        """Return, sorted, all keys that start with `prefix` (any string; ``""`` for all)."""
+
+    def delete(self, key: str) -> None:
+        """Remove the document under `key`; no error if there is none."""
+
+
+class Store(Protocol):
+    """Where published versions live. Models and versions that do not exist are NotFound unless said otherwise."""
+
+    @property
+    def uri(self) -> str:
+        """Return what `open_store` takes to open this store again."""
+
+    @property
+    def documents(self) -> StateDocuments:
+        """Return the store's state documents."""
+
+    def versions(self, model: str) -> tuple[int, ...]:
+        """Return the complete versions in rising order; empty for an unknown model."""
+
+    def manifest(self, model: str, version: int) -> Manifest:
+        """Return the manifest of a complete version."""
+
+    def find(self, model: str, fingerprint: str) -> ModelVersion | None:
+        """Return the highest complete version with these bytes, or None."""
+
+    def publish(
+        self, staged: Path, manifest: Manifest, model: str, *, above: int = 0, progress: Progress | None = None
+    ) -> Published:
+        """Make the directory `staged` a version of `model` with the next number, above `above` and all known ones.
+
+        `progress` gets the bytes done so far, out of ``manifest.total_bytes``, never from two threads at once.
+        Raises CorruptModel, with nothing visible, if `staged` does not hold what `manifest` says.
+        """
+
+    def read(self, model: str, version: int, path: str) -> bytes:
+        """Return one file of a complete version, at most MAX_READ_BYTES of it (InvalidInput if it is larger)."""
+
+    def verify(self, model: str, version: int) -> None:
+        """Read every byte of a complete version; raise CorruptModel naming the first file that is wrong."""
+
+    def withdraw(self, model: str, version: int, reason: str) -> None:
+        """Take a version out of model servers' sight and keep its files; again is no error."""
+
+    def delete(self, model: str, version: int) -> None:
+        """Remove a version's files, out of sight first; again is no error, and the number stays used."""

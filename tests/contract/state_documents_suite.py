@@ -1,0 +1,210 @@
+"""What all StateDocuments do, wherever they lie.
+
+A test module subclasses `StateDocumentsSuite` and defines the fixture `connect`: a callable that returns the
+documents of one fresh place, as another process would see them: a new object at each call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tfs_deploy.errors import Contention, InvalidInput
+from tfs_deploy.store.protocol import MAX_DOCUMENT_BYTES, StateDocuments
+
+Connect = Callable[[], StateDocuments]
+
+BAD_KEYS = ["", "/", "a/", "/a", "a//b", "..", "../a", "a/../b", ".hidden", "a/.hidden", "a\\b", "a\nb", "a\0", "a\x7f"]
+
+
+def increment(documents: StateDocuments, key: str) -> None:
+    """Add one to the number in a document, as everybody changes a document: read, decide, write, again if it moved."""
+    while True:
+        found = documents.read(key)
+        number = int(found.body) if found else 0
+        try:
+            documents.write(key, str(number + 1).encode(), expected=found.tag if found else None)
+        except Contention:
+            continue
+        return
+
+
+class StateDocumentsSuite:
+    @pytest.fixture
+    def documents(self, connect: Connect) -> StateDocuments:
+        return connect()
+
+    def test_there_is_nothing_at_first(self, documents: StateDocuments) -> None:
+        assert documents.read("groups/default/desired.json") is None
+        assert documents.list("") == ()
+
+    @pytest.mark.parametrize(
+        "body", [b"", b"{}\n", bytes(range(256)), b"\n\n", b"tfs-deploy-document 1 \n", b"x" * 100_000]
+    )
+    def test_what_is_written_is_read(self, connect: Connect, body: bytes) -> None:
+        tag = connect().write("a/b.json", body, expected=None)
+        found = connect().read("a/b.json")
+        assert found is not None
+        assert (found.body, found.tag) == (body, tag)
+
+    def test_a_document_may_hold_what_looks_like_a_stored_one(self, documents: StateDocuments) -> None:
+        documents.write("a", b"one", expected=None)
+        nested = f"tfs-deploy-document 1 {'0' * 32}\nbody".encode()
+        documents.write("b", nested, expected=None)
+        found = documents.read("b")
+        assert found is not None
+        assert found.body == nested
+
+    def test_a_change_needs_the_tag_that_was_read(self, documents: StateDocuments) -> None:
+        first = documents.write("k", b"1", expected=None)
+        second = documents.write("k", b"2", expected=first)
+        with pytest.raises(Contention, match="'k'"):
+            documents.write("k", b"3", expected=first)
+        found = documents.read("k")
+        assert found is not None
+        assert (found.body, found.tag) == (b"2", second)
+
+    def test_a_new_document_must_not_exist(self, documents: StateDocuments) -> None:
+        documents.write("k", b"1", expected=None)
+        with pytest.raises(Contention, match="exists already"):
+            documents.write("k", b"1", expected=None)
+
+    def test_a_change_of_a_removed_document_is_refused(self, documents: StateDocuments) -> None:
+        tag = documents.write("k", b"1", expected=None)
+        documents.delete("k")
+        with pytest.raises(Contention):
+            documents.write("k", b"2", expected=tag)
+        assert documents.read("k") is None
+
+    def test_the_same_bytes_written_again_are_another_state(self, documents: StateDocuments) -> None:
+        tags = [documents.write("lease", b"held by nobody", expected=None)]
+        tags.append(documents.write("lease", b"held by A", expected=tags[-1]))
+        tags.append(documents.write("lease", b"held by nobody", expected=tags[-1]))
+        documents.delete("lease")
+        tags.append(documents.write("lease", b"held by nobody", expected=None))
+        assert len(set(tags)) == 4
+        for old in tags[:-1]:
+            with pytest.raises(Contention):
+                documents.write("lease", b"held by B", expected=old)
+
+    def test_two_writers_of_the_same_bytes_do_not_both_succeed(self, documents: StateDocuments) -> None:
+        tag = documents.write("k", b"old", expected=None)
+        documents.write("k", b"new", expected=tag)
+        with pytest.raises(Contention):
+            documents.write("k", b"new", expected=tag)
+
+    def test_reading_changes_no_tag(self, documents: StateDocuments) -> None:
+        tag = documents.write("k", b"1", expected=None)
+        assert {found.tag for _ in range(3) if (found := documents.read("k"))} == {tag}
+
+    def test_deleting_what_is_not_there_is_no_error(self, documents: StateDocuments) -> None:
+        documents.delete("never/was")
+        documents.write("k", b"1", expected=None)
+        documents.delete("k")
+        documents.delete("k")
+        assert documents.list("") == ()
+
+    def test_keys_are_listed_by_prefix(self, documents: StateDocuments) -> None:
+        keys = ["b", "a/2", "a/10", "ab/c", "a/sub/x", "groups/ü ber/d.json"]
+        for key in keys:
+            documents.write(key, b"", expected=None)
+        assert documents.list("") == tuple(sorted(keys))
+        assert documents.list("a/") == ("a/10", "a/2", "a/sub/x")
+        assert documents.list("a") == ("a/10", "a/2", "a/sub/x", "ab/c")
+        assert documents.list("a/1") == ("a/10",)
+        assert documents.list("groups/ü") == ("groups/ü ber/d.json",)
+        assert documents.list("nothing/here/") == ()
+
+    def test_a_key_is_free_again_when_all_below_it_is_deleted(self, documents: StateDocuments) -> None:
+        documents.write("a/b/c", b"1", expected=None)
+        documents.delete("a/b/c")
+        documents.write("a", b"2", expected=None)
+        assert documents.list("") == ("a",)
+
+    @pytest.mark.parametrize("key", BAD_KEYS)
+    def test_a_bad_key_is_refused(self, documents: StateDocuments, key: str) -> None:
+        with pytest.raises(InvalidInput, match="document key"):
+            documents.write(key, b"", expected=None)
+        with pytest.raises(InvalidInput, match="document key"):
+            documents.read(key)
+        with pytest.raises(InvalidInput, match="document key"):
+            documents.delete(key)
+        assert documents.list("") == ()
+
+    def test_a_key_may_be_long_but_not_too_long(self, documents: StateDocuments) -> None:
+        longest = "/".join(["k" * 199] * 4)
+        documents.write(longest, b"1", expected=None)
+        assert documents.list("k") == (longest,)
+        for too_long in (longest + "kk", "k" * 201, "ü" * 101):
+            with pytest.raises(InvalidInput, match="too long"):
+                documents.write(too_long, b"", expected=None)
+
+    @pytest.mark.parametrize("prefix", ["../", "/", "a/../b", ".tfs", "a/.b/"])
+    def test_a_bad_prefix_lists_nothing_outside(self, documents: StateDocuments, prefix: str) -> None:
+        documents.write("a/b", b"", expected=None)
+        with contextlib.suppress(InvalidInput):
+            assert documents.list(prefix) == ()
+
+    def test_a_document_that_is_too_large_is_refused(self, documents: StateDocuments) -> None:
+        with pytest.raises(InvalidInput, match="'big'"):
+            documents.write("big", bytes(MAX_DOCUMENT_BYTES + 1), expected=None)
+        assert documents.read("big") is None
+        documents.write("big", bytes(MAX_DOCUMENT_BYTES), expected=None)
+        found = documents.read("big")
+        assert found is not None
+        assert len(found.body) == MAX_DOCUMENT_BYTES
+
+    def test_no_change_is_lost_among_many_writers(self, connect: Connect) -> None:
+        writers, changes = 6, 8
+
+        def work(_: int) -> None:
+            documents = connect()
+            for _ in range(changes):
+                increment(documents, "counter")
+
+        with ThreadPoolExecutor(writers) as pool:
+            list(pool.map(work, range(writers)))
+        found = connect().read("counter")
+        assert found is not None
+        assert int(found.body) == writers * changes
+
+    def test_of_many_that_create_a_document_one_succeeds(self, connect: Connect) -> None:
+        barrier = threading.Barrier(8)
+
+        def work(number: int) -> bool:
+            documents = connect()
+            barrier.wait()
+            try:
+                documents.write("claim", str(number).encode(), expected=None)
+            except Contention:
+                return False
+            return True
+
+        with ThreadPoolExecutor(8) as pool:
+            outcomes = list(pool.map(work, range(8)))
+        found = connect().read("claim")
+        assert found is not None
+        assert outcomes == [number == int(found.body) for number in range(8)]
+
+    def test_a_reader_never_sees_half_a_document(self, connect: Connect) -> None:
+        bodies = [bytes([number]) * 200_000 for number in range(4)]
+        finished = threading.Event()
+
+        def write() -> None:
+            documents = connect()
+            tag = None
+            for round_ in range(20):
+                tag = documents.write("k", bodies[round_ % 4], expected=tag)
+            finished.set()
+
+        with ThreadPoolExecutor(1) as pool:
+            writing = pool.submit(write)
+            documents = connect()
+            while not finished.is_set() and not writing.done():
+                found = documents.read("k")
+                assert found is None or found.body in bodies
+            writing.result()

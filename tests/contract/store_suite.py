@@ -1,0 +1,417 @@
+"""What every Store does, wherever it lies.
+
+A test module subclasses `StoreSuite` and defines the fixture `connect`: a callable that returns the store at one fresh
+place, as another process would see it: a new object at each call.
+`history_of` makes a stateful test of any store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from unittest import TestCase
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from tfs_deploy.clock import SystemClock
+from tfs_deploy.errors import CorruptModel, InvalidInput, NotFound, TFSDeployError
+from tfs_deploy.names import MAX_VERSION
+from tfs_deploy.savedmodel import manifest as manifests
+from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, Manifest
+from tfs_deploy.serving import messages
+from tfs_deploy.store.protocol import MAX_READ_BYTES, Store
+
+Connect = Callable[[], Store]
+
+BAD_MODELS = ["", "..", ".hidden", "a/b", "../a", "a\\b", "a\nb", "-a", "m" * 128]
+
+
+def stage(directory: Path, weights: bytes = b"weights") -> tuple[Path, Manifest]:
+    """Write a SavedModel that no TensorFlow made, whose bytes differ with `weights`; return it with its manifest."""
+    saved_model = messages.SavedModel(saved_model_schema_version=1)
+    graph = saved_model.meta_graphs.add()
+    graph.meta_info_def.tags.append("serve")
+    signature = graph.signature_def["serving_default"]
+    signature.inputs["x"].name, signature.inputs["x"].dtype = "x:0", 1
+    signature.outputs["y"].name, signature.outputs["y"].dtype = "y:0", 1
+    files = {
+        "saved_model.pb": saved_model.SerializeToString(deterministic=True),
+        "variables/variables.index": b"index",
+        "variables/variables.data-00000-of-00001": weights,
+        "assets/empty.txt": b"",
+        "assets.extra/note.txt": b"a note",
+    }
+    for path, data in files.items():
+        (directory / path).parent.mkdir(parents=True, exist_ok=True)
+        (directory / path).write_bytes(data)
+    return directory, manifests.build(directory, clock=SystemClock())
+
+
+def check_whole(store: Store, model: str) -> tuple[int, ...]:
+    """Return the versions of `model`, each of which must be complete and right."""
+    there = store.versions(model)
+    for version in there:
+        try:
+            store.verify(model, version)
+        except NotFound:
+            assert version not in store.versions(model), f"version {version} is listed, but cannot be read"
+    return there
+
+
+class StoreSuite:
+    @pytest.fixture
+    def store(self, connect: Connect) -> Store:
+        return connect()
+
+    @pytest.fixture
+    def staged(self, tmp_path: Path) -> tuple[Path, Manifest]:
+        return stage(tmp_path / "staged")
+
+    def test_an_unknown_model_has_no_versions(self, store: Store) -> None:
+        assert store.versions("m") == ()
+        assert store.find("m", "sha256:" + "0" * 64) is None
+        for use in (store.manifest, store.verify, store.delete):
+            with pytest.raises(NotFound, match="'m'"):
+                use("m", 1)
+        with pytest.raises(NotFound):
+            store.read("m", 1, "assets.extra/note.txt")
+        with pytest.raises(NotFound):
+            store.withdraw("m", 1, "why not")
+
+    def test_a_published_version_is_found_by_everybody(
+        self, connect: Connect, store: Store, staged: tuple[Path, Manifest]
+    ) -> None:
+        directory, manifest = staged
+        published = store.publish(directory, manifest, "m")
+        assert published.created
+        assert published.uploaded_bytes == manifest.total_bytes
+        assert (published.version.model, published.version.version) == ("m", 1)
+        assert published.version.fingerprint == manifest.fingerprint
+        other = connect()
+        assert other.versions("m") == (1,)
+        assert other.manifest("m", 1) == manifest
+        assert other.find("m", manifest.fingerprint) == published.version
+        assert other.read("m", 1, "assets.extra/note.txt") == b"a note"
+        other.verify("m", 1)
+
+    def test_the_same_bytes_are_the_same_version(
+        self, connect: Connect, staged: tuple[Path, Manifest], tmp_path: Path
+    ) -> None:
+        first = connect().publish(*staged, "m")
+        again = connect().publish(*stage(tmp_path / "again"), "m", above=40)
+        assert again.version == first.version
+        assert (again.created, again.uploaded_bytes) == (False, 0)
+        assert connect().versions("m") == (1,)
+
+    def test_models_do_not_know_each_other(self, store: Store, staged: tuple[Path, Manifest]) -> None:
+        store.publish(*staged, "m", above=10)
+        assert store.publish(*staged, "n").version.version == 1
+        assert (store.versions("m"), store.versions("n")) == ((11,), (1,))
+
+    def test_the_number_is_above_all_that_is_known(self, store: Store, tmp_path: Path) -> None:
+        numbers = [
+            store.publish(*stage(tmp_path / str(index), str(index).encode()), "m", above=above).version.version
+            for index, above in enumerate([0, 0, 40, 7, -3])
+        ]
+        assert numbers == [1, 2, 41, 42, 43]
+        assert store.versions("m") == (1, 2, 41, 42, 43)
+
+    @pytest.mark.parametrize("above", [MAX_VERSION, MAX_VERSION + 1, True, 1.5, "7"])
+    def test_an_above_that_no_number_is_above_is_refused(
+        self, store: Store, staged: tuple[Path, Manifest], above: int
+    ) -> None:
+        with pytest.raises(InvalidInput):
+            store.publish(*staged, "m", above=above)
+        assert store.versions("m") == ()
+
+    def test_the_last_number_can_be_used_and_then_none(self, store: Store, tmp_path: Path) -> None:
+        last = store.publish(*stage(tmp_path / "a", b"a"), "m", above=MAX_VERSION - 1)
+        assert last.version.version == MAX_VERSION
+        with pytest.raises(TFSDeployError, match="used up"):
+            store.publish(*stage(tmp_path / "b", b"b"), "m")
+        assert store.versions("m") == (MAX_VERSION,)
+
+    @pytest.mark.parametrize("remove", ["withdraw", "delete", "withdraw and delete"])
+    def test_a_number_is_used_once(self, store: Store, staged: tuple[Path, Manifest], remove: str) -> None:
+        assert store.publish(*staged, "m").version.version == 1
+        if "withdraw" in remove:
+            store.withdraw("m", 1, "accuracy 0.1 is below 0.9")
+        if "delete" in remove:
+            store.delete("m", 1)
+        assert store.versions("m") == ()
+        assert store.find("m", staged[1].fingerprint) is None
+        with pytest.raises(NotFound):
+            store.manifest("m", 1)
+        again = store.publish(*staged, "m")
+        assert (again.version.version, again.created) == (2, True)
+
+    def test_withdraw_and_delete_can_be_repeated_in_any_order(
+        self, store: Store, staged: tuple[Path, Manifest]
+    ) -> None:
+        store.publish(*staged, "m")
+        store.withdraw("m", 1, "first reason")
+        store.withdraw("m", 1, "second reason")
+        store.delete("m", 1)
+        store.delete("m", 1)
+        store.withdraw("m", 1, "third reason")
+        assert store.versions("m") == ()
+        with pytest.raises(NotFound):
+            store.delete("m", 2)
+
+    def test_the_first_reason_of_a_withdrawal_is_kept(self, store: Store, staged: tuple[Path, Manifest]) -> None:
+        store.publish(*staged, "m")
+        store.withdraw("m", 1, "accuracy 0.1 is below 0.9")
+        store.withdraw("m", 1, "again")
+        note = store.documents.read("withdrawn/m/1")
+        assert note is not None
+        assert b"accuracy 0.1 is below 0.9" in note.body
+
+    def test_only_the_version_that_is_named_goes(self, store: Store, tmp_path: Path) -> None:
+        for index in range(4):
+            store.publish(*stage(tmp_path / str(index), str(index).encode()), "m")
+        store.withdraw("m", 2, "bad")
+        store.delete("m", 3)
+        assert check_whole(store, "m") == (1, 4)
+
+    @pytest.mark.parametrize(
+        "break_it",
+        [
+            lambda path: (path / "variables/variables.index").write_bytes(b"INDEX"),
+            lambda path: (path / "variables/variables.index").write_bytes(b"longer than it was"),
+            lambda path: (path / "variables/variables.index").unlink(),
+            lambda path: (path / "variables/extra").write_bytes(b"new"),
+            lambda path: (path / "assets/empty.txt").write_bytes(b"no longer"),
+        ],
+        ids=["changed", "longer", "missing", "added", "filled"],
+    )
+    def test_a_directory_that_is_not_what_its_manifest_says_is_refused(
+        self, store: Store, staged: tuple[Path, Manifest], break_it: Callable[[Path], object]
+    ) -> None:
+        directory, manifest = staged
+        break_it(directory)
+        with pytest.raises(CorruptModel, match=r"variables|empty\.txt"):
+            store.publish(directory, manifest, "m")
+        assert store.versions("m") == ()
+        assert store.find("m", manifest.fingerprint) is None
+
+    def test_a_changed_directory_is_refused_even_if_the_version_is_there(
+        self, store: Store, staged: tuple[Path, Manifest]
+    ) -> None:
+        directory, manifest = staged
+        store.publish(directory, manifest, "m")
+        (directory / "variables/variables.index").write_bytes(b"INDEX")
+        with pytest.raises(CorruptModel, match=r"variables/variables\.index"):
+            store.publish(directory, manifest, "m")
+        assert check_whole(store, "m") == (1,)
+
+    def test_a_manifest_with_other_signatures_is_refused(self, store: Store, staged: tuple[Path, Manifest]) -> None:
+        directory, manifest = staged
+        other = Manifest(manifest.fingerprint, manifest.files, {}, "", {}, manifest.created_at)
+        with pytest.raises(CorruptModel, match="signatures"):
+            store.publish(directory, other, "m")
+        assert store.versions("m") == ()
+
+    def test_a_refused_publish_can_be_repaired(self, store: Store, staged: tuple[Path, Manifest]) -> None:
+        directory, manifest = staged
+        (directory / "variables/variables.index").write_bytes(b"INDEX")
+        with pytest.raises(CorruptModel):
+            store.publish(directory, manifest, "m")
+        (directory / "variables/variables.index").write_bytes(b"index")
+        assert store.publish(directory, manifest, "m").created
+        assert check_whole(store, "m") != ()
+
+    def test_what_is_staged_does_not_bring_its_own_manifest(
+        self, store: Store, staged: tuple[Path, Manifest], tmp_path: Path
+    ) -> None:
+        directory, manifest = staged
+        (directory / MANIFEST_PATH).write_bytes(b"not the manifest")
+        store.publish(directory, manifest, "m")
+        assert store.manifest("m", 1) == manifest
+
+    def test_a_directory_that_is_not_there_is_named(
+        self, store: Store, staged: tuple[Path, Manifest], tmp_path: Path
+    ) -> None:
+        with pytest.raises(NotFound, match="absent"):
+            store.publish(tmp_path / "absent", staged[1], "m")
+
+    @pytest.mark.parametrize("model", BAD_MODELS)
+    def test_a_bad_model_name_is_refused_everywhere(
+        self, store: Store, staged: tuple[Path, Manifest], model: str
+    ) -> None:
+        uses: list[Callable[[], object]] = [
+            lambda: store.publish(*staged, model),
+            lambda: store.versions(model),
+            lambda: store.manifest(model, 1),
+            lambda: store.find(model, staged[1].fingerprint),
+            lambda: store.read(model, 1, "a"),
+            lambda: store.verify(model, 1),
+            lambda: store.withdraw(model, 1, "bad"),
+            lambda: store.delete(model, 1),
+        ]
+        for use in uses:
+            with pytest.raises(InvalidInput, match="model name"):
+                use()
+        assert store.documents.list("") == ()
+
+    @pytest.mark.parametrize("version", [0, -1, MAX_VERSION + 1, True])
+    def test_a_bad_version_is_refused(self, store: Store, version: int) -> None:
+        uses: list[Callable[[], object]] = [
+            lambda: store.manifest("m", version),
+            lambda: store.verify("m", version),
+            lambda: store.withdraw("m", version, "bad"),
+            lambda: store.delete("m", version),
+        ]
+        for use in uses:
+            with pytest.raises(InvalidInput, match="version"):
+                use()
+
+    @pytest.mark.parametrize("path", ["../../secret", "/etc/passwd", "a/../../b", "", "a//b"])
+    def test_read_does_not_leave_the_version(self, store: Store, staged: tuple[Path, Manifest], path: str) -> None:
+        store.publish(*staged, "m")
+        with pytest.raises(InvalidInput):
+            store.read("m", 1, path)
+
+    def test_read_names_what_is_missing(self, store: Store, staged: tuple[Path, Manifest]) -> None:
+        store.publish(*staged, "m")
+        with pytest.raises(NotFound, match="nothing"):
+            store.read("m", 1, "assets.extra/nothing")
+        with pytest.raises(NotFound):
+            store.read("m", 1, "assets.extra")
+
+    def test_read_is_for_small_files(self, store: Store, tmp_path: Path) -> None:
+        store.publish(*stage(tmp_path / "big", bytes(MAX_READ_BYTES + 1)), "m")
+        with pytest.raises(InvalidInput, match=str(MAX_READ_BYTES)):
+            store.read("m", 1, "variables/variables.data-00000-of-00001")
+
+    def test_progress_rises_to_the_total(self, store: Store, tmp_path: Path) -> None:
+        directory, manifest = stage(tmp_path / "big", bytes(5_000_000))
+        for _ in range(2):  # the second time nothing is copied, only read
+            seen: list[int] = []
+            store.publish(directory, manifest, "m", progress=seen.append)
+            assert seen == sorted(seen)
+            assert seen[-1] == manifest.total_bytes
+
+    def test_a_publish_that_is_interrupted_leaves_nothing_visible(
+        self, connect: Connect, staged: tuple[Path, Manifest]
+    ) -> None:
+        def interrupt(_: int) -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            connect().publish(*staged, "m", progress=interrupt)
+        assert connect().versions("m") == ()
+        assert connect().publish(*staged, "m").created
+
+    def test_publishers_of_different_bytes_get_different_numbers(self, connect: Connect, tmp_path: Path) -> None:
+        models = [stage(tmp_path / str(index), str(index).encode()) for index in range(12)]
+        with watching(connect, "m"), ThreadPoolExecutor(6) as pool:
+            published = list(pool.map(lambda model: connect().publish(*model, "m"), models))
+        assert all(one.created for one in published)
+        assert len({one.version.version for one in published}) == 12
+        assert check_whole(connect(), "m") == tuple(sorted(one.version.version for one in published))
+
+    def test_publishers_of_the_same_bytes_get_one_version(self, connect: Connect, tmp_path: Path) -> None:
+        models = [stage(tmp_path / str(index)) for index in range(6)]
+        with watching(connect, "m"), ThreadPoolExecutor(6) as pool:
+            published = list(pool.map(lambda model: connect().publish(*model, "m"), models))
+        assert len({one.version for one in published}) == 1
+        assert [one.created for one in published].count(True) == 1
+        assert len(connect().versions("m")) == 1
+
+
+@contextlib.contextmanager
+def watching(connect: Connect, model: str) -> Iterator[None]:
+    """Look at the store all the time, as a model server does: every version that is visible must be whole."""
+    finished = threading.Event()
+
+    def watch() -> None:
+        store = connect()
+        while not finished.wait(0.002):
+            check_whole(store, model)
+
+    with ThreadPoolExecutor(1) as pool:
+        watcher = pool.submit(watch)
+        try:
+            yield
+        finally:
+            finished.set()
+        watcher.result()
+
+
+class StoreHistory(RuleBasedStateMachine):
+    """Any history of publish, withdraw, delete and find, by two processes in turn, against a plain model of it."""
+
+    def connect(self, root: Path) -> Store:
+        """Return the store at `root`; `history_of` fills this in."""
+        raise AssertionError("use history_of")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.root = Path(tempfile.mkdtemp(prefix="tfs-deploy-history-"))
+        self.stores = (self.connect(self.root), self.connect(self.root))
+        self.staged = [stage(self.root / f"staged{index}", bytes([index])) for index in range(3)]
+        self.live: dict[int, str] = {}
+        self.used: list[int] = []
+
+    def teardown(self) -> None:
+        shutil.rmtree(self.root)
+
+    @rule(who=st.integers(0, 1), what=st.integers(0, 2), above=st.sampled_from([0, 0, 0, 5, 17]))
+    def publish(self, who: int, what: int, above: int) -> None:
+        directory, manifest = self.staged[what]
+        before = [version for version, fingerprint in self.live.items() if fingerprint == manifest.fingerprint]
+        published = self.stores[who].publish(directory, manifest, "m", above=above)
+        number = published.version.version
+        if before:
+            assert (number, published.created) == (before[0], False)
+            return
+        assert published.created
+        assert number > max([above, *self.used])
+        self.used.append(number)
+        self.live[number] = manifest.fingerprint
+
+    @rule(who=st.integers(0, 1), index=st.integers(0, 30), how=st.sampled_from(["withdraw", "delete"]))
+    def remove(self, who: int, index: int, how: str) -> None:
+        if not self.used:
+            return
+        number = self.used[index % len(self.used)]
+        if how == "withdraw":
+            self.stores[who].withdraw("m", number, "tried")
+        else:
+            self.stores[who].delete("m", number)
+        self.live.pop(number, None)
+
+    @invariant()
+    def everybody_sees_what_is_live(self) -> None:
+        for store in self.stores:
+            assert store.versions("m") == tuple(sorted(self.live))
+
+    @invariant()
+    def bytes_are_found_where_they_are(self) -> None:
+        for _, manifest in self.staged:
+            found = self.stores[0].find("m", manifest.fingerprint)
+            expected = [number for number, fingerprint in self.live.items() if fingerprint == manifest.fingerprint]
+            assert ([found.version] if found else []) == expected
+
+    @invariant()
+    def nothing_is_torn(self) -> None:
+        for number in self.live:
+            self.stores[1].verify("m", number)
+
+
+def history_of(connect: Callable[[Path], Store], *, examples: int = 25) -> type[TestCase]:
+    """Return a test case that plays random histories on the stores that `connect` opens below a fresh directory."""
+    machine = type("History", (StoreHistory,), {"connect": lambda self, root: connect(root)})
+    case: type[TestCase] = machine.TestCase
+    case.settings = settings(
+        max_examples=examples, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck)
+    )
+    return case

@@ -1,0 +1,174 @@
+"""Kill the deployer before every single operation in turn: run again, it converges, and `stable` always answered.
+
+Invariants I1 (only versions that passed answer `stable`), I2 (no client fails), I3 (a re-run converges) and I4 (one
+record per move).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from deployment_names import MODEL
+
+from tfs_deploy.deployment import desired
+from tfs_deploy.deployment.deploy import load_or_reject, validate_or_reject
+from tfs_deploy.deployment.promote import promote
+from tfs_deploy.deployment.publish import publish
+from tfs_deploy.deployment.record import Action, history, what_served
+from tfs_deploy.deployment.reject import reject
+from tfs_deploy.deployment.retire import retire
+from tfs_deploy.deployment.rollback import rollback
+from tfs_deploy.deployment.session import GroupSession
+from tfs_deploy.validation.gates import Gates
+
+
+class Killed(BaseException):
+    """The deployer's process is gone: nothing of it runs after this, no `except` and no clean-up that does I/O."""
+
+
+@dataclass
+class Fuse:
+    """Count operations and kill the process before number `at`; a dead process does nothing more."""
+
+    at: int
+    watch: Callable[[], None]
+    done: int = 0
+
+    def step(self) -> None:
+        if self.done >= self.at:
+            raise Killed
+        self.done += 1
+        self.watch()
+
+
+class Fused:
+    """Let every method call of `wrapped` burn the fuse first."""
+
+    def __init__(self, wrapped: Any, fuse: Fuse) -> None:
+        self._wrapped = wrapped
+        self._fuse = fuse
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._wrapped, name)
+        if not callable(value):
+            return value
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self._fuse.step()
+            return value(*args, **kwargs)
+
+        return call
+
+
+class FusedStore(Fused):
+    """A store whose documents burn the fuse too."""
+
+    @property
+    def documents(self) -> Any:
+        return Fused(self._wrapped.documents, self._fuse)
+
+
+def fused(session: GroupSession, fuse: Fuse) -> GroupSession:
+    clients = {target: Fused(client, fuse) for target, client in session.clients.items()}
+    return replace(session, store=FusedStore(session.store, fuse), clients=clients)
+
+
+def deploy_good(bench, session: GroupSession) -> None:
+    version = publish(session, bench.staged("good two"), MODEL).version.version
+    load_or_reject(session, MODEL, version)
+    validate_or_reject(session, MODEL, version, Gates())
+    promote(session, MODEL, version)
+
+
+def roll_back(bench, session: GroupSession) -> None:
+    rollback(session, MODEL, to=bench.first)
+
+
+def retire_old(bench, session: GroupSession) -> None:
+    retire(session, MODEL, keep=0)
+
+
+def reject_wrong(bench, session: GroupSession) -> None:
+    reject(session, MODEL, bench.wrong, reason="wrong answers")
+
+
+def prepared(make, folder: Path, scenario: Callable[..., None]):
+    """Return a group before `scenario`, with the versions that may answer `stable` in `passed`."""
+    folder.mkdir()
+    bench = make(folder)
+    bench.first = bench.promoted("good one")
+    bench.passed = {bench.first}
+    if scenario is deploy_good:
+        bench.passed.add(bench.first + 1)
+    if scenario in (roll_back, retire_old):
+        bench.passed.add(bench.promoted("good two"))
+    if scenario is retire_old:
+        bench.passed.add(bench.promoted("good three"))
+    if scenario is reject_wrong:
+        bench.wrong = bench.validated("wrong")
+    return bench
+
+
+def finished(bench, scenario: Callable[..., None]) -> None:
+    """Assert the end state that a run without any crash has."""
+    state = desired.read(bench.store.documents, bench.group).state
+    assert state.move is None
+    records = history(bench.store.documents, "default", MODEL)
+    served = what_served(bench.store.documents, "default", MODEL, bench.clock.now())
+    assert [served.version] * 2 == bench.answers(), "the record tells what is live"
+    if scenario is deploy_good:
+        assert bench.store.versions(MODEL) == (bench.first, bench.first + 1), "one version, no second one"
+        assert bench.answers() == [bench.first + 1] * 2
+        assert [entry.version for entry in records if entry.action is Action.PROMOTED] == [1, 2]
+    if scenario is roll_back:
+        assert bench.answers() == [bench.first] * 2
+        assert [entry.version for entry in records if entry.action is Action.ROLLED_BACK] == [bench.first]
+    if scenario is retire_old:
+        assert bench.store.versions(MODEL) == (2, 3)
+        assert all(server.state(MODEL, 1) == "END" for server in bench.servers)
+    if scenario is reject_wrong:
+        assert bench.store.versions(MODEL) == (bench.first,)
+        assert [entry.version for entry in records if entry.action is Action.REJECTED] == [bench.wrong]
+    leftovers = [path for path in (bench.folder / "store" / MODEL).iterdir() if ".partial-" in path.name]
+    assert leftovers == []
+
+
+@pytest.mark.parametrize("scenario", [deploy_good, roll_back, retire_old, reject_wrong])
+def test_killed_before_any_operation_a_plain_rerun_converges(make, tmp_path, scenario, monkeypatch):
+    # Processes die here, not machines: what was written is there, so syncing would only cost time.
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+    points = 0
+    for at in range(1000):
+        bench = prepared(make, tmp_path / str(at), scenario)
+
+        def watch(bench=bench) -> None:
+            assert set(bench.answers()) <= bench.passed
+
+        fuse = Fuse(at, watch)
+        try:
+            scenario(bench, fused(bench.session, fuse))
+        except Killed:
+            points += 1
+            watch()
+        else:
+            finished(bench, scenario)
+            break
+        if scenario is roll_back and bench.answers() == [bench.first] * 2 and _settled(bench):
+            finished(bench, scenario)
+            continue
+        scenario(bench, fused(bench.session, Fuse(10_000, watch)))
+        finished(bench, scenario)
+    else:
+        pytest.fail("the scenario never ended")
+    assert points > 10, "the fuse was not in the way of the step"
+    print(f"{scenario.__name__}: killed before {points} operations, 0 violations")
+
+
+def _settled(bench) -> bool:
+    """Tell whether a rollback was through already: to run it again would be refused as being stable already."""
+    state = desired.read(bench.store.documents, bench.group).state
+    return state.move is None and state.labels(MODEL)["stable"] == bench.first

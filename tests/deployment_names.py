@@ -1,0 +1,3 @@
+"""Names that the deployment tests share."""
+
+MODEL = "half_plus_two"

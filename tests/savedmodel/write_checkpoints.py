@@ -1,0 +1,79 @@
+"""Write one checkpoint of every kind, samples, and what the source models answer, into the directory argv[1]."""
+
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tiny_models as tiny
+
+v1 = tf.compat.v1
+root = Path(sys.argv[1])
+expected = {}
+
+
+def trained(model: keras.Model) -> keras.Model:
+    model.set_weights([np.random.default_rng(n).uniform(0.1, 1.0, w.shape) for n, w in enumerate(model.get_weights())])
+    return model
+
+
+def write_keras() -> None:
+    model = trained(tiny.classifier())
+    model.save(root / "classifier.keras")
+    model.save_weights(root / "classifier.weights.h5")
+    step = tf.Variable(7)
+    tf.train.Checkpoint(model=model, step=step).save(root / "objects" / "ckpt")
+    tf.train.Checkpoint(model).write(str(root / "as_root"))
+    expected["classifier"] = model(tiny.features(), training=False).numpy()
+    np.savez(root / "features.npz", features=tiny.features(), labels=np.zeros(6))
+    np.savez(root / "named_x.npz", x=tiny.features())
+
+    both = trained(tiny.two_inputs())
+    both.save(root / "two_inputs.keras")
+    left, right = tiny.features(), np.arange(12, dtype=np.int32).reshape(6, 2)
+    np.savez(root / "two_inputs.npz", left=left, right=right)
+    expected["sum"], expected["rank"] = (out.numpy() for out in both([right, left], training=False))
+
+    by_name = trained(tiny.dict_inputs())
+    by_name.save(root / "dict_inputs.keras")
+    a, b = left[:, :3], left[:, :2]
+    np.savez(root / "dict_inputs.npz", a=a, b=b)
+    expected.update({key: value.numpy() for key, value in by_name({"a": a, "b": b}).items()})
+
+
+def write_module() -> None:
+    module = tiny.Scale()
+    module.factor.assign([5.0, 7.0])
+    tf.train.Checkpoint(module).write(str(root / "scale"))
+    tf.train.Checkpoint(scale=module).write(str(root / "scale_dict"))
+    x, size = tiny.features()[:, :2], np.array([b"small", b"large", b"none"] * 2)
+    np.savez(root / "scale.npz", x=x, size=size)
+    expected["scaled"] = module.serve(tf.constant(x), tf.constant(size))["scaled"].numpy()
+
+
+def write_graph() -> None:
+    with tf.Graph().as_default(), v1.Session() as session:
+        inputs, outputs = tiny.detector()
+        step = v1.train.get_or_create_global_step()
+        loss = tf.reduce_mean(outputs["result"])
+        moments = v1.train.MomentumOptimizer(0.5, 0.9).minimize(loss, global_step=step)
+        averages = v1.train.ExponentialMovingAverage(0.5, step)
+        with tf.control_dependencies([moments]):
+            train = averages.apply(v1.trainable_variables())
+        session.run(v1.global_variables_initializer())
+        for _ in range(4):
+            session.run(train, {inputs["images"]: tiny.images()})
+        v1.train.Saver().save(session, str(root / "graph" / "model.ckpt"), global_step=4)
+        expected["result"] = session.run(outputs["result"], {inputs["images"]: tiny.images()})
+        v1.train.Saver(averages.variables_to_restore()).restore(session, str(root / "graph" / "model.ckpt-4"))
+        expected["averaged"] = session.run(outputs["result"], {inputs["images"]: tiny.images()})
+    np.savez(root / "images.npz", images=tiny.images())
+    np.savez(root / "wrong_rank.npz", images=tiny.images()[0])
+    np.savez(root / "wrong_type.npz", images=tiny.images().astype(np.float64))
+
+
+write_keras()
+write_module()
+write_graph()
+np.savez(root / "expected.npz", **expected)

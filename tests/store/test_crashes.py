@@ -1,0 +1,222 @@
+"""Kill and break every step of publish, withdraw, delete and document writes; run again; nothing is left (I3)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from contract.store_suite import check_whole, stage
+from store.faults import FaultyFilesystem, die, failing, in_child
+from tfs_deploy.errors import StoreError, TFSDeployError, Unreachable
+from tfs_deploy.savedmodel.manifest import Manifest
+from tfs_deploy.store.local import LocalStore
+from tfs_deploy.store.numbering import served_number
+
+Staged = tuple[Path, Manifest]
+Operation = Callable[[LocalStore, Staged], object]
+
+OPERATIONS: dict[str, Operation] = {
+    "publish": lambda store, staged: store.publish(*staged, "m"),
+    "withdraw": lambda store, staged: store.withdraw("m", 1, "bad"),
+    "delete": lambda store, staged: store.delete("m", 1),
+    "write": lambda store, staged: put(store, b"new"),
+}
+
+
+def put(store: LocalStore, body: bytes) -> None:
+    """Set one document, whatever it holds."""
+    found = store.documents.read("groups/g/desired.json")
+    if found is None or found.body != body:
+        store.documents.write("groups/g/desired.json", body, expected=found.tag if found else None)
+
+
+@pytest.fixture
+def disk() -> Iterator[Path]:
+    """A fresh directory, in memory where the machine has such a place: some hundred stores are made and broken."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    directory = Path(tempfile.mkdtemp(prefix="tfs-deploy-crash-", dir=memory))
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def staged(disk: Path) -> Staged:
+    return stage(disk / "staged")
+
+
+@pytest.fixture
+def prepare(disk: Path, staged: Staged) -> Callable[[str], Path]:
+    """Return a new store in which the operation makes sense."""
+    other = stage(disk / "other", b"other weights")
+    pristine = {}
+    for name in OPERATIONS:
+        root = disk / f"pristine-{name}"
+        root.mkdir()
+        store = LocalStore(root)
+        if name != "publish":
+            store.publish(*staged, "m")
+            store.publish(*other, "m")
+            put(store, b"old")
+        pristine[name] = root
+
+    def copy(name: str) -> Path:
+        target = disk / "store"
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(pristine[name], target)
+        return target
+
+    return copy
+
+
+def check_nothing_half_visible(root: Path) -> None:
+    """Look as a model server does: every name that is a number is a whole version."""
+    store = LocalStore(root)
+    base = root / "m"
+    served = {served_number(name) for name in os.listdir(base)} - {None} if base.is_dir() else set()
+    assert served == set(check_whole(store, "m"))
+    found = store.documents.read("groups/g/desired.json")
+    assert found is None or found.body in {b"old", b"new"}
+
+
+def check_finished(root: Path, name: str, staged: Staged) -> None:
+    """Check that a plain re-run came to the operation's end and left nothing behind."""
+    check_nothing_half_visible(root)
+    store = LocalStore(root)
+    there = store.versions("m")
+    if name == "publish":
+        assert len(there) == 1
+        found = store.find("m", staged[1].fingerprint)
+        assert found is not None
+        assert found.version == there[0]
+    elif name == "write":
+        found_document = store.documents.read("groups/g/desired.json")
+        assert found_document is not None
+        assert found_document.body == b"new"
+    else:
+        assert there == (2,)
+    names = {str(path.relative_to(root)) for path in root.rglob("*")}
+    assert not [path for path in names if "partial" in path or "deleting" in path]
+    withdrawn = {"m/1.withdrawn"} if name == "withdraw" else set()
+    assert {path for path in names if path.startswith("m/") and path.count("/") == 1} == {
+        f"m/{version}" for version in there
+    } | withdrawn
+
+
+def error_of(work: Callable[[], object]) -> TFSDeployError | None:
+    """Return the error of our tree that `work` raises; any other error fails the test."""
+    try:
+        work()
+    except TFSDeployError as error:
+        return error
+    return None
+
+
+def count_steps(root: Path, operation: Operation, staged: Staged) -> int:
+    files = FaultyFilesystem()
+    operation(LocalStore(root, files=files), staged)
+    return files.steps
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_a_kill_at_any_step_leaves_nothing_half_visible_and_a_second_run_finishes(
+    prepare: Callable[[str], Path], staged: Staged, name: str, after: bool
+) -> None:
+    operation = OPERATIONS[name]
+    steps = count_steps(prepare(name), operation, staged)
+    assert steps > 4
+    for at in range(1, steps + 1):
+        root = prepare(name)
+        files = FaultyFilesystem(at, die, after=after)
+        assert in_child(lambda root=root, files=files: operation(LocalStore(root, files=files), staged)) == -9
+        check_nothing_half_visible(root)
+        operation(LocalStore(root), staged)
+        check_finished(root, name, staged)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO], ids=["full", "gone"])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_error_at_any_step_is_reported_and_a_second_run_finishes(
+    prepare: Callable[[str], Path], staged: Staged, name: str, number: int
+) -> None:
+    operation = OPERATIONS[name]
+    steps = count_steps(prepare(name), operation, staged)
+    kind = StoreError if number == errno.ENOSPC else Unreachable
+    reported = 0
+    for at in range(1, steps + 1):
+        root = prepare(name)
+        files = FaultyFilesystem(at, failing(number))
+        error = error_of(lambda root=root, files=files: operation(LocalStore(root, files=files), staged))
+        if error is not None:
+            assert isinstance(error, kind), files.log[-1]
+            assert os.strerror(number) in error.cause
+            assert str(root) in error.cause
+            reported += 1
+        check_nothing_half_visible(root)
+        operation(LocalStore(root), staged)
+        check_finished(root, name, staged)
+    assert reported >= steps - 3  # only tidying up may fail in silence
+
+
+def test_an_error_before_the_rename_leaves_no_trace_in_the_models_directory(
+    prepare: Callable[[str], Path], staged: Staged
+) -> None:
+    root = prepare("publish")
+    files = FaultyFilesystem()
+    LocalStore(root, files=files).publish(*staged, "m")
+    rename = next(at for at, step in enumerate(files.log, 1) if step.startswith("rename") and step.endswith("/m/1"))
+    for at in range(1, rename + 1):
+        root = prepare("publish")
+        with pytest.raises(StoreError, match="No space left"):
+            LocalStore(root, files=FaultyFilesystem(at, failing(errno.ENOSPC))).publish(*staged, "m")
+        assert not (root / "m").exists()
+
+
+def test_a_number_that_was_claimed_by_a_publish_that_died_stays_used(
+    prepare: Callable[[str], Path], staged: Staged
+) -> None:
+    root = prepare("publish")
+    files = FaultyFilesystem()
+    LocalStore(root, files=files).publish(*staged, "m")
+    rename = next(at for at, step in enumerate(files.log, 1) if step.startswith("rename") and step.endswith("/m/1"))
+    root = prepare("publish")
+    killed = FaultyFilesystem(rename, die)
+    assert in_child(lambda: LocalStore(root, files=killed).publish(*staged, "m")) == -9
+    assert LocalStore(root).versions("m") == ()
+    assert LocalStore(root).publish(*staged, "m").version.version == 2
+
+
+def test_the_leftovers_of_a_dead_publish_are_removed_by_the_publish_of_other_bytes(
+    prepare: Callable[[str], Path], staged: Staged, tmp_path: Path
+) -> None:
+    root = prepare("publish")
+    files = FaultyFilesystem()
+    LocalStore(root, files=files).publish(*staged, "m")
+    root = prepare("publish")
+    killed = FaultyFilesystem(files.log.index("write") + 1, die)
+    assert in_child(lambda: LocalStore(root, files=killed).publish(*staged, "m")) == -9
+    assert [name for name in os.listdir(root / "m") if name.startswith(".partial-")]
+    LocalStore(root).publish(*stage(tmp_path / "third", b"third"), "m")
+    assert os.listdir(root / "m") == ["1"]
+
+
+def test_the_partial_directory_of_a_living_publish_is_left_alone(
+    prepare: Callable[[str], Path], staged: Staged, tmp_path: Path
+) -> None:
+    root = prepare("publish")
+    others = []
+
+    def publish_another(_: int) -> None:
+        if not others:
+            others.append(LocalStore(root).publish(*stage(tmp_path / "third", b"third"), "m"))
+            assert len([name for name in os.listdir(root / "m") if name.startswith(".partial-")]) == 1
+
+    published = LocalStore(root).publish(*staged, "m", progress=publish_another)
+    assert (others[0].version.version, published.version.version) == (1, 2)
+    assert check_whole(LocalStore(root), "m") == (1, 2)
