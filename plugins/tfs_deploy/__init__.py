@@ -3,3 +3,33 @@
 from __future__ import annotations
 
 __version__ = "0.1.0"
+
+# Resolved on first use: Airflow imports this package in every process, while its own configuration is being built.
+_PUBLIC_NAMES = {
+    "DeployModelOperator": "tfs_deploy.operators.deploy",
+    "ExportSavedModelOperator": "tfs_deploy.operators.export",
+    "LoadModelVersionOperator": "tfs_deploy.operators.load",
+    "ModelVersionSensor": "tfs_deploy.sensors.model_version",
+    "PromoteModelVersionOperator": "tfs_deploy.operators.promote",
+    "PublishModelOperator": "tfs_deploy.operators.publish",
+    "RejectModelVersionOperator": "tfs_deploy.operators.reject",
+    "RetireModelVersionsOperator": "tfs_deploy.operators.retire",
+    "RollbackModelOperator": "tfs_deploy.operators.rollback",
+    "TFServingHook": "tfs_deploy.hooks.tf_serving",
+    "ValidateModelVersionOperator": "tfs_deploy.operators.validate",
+    "deploy_model": "tfs_deploy.task_groups",
+    "stable_asset": "tfs_deploy.operators.stable_asset",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _PUBLIC_NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value: object = getattr(import_module(_PUBLIC_NAMES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC_NAMES])

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from deployment_names import MODEL
 from fakes import FakeClient, FakeClock, FakeModelServer, FakeVersion
 from saved_model_files import BEHAVIOUR, write_saved_model
-
 from tfs_deploy.deployment.load import load, wait_until_available
 from tfs_deploy.deployment.promote import promote
 from tfs_deploy.deployment.publish import publish
@@ -23,7 +23,6 @@ from tfs_deploy.serving.waiting import WaitLimits
 from tfs_deploy.store.open import open_store
 from tfs_deploy.store.protocol import Store
 from tfs_deploy.validation.gates import Gates
-
 
 X = np.array([1.0, 2.0, 5.0], dtype=np.float32)
 GOLDEN = (GoldenRequest("serving_default", {"x": X}, {"y": X / 2 + 2}),)

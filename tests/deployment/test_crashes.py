@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deployment_names import MODEL
 
+from deployment_names import MODEL
 from tfs_deploy.deployment import desired
 from tfs_deploy.deployment.deploy import load_or_reject, validate_or_reject
 from tfs_deploy.deployment.promote import promote

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from deployment_names import MODEL
 
+from deployment_names import MODEL
 from tfs_deploy.deployment import desired, evidence
 from tfs_deploy.deployment.load import load, wait_until_available
 from tfs_deploy.deployment.promote import promote
@@ -269,8 +269,8 @@ def test_a_validation_with_an_unreachable_replica_is_inconclusive(bench):
     bench.servers[1].unreachable = True
     report = validate(bench.session, MODEL, version, Gates())
     assert report.verdict is Verdict.INCONCLUSIVE
-    with pytest.raises(Refused):
-        bench.servers[1].unreachable = False
+    bench.servers[1].unreachable = False
+    with pytest.raises(Refused, match="could not be decided"):
         promote(bench.session, MODEL, version)
 
 

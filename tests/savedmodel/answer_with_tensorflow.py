@@ -1,4 +1,7 @@
-"""Load SavedModels with TensorFlow's own loader and answer: argv[1] is JSON [{directory, signature, samples}], argv[2] out."""
+"""Load SavedModels with TensorFlow's own loader and write what they answer.
+
+argv[1] is JSON ``[{directory, signature, samples}]``, argv[2] the ``.npz`` file to write.
+"""
 
 import json
 import sys

@@ -29,7 +29,8 @@ def wider_classifier() -> keras.Model:
 def two_inputs() -> keras.Model:
     left, right = keras.Input((4,), name="left"), keras.Input((2,), dtype="int32", name="right")
     joined = keras.layers.Concatenate()([left, keras.ops.cast(right, "float32")])
-    return keras.Model([right, left], [keras.layers.Dense(3, name="sum")(joined), keras.layers.Dense(1, name="rank")(joined)])
+    outputs = [keras.layers.Dense(3, name="sum")(joined), keras.layers.Dense(1, name="rank")(joined)]
+    return keras.Model([right, left], outputs)
 
 
 def dict_inputs() -> keras.Model:

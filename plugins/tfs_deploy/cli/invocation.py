@@ -1,4 +1,4 @@
-"""What every command has in common: options about its surroundings, the answer as text or JSON, errors as exit codes."""
+"""What every command has in common: options about its surroundings, answers as text or JSON, errors as exit codes."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def command(needs: Needs) -> Callable[[Callable[..., None]], Callable[..., None]
         parameters = [*own, *common]
         wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        del wrapper.__wrapped__  # type: ignore[attr-defined]
+        del wrapper.__wrapped__
         return wrapper
 
     return decorate

@@ -7,7 +7,7 @@ import os
 import re
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -90,8 +90,8 @@ class Settings:
     mode: Mode = Mode.LABELS
     startup_config: str | None = None
     tls: TLSOptions | None = None
-    timeouts: Timeouts = Timeouts()
-    wait: WaitLimits = WaitLimits()
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    wait: WaitLimits = field(default_factory=WaitLimits)
 
     def store_uri(self) -> str:
         """Return the store; raise InvalidInput if none was named."""

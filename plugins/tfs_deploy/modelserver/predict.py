@@ -7,12 +7,13 @@ do with them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from tfs_deploy.errors import TFSDeployError
 from tfs_deploy.modelserver.reply import encode_predict_response
 from tfs_deploy.modelserver.servable import Array, Servable
-from tfs_deploy.modelserver.status import failed_precondition, invalid_argument, of_exception
+from tfs_deploy.modelserver.status import Code, StatusError, failed_precondition, invalid_argument, of_exception
 from tfs_deploy.serving import messages, tensors
 from tfs_deploy.serving.signature import DEFAULT_SIGNATURE
 
@@ -22,12 +23,34 @@ _UNSERVED = {
 }  # fmt: skip
 
 
-def run_predict(servable: Servable, request: Any, *, timeout_ms: int | None = None, as_content: bool = False) -> bytes:
+_METHOD_NAMES = tuple(f"tensorflow/serving/{name}" for name in ("predict", "classify", "regress"))
+
+
+@dataclass(frozen=True, slots=True)
+class PredictOptions:
+    """What the flags say about Predict."""
+
+    as_content: bool = False
+    check_method_name: bool = False
+
+
+PLAIN = PredictOptions()
+
+
+def run_predict(
+    servable: Servable, request: Any, options: PredictOptions = PLAIN, *, timeout_ms: int | None = None
+) -> bytes:
     """Return the serialized PredictResponse; raise StatusError."""
     key = request.model_spec.signature_name or DEFAULT_SIGNATURE
     if key not in servable.signature_defs.signature_def:
         raise failed_precondition(f'Serving signature key "{key}" not found.')
     signature = servable.signature_defs.signature_def[key]
+    if options.check_method_name and signature.method_name not in _METHOD_NAMES:
+        raise StatusError(
+            Code.INTERNAL,
+            f"Expected prediction signature method_name to be one of {{{', '.join(_METHOD_NAMES)}}}. "
+            f"Was: {signature.method_name}",
+        )
     _check_count(signature, request.inputs)
     feeds = _feeds(signature, request.inputs)
     aliases = _output_aliases(signature, request.output_filter)
@@ -39,7 +62,7 @@ def run_predict(servable: Servable, request: Any, *, timeout_ms: int | None = No
         raise of_exception(error) from error
     spec = messages.ModelSpec(name=request.model_spec.name, signature_name=key)
     spec.version.value = servable.version
-    return encode_predict_response(spec, dict(zip(aliases, outputs, strict=True)), as_content=as_content)
+    return encode_predict_response(spec, dict(zip(aliases, outputs, strict=True)), as_content=options.as_content)
 
 
 def _check_count(signature: Any, inputs: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ from tfs_deploy.modelserver.flags import Flags
 from tfs_deploy.modelserver.loader import LoadOptions, SavedModelLoader
 from tfs_deploy.modelserver.manager import RetryOptions
 from tfs_deploy.modelserver.monitor import ServableId
+from tfs_deploy.modelserver.predict import PredictOptions
 from tfs_deploy.modelserver.service import handlers
 from tfs_deploy.modelserver.status import Code, StatusError, invalid_argument, of_exception
 
@@ -84,7 +85,13 @@ class Server:
         pool = ThreadPoolExecutor(max(flags.number("grpc_max_threads"), 1), thread_name_prefix="grpc")
         server = grpc.server(pool, options=_channel_options(flags))
         server.add_generic_rpc_handlers(
-            handlers(self.core, as_content=flags.switch("enable_serialization_as_tensor_content"))
+            handlers(
+                self.core,
+                PredictOptions(
+                    as_content=flags.switch("enable_serialization_as_tensor_content"),
+                    check_method_name=flags.switch("enable_signature_method_name_check"),
+                ),
+            )
         )
         addresses = []
         if flags.number("port"):

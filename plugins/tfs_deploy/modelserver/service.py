@@ -11,7 +11,7 @@ import grpc
 
 from tfs_deploy.modelserver.core import ServerCore
 from tfs_deploy.modelserver.monitor import Event, ServableId
-from tfs_deploy.modelserver.predict import run_predict
+from tfs_deploy.modelserver.predict import PredictOptions, run_predict
 from tfs_deploy.modelserver.status import Code, StatusError, invalid_argument, not_found, of_exception, truncated
 from tfs_deploy.serving import messages, rpc
 
@@ -29,9 +29,9 @@ Behaviour = Callable[[Any, "grpc.ServicerContext"], Any]
 class PredictionService:
     """Answers with a version: Predict and GetModelMetadata."""
 
-    def __init__(self, core: ServerCore, *, as_content: bool = False) -> None:
+    def __init__(self, core: ServerCore, options: PredictOptions) -> None:
         self._core = core
-        self._as_content = as_content
+        self._options = options
 
     def predict(self, request: Any, context: grpc.ServicerContext) -> bytes:
         """Return the serialized PredictResponse."""
@@ -40,7 +40,7 @@ class PredictionService:
         # The run ends with the caller's deadline; without one there is no limit.
         timeout_ms = None if remaining is None else int(remaining * 1000)
         with self._core.lease(request.model_spec) as (_, servable):
-            return run_predict(servable, request, timeout_ms=timeout_ms, as_content=self._as_content)
+            return run_predict(servable, request, self._options, timeout_ms=timeout_ms)
 
     def get_model_metadata(self, request: Any, context: grpc.ServicerContext) -> Any:
         """Return the signatures as they stand in saved_model.pb, internal ones included."""
@@ -98,9 +98,9 @@ class ModelService:
         return response
 
 
-def handlers(core: ServerCore, *, as_content: bool = False) -> tuple[grpc.GenericRpcHandler[Any, Any], ...]:
+def handlers(core: ServerCore, options: PredictOptions) -> tuple[grpc.GenericRpcHandler[Any, Any], ...]:
     """Return the handlers of both services; Classify, Regress and MultiInference are left to gRPC's UNIMPLEMENTED."""
-    prediction, model = PredictionService(core, as_content=as_content), ModelService(core)
+    prediction, model = PredictionService(core, options), ModelService(core)
     status_pool = ThreadPoolExecutor(_STATUS_THREADS, thread_name_prefix="status")
     reload_pool = ThreadPoolExecutor(_RELOAD_THREADS, thread_name_prefix="reload")
     table: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
 
 from tfs_deploy.errors import InvalidInput
 from tfs_deploy.hooks.tf_serving import TFServingHook
-from tfs_deploy.jsonable import to_builtins
 from tfs_deploy.names import check_version
 from tfs_deploy.operators.failures import told_to_airflow
 
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class TFServingOperator(BaseOperator):
-    """One step on one model of a serving group; returns a small JSON value.
+    """One step on one model of a serving group.
 
     :param model: the model's name.
     :param tf_serving_conn_id: the connection that describes the serving group.
@@ -49,19 +47,17 @@ class TFServingOperator(BaseOperator):
         self.store = store
         self.group = group
 
-    def execute(self, context: Context) -> Any:
-        """Do the step in an open session."""
-        with told_to_airflow(), self.session(context) as session:
-            return to_builtins(self.act(session, context))
-
-    @abstractmethod
-    def act(self, session: GroupSession, context: Context) -> Any:
-        """Do the step and return what the XCom holds."""
-
-    def session(self, context: Context, *, wait: WaitLimits | None = None) -> AbstractContextManager[GroupSession]:
-        """Open the serving group in the name of this run."""
+    @contextmanager
+    def step(self, context: Context, *, wait: WaitLimits | None = None) -> Iterator[GroupSession]:
+        """Open the serving group in the name of this run, and tell Airflow which errors are worth a retry."""
         hook = TFServingHook(self.tf_serving_conn_id)
-        return hook.session(store=self.store or None, group=self.group or None, actor=actor_of(context), wait=wait)
+        with (
+            told_to_airflow(),
+            hook.session(
+                store=self.store or None, group=self.group or None, actor=actor_of(context), wait=wait
+            ) as session,
+        ):
+            yield session
 
 
 def actor_of(context: Mapping[str, Any] | Context) -> str:
@@ -83,3 +79,14 @@ def version_of(value: Any, model: str) -> int:
             "Give both the same model.",
         )
     return check_version(value.get("version", 0))
+
+
+def seconds_of(value: float | str, what: str) -> float:
+    """Return a number of seconds from a number or a rendered template; raise InvalidInput naming `what`."""
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        seconds = -1.0
+    if not 0.0 < seconds < float("inf"):
+        raise InvalidInput(f"{what} is {value!r}.", "Give a number of seconds above 0.")
+    return seconds

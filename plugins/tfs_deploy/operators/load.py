@@ -5,19 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk import conf
 
 from tfs_deploy.errors import LoadFailed
-from tfs_deploy.operators.base import TFServingOperator, version_of
+from tfs_deploy.operators.base import TFServingOperator, seconds_of, version_of
 from tfs_deploy.operators.failures import told_to_airflow
 from tfs_deploy.operators.taking_back import fail_and_take_back
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from tfs_deploy.deployment.session import GroupSession
+    from tfs_deploy.serving.waiting import WaitLimits
 
 # The trigger ends the wait with a sentence; Airflow's own timeout is for a triggerer that died.
 _TRIGGERER_MARGIN_SECONDS = 120.0
@@ -54,22 +54,24 @@ class LoadModelVersionOperator(TFServingOperator):
         self.reject_on_failure = reject_on_failure
         self.deferrable = deferrable
 
-    def execute(self, context: Context) -> Any:
+    def execute(self, context: Context) -> dict[str, Any]:
         """Ask for the load, then wait here or in the triggerer."""
         from tfs_deploy.deployment.load import load, wait_until_available
-        from tfs_deploy.serving.waiting import WaitLimits
 
-        limits = WaitLimits(load=float(self.wait_seconds), discovery=float(self.discovery_seconds))
-        with told_to_airflow(), self.session(context, wait=limits) as session:
-            version = version_of(self.version, self.model)
+        with told_to_airflow():
+            version, limits = version_of(self.version, self.model), self._limits()
+        with self.step(context, wait=limits) as session:
             load(session, self.model, version)
             if not self.deferrable:
                 try:
                     wait_until_available(session, self.model, version)
                 except LoadFailed as error:
-                    self._failed(session, version, error)
-                return self._value(version)
-        self._defer(version, limits.load, limits.discovery)
+                    if self.reject_on_failure:
+                        fail_and_take_back(session, self.model, version, error)
+                    raise
+        if self.deferrable:
+            self._defer(version, limits)
+        return {"model": self.model, "version": version}
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Take in what the trigger saw; a version that a replica could not load is rejected."""
@@ -80,22 +82,21 @@ class LoadModelVersionOperator(TFServingOperator):
             try:
                 require_available(event)
             except LoadFailed as error:
-                with self.session(context) as session:
-                    self._failed(session, version, error)
-        return self._value(version)
-
-    def act(self, session: GroupSession, context: Context) -> Any:
-        """Not used: `execute` has a part that runs after the session is closed."""
-
-    def _failed(self, session: GroupSession, version: int, error: LoadFailed) -> None:
-        if not self.reject_on_failure:
-            raise error
-        fail_and_take_back(session, self.model, version, error)
-
-    def _value(self, version: int) -> dict[str, Any]:
+                if self.reject_on_failure:
+                    with self.step(context) as session:
+                        fail_and_take_back(session, self.model, version, error)
+                raise
         return {"model": self.model, "version": version}
 
-    def _defer(self, version: int, wait: float, discovery: float) -> None:
+    def _limits(self) -> WaitLimits:
+        from tfs_deploy.serving.waiting import WaitLimits
+
+        return WaitLimits(
+            load=seconds_of(self.wait_seconds, "wait_seconds"),
+            discovery=seconds_of(self.discovery_seconds, "discovery_seconds"),
+        )
+
+    def _defer(self, version: int, limits: WaitLimits) -> NoReturn:
         from tfs_deploy.triggers.model_version import ModelVersionTrigger
 
         self.defer(
@@ -103,9 +104,9 @@ class LoadModelVersionOperator(TFServingOperator):
                 tf_serving_conn_id=self.tf_serving_conn_id,
                 model=self.model,
                 version=version,
-                deadline=time.time() + wait,
-                discovery_seconds=discovery,
+                deadline=time.time() + limits.load,
+                discovery_seconds=limits.discovery,
             ),
             method_name="execute_complete",
-            timeout=timedelta(seconds=wait + _TRIGGERER_MARGIN_SECONDS),
+            timeout=timedelta(seconds=limits.load + _TRIGGERER_MARGIN_SECONDS),
         )

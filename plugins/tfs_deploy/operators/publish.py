@@ -13,7 +13,7 @@ from tfs_deploy.serving.group import Mode
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from tfs_deploy.deployment.session import GroupSession
+    from tfs_deploy.store.protocol import Published
 
 
 class PublishModelOperator(TFServingOperator):
@@ -33,16 +33,17 @@ class PublishModelOperator(TFServingOperator):
         super().__init__(**kwargs)
         self.saved_model = saved_model
 
-    def act(self, session: GroupSession, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> dict[str, Any]:
         """Publish, unless publishing would move traffic."""
         from tfs_deploy.deployment.publish import publish
 
-        if session.group.mode is Mode.LATEST:
-            raise Refused(
-                f"Group {session.group.name!r} serves the latest version by itself, so publishing is going live.",
-                "Use DeployModelOperator, or deploy_model(..., mode='latest'): all gates run before it publishes.",
-            )
-        return published_value(publish(session, directory_of(self.saved_model), self.model))
+        with self.step(context) as session:
+            if session.group.mode is Mode.LATEST:
+                raise Refused(
+                    f"Group {session.group.name!r} serves the latest version by itself, so publishing is going live.",
+                    "Use DeployModelOperator, or deploy_model(..., mode='latest'): all gates run before it publishes.",
+                )
+            return published_value(publish(session, directory_of(self.saved_model), self.model))
 
 
 def directory_of(saved_model: Any) -> Path:
@@ -53,8 +54,8 @@ def directory_of(saved_model: Any) -> Path:
     return Path(path)
 
 
-def published_value(published: Any) -> dict[str, Any]:
-    """Return a `Published` as one flat dict."""
+def published_value(published: Published) -> dict[str, Any]:
+    """Return `published` as one flat dict, for an XCom."""
     version = published.version
     return {
         "model": version.model,

@@ -56,9 +56,10 @@ def read_samples(path: Path) -> dict[str, np.ndarray[Any, Any]]:
 def read_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     """Return all arrays of the ``.npz`` file `path`; pickled objects are refused."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise InvalidInput(f"{str(path)!r} holds one array without a name.", _REMEDY)
+        loaded = np.load(path, allow_pickle=False)
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            raise InvalidInput(f"{str(path)!r} holds one array without a name.", _REMEDY)
+        with loaded as archive:
             return {name: archive[name] for name in archive.files}
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFound(f"There is no file {str(path)!r}.", "Name an existing .npz file.") from error

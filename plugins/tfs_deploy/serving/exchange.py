@@ -98,7 +98,9 @@ class Exchanges:
         request = messages.GetModelMetadataRequest(model_spec=address.spec(), metadata_field=["signature_def"])
         action = f"GetModelMetadata for {address}"
         reply = yield Call(rpc.GET_MODEL_METADATA, request.SerializeToString(), action)
-        found = self._read(_metadata, reply, action)
+        response = self._read(messages.GetModelMetadataResponse.FromString, reply, action)
+        version = self._read_version(address, response.model_spec, action)
+        found = Metadata(address.model, version, self._read(_signatures, response, action))
         self._remember(address, found)
         return found
 
@@ -163,7 +165,7 @@ class Exchanges:
             self._unreadable(action, f"version {version} answered instead of {address.version}")
         return version
 
-    def _read(self, read: Callable[[bytes], T], reply: bytes, action: str) -> T:
+    def _read(self, read: Callable[[Any], T], reply: Any, action: str) -> T:
         try:
             return read(reply)
         except (CorruptModel, DecodeError) as error:
@@ -233,14 +235,11 @@ def _fits(metadata: Metadata, name: str, inputs: Mapping[str, Any], outputs: Seq
     return True
 
 
-def _metadata(reply: bytes) -> Metadata:
-    response = messages.GetModelMetadataResponse.FromString(reply)
+def _signatures(response: Any) -> dict[str, Signature]:
+    if "signature_def" not in response.metadata:
+        raise CorruptModel("the reply has no signatures", "")
     signatures = messages.SignatureDefMap.FromString(response.metadata["signature_def"].value)
-    return Metadata(
-        model=response.model_spec.name,
-        version=response.model_spec.version.value,
-        signatures=public_signatures(signatures.signature_def),
-    )
+    return public_signatures(signatures.signature_def)
 
 
 def _reload_status(reply: bytes) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import posixpath
 import socket
 from collections.abc import Callable, Iterable
@@ -78,16 +79,23 @@ def _split(text: str) -> tuple[str, int]:
     if text.startswith("["):
         host, _, rest = text[1:].partition("]")
         port = rest.lstrip(":")
-    elif text.count(":") == 1:
-        host, _, port = text.partition(":")
+    elif text.count(":") > 1:
+        host, port = _ipv6(text), ""
     else:
-        host, port = text, ""
+        host, _, port = text.partition(":")
     bad_port = bool(port) and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536)
     if not host or bad_port or any(character in host for character in "/ @"):
         raise InvalidInput(
             f"The model server address {text!r} is not host:port.", "Write for example 10.0.0.7:8500 or [::1]:8500."
         )
     return host, int(port or DEFAULT_PORT)
+
+
+def _ipv6(text: str) -> str:
+    try:
+        return str(ipaddress.IPv6Address(text))
+    except ValueError:
+        return ""
 
 
 def _join(host: str, port: int) -> str:

@@ -60,7 +60,7 @@ METHODS = (
 # What gRPC's core writes when the peer's bytes are not HTTP/2; seen with HTTP/1 servers and plain sockets.
 _FOREIGN = re.compile(r"http1\.x server|Failed parsing HTTP/2|Expected SETTINGS frame", re.I)
 # What it writes when only one side speaks TLS, or the certificate does not fit.
-_TLS = re.compile(r"SSL_ERROR|ssl_transport_security|Handshake|certificate|WRONG_VERSION_NUMBER", re.I)
+_TLS = re.compile(r"SSL_ERROR_SSL|TSI_PROTOCOL_FAILURE|Verification Check failed", re.I)
 
 
 def to_error(code: str, details: str, *, target: str, action: str, timeout: float) -> TFSDeployError:
@@ -93,9 +93,10 @@ def to_error(code: str, details: str, *, target: str, action: str, timeout: floa
 
 def _unavailable(quoted: str, target: str, action: str) -> TFSDeployError:
     if _TLS.search(quoted):
-        return Unreachable(
-            f"No TLS connection to the model server at {target} for {action}: {quoted}.",
+        return ModelServerError(
+            f"No TLS connection to {target}: {quoted}.",
             "Use TLS exactly if the server does, with its root certificate and the name that its certificate carries.",
+            code="UNAVAILABLE",
         )
     if _FOREIGN.search(quoted):
         return ModelServerError(

@@ -32,11 +32,9 @@ class Catalogue:
 
     def versions(self, model: str) -> tuple[int, ...]:
         """Return the complete versions in rising order."""
-        base = self._layout.base(check_model_name(model))
-        numbers = [(name, served_number(name)) for name in names_in(base)]
-        # Only the plain decimal form is ours: `007` is served as 7, but was put there by somebody else.
-        own = (number for name, number in numbers if number is not None and number > 0 and name == str(number))
-        return tuple(sorted(number for number in own if (base / str(number) / MANIFEST_PATH).is_file()))
+        directory = self._layout.directory
+        numbers = self._numbers(check_model_name(model))
+        return tuple(sorted(number for number in numbers if (directory(model, number) / MANIFEST_PATH).is_file()))
 
     def manifest(self, model: str, version: int) -> Manifest:
         """Return the manifest of a complete version."""
@@ -56,7 +54,7 @@ class Catalogue:
         pointer = self._pointer(check_model_name(model), fingerprint)
         if pointer is not None and self._has(model, pointer.version, fingerprint):
             return self._version(model, pointer.version, fingerprint)
-        candidates = set(self.versions(model))
+        candidates = self._numbers(model)
         if pointer is None:
             candidates -= self._layout.numbers.claimed(model)
         for version in sorted(candidates, reverse=True):
@@ -97,6 +95,12 @@ class Catalogue:
         directory = self._layout.directory(model, version)
         with reporting("read", directory):
             manifests.verify(directory, manifest, deep=True)
+
+    def _numbers(self, model: str) -> set[int]:
+        """Return the numbers of the directories that may be versions of ours."""
+        numbers = ((name, served_number(name)) for name in names_in(self._layout.base(model)))
+        # Only the plain decimal form is ours: `007` is served as 7, but was put there by somebody else.
+        return {number for name, number in numbers if number and number > 0 and name == str(number)}
 
     def _not_found(self, model: str, version: int) -> NotFound:
         there = self.versions(model)

@@ -19,6 +19,8 @@ _DELETING_NAME = re.compile(r"\.deleting-([0-9]+)-[0-9a-f]+", re.ASCII)
 
 def served_number(name: str) -> int | None:
     """Return the number under which a model server would serve a directory called `name`, or None."""
+    if len(name) < 19 and name.isascii() and name.isdigit():
+        return int(name)  # nearly every name, and there may be thousands
     match = _SERVED_NAME.fullmatch(name)
     number = int(match.group(1)) if match and len(name) < 100 else MAX_VERSION + 1
     return number if -MAX_VERSION <= number <= MAX_VERSION else None
@@ -37,10 +39,10 @@ def deleting_number(name: str) -> int | None:
 
 
 def names_in(folder: Path) -> list[str]:
-    """Return the sorted names in `folder`; empty if there is no such folder."""
+    """Return the names in `folder`; empty if there is no such folder."""
     with reporting("list", folder):
         try:
-            return sorted(os.listdir(folder))
+            return os.listdir(folder)
         except FileNotFoundError:
             return []
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tfs_deploy.errors import InvalidInput
+from tfs_deploy.errors import InvalidInput, ValidationFailed
 from tfs_deploy.savedmodel.labelled import LabelledSet
 from tfs_deploy.serving.protocol import Prediction
 from tfs_deploy.serving.signature import Signature, check_inputs
@@ -84,6 +84,11 @@ def _share(
     for start in range(0, count, gate.batch_size):
         rows = slice(start, start + gate.batch_size)
         answer = predict({alias: array[rows] for alias, array in labelled.inputs.items()})
+        if output not in answer.outputs:
+            raise ValidationFailed(
+                f"No output {output!r} came back, only {', '.join(sorted(answer.outputs))}.",
+                "Look at the signature that this replica serves.",
+            )
         right += _right(answer.outputs[output], labelled.labels[rows], output)
     return right / count
 

@@ -1,0 +1,122 @@
+"""The program ``tfs-deploy``: the steps of a deploy without Airflow."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from tfs_deploy import __version__
+from tfs_deploy.cli import failure, model_commands, record_commands, step_commands
+from tfs_deploy.errors import InvalidInput
+
+_PROGRAM = "tfs-deploy"
+# The root of typer's usage errors, wherever this release of typer keeps it.
+_UsageError: Any = typer.BadParameter.__mro__[1]
+
+_MODELS = "SavedModels"
+_STEPS = "Steps of a deploy"
+_RECORD = "What is live, and what was"
+_PROGRAMS = "Long-running programs"
+
+
+class Program(TyperGroup):
+    """The group of all commands; a command line that cannot be read is told like any other error."""
+
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **options: Any) -> Any:  # type: ignore[override]
+        """Run one command line and end the process with its exit code (or return it, if not `standalone_mode`)."""
+        arguments = list(sys.argv[1:] if args is None else args)
+        standalone = options.pop("standalone_mode", True)
+        try:
+            code = super().main(arguments, prog_name, **{**options, "standalone_mode": False})
+        except _UsageError as error:
+            code = _report_usage(error, arguments)
+        if not standalone:
+            return code
+        sys.exit(code or failure.DONE)
+
+
+class Untouched(TyperCommand):
+    """A command whose arguments are somebody else's, `--help` among them."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take everything as it is."""
+        ctx.args = list(args)
+        return list(args)
+
+
+app = typer.Typer(
+    cls=Program,
+    name=_PROGRAM,
+    help="From a training checkpoint to a version that answers production traffic in TensorFlow Serving.",
+    epilog="Exit codes: 0 done or passed, 1 refused or a gate failed, 2 usage, 3 could not tell.",
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def _program(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"{_PROGRAM} {__version__}")
+        raise typer.Exit()
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), nl=False)
+        raise typer.Exit(failure.USAGE)
+
+
+for _function in (model_commands.export, model_commands.inspect):
+    app.command(rich_help_panel=_MODELS)(_function)
+for _function in (
+    step_commands.deploy,
+    step_commands.publish,
+    step_commands.load,
+    step_commands.validate,
+    step_commands.promote,
+    step_commands.rollback,
+    step_commands.reject,
+    step_commands.retire,
+):
+    app.command(rich_help_panel=_STEPS)(_function)
+app.command(rich_help_panel=_RECORD)(record_commands.status)
+app.command(rich_help_panel=_RECORD)(record_commands.history)
+app.command("what-served", rich_help_panel=_RECORD)(record_commands.what_served)
+
+
+@app.command("model-server", cls=Untouched, rich_help_panel=_PROGRAMS, add_help_option=False)
+def _model_server(context: typer.Context) -> None:
+    """Run the embedded model server; takes tensorflow_model_server's flags (--help lists them)."""
+    from tfs_deploy.cli.embedded import become_model_server
+    from tfs_deploy.errors import TFSDeployError
+
+    try:
+        become_model_server(list(context.args))
+    except TFSDeployError as error:
+        raise typer.Exit(failure.report(error, as_json=False, debug=False)) from error
+
+
+def run() -> NoReturn:
+    """Run the command line of this process."""
+    signal.signal(signal.SIGTERM, _terminate)
+    app(prog_name=_PROGRAM)
+    sys.exit(failure.DONE)
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    raise failure.Terminated
+
+
+def _report_usage(error: Any, arguments: list[str]) -> int:
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else _PROGRAM
+    told = error.format_message().strip().rstrip(".")
+    return failure.report(InvalidInput(f"{told}.", f"See: {path} --help."), as_json="--json" in arguments, debug=False)

@@ -1,0 +1,283 @@
+"""Commands that change what a serving group serves: one per step, and `deploy` for the whole way."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tfs_deploy.cli import failure, options
+from tfs_deploy.cli.invocation import Invocation, Needs, command
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tfs_deploy.deployment.record import DeploymentRecord
+    from tfs_deploy.store.protocol import Published
+    from tfs_deploy.validation.verdict import ValidationReport
+
+
+@command(Needs.GROUP)
+def deploy(
+    call: Invocation,
+    directory: options.Directory,
+    model: options.ModelOption,
+    gates: options.Gates = None,
+    python: options.Python = None,
+) -> None:
+    """Publish, load, validate and promote; a version that fails is rejected and `stable` stays where it is."""
+    from tfs_deploy.cli import embedded, staged
+    from tfs_deploy.deployment.deploy import deploy as run_deploy
+    from tfs_deploy.names import check_model_name
+    from tfs_deploy.serving.group import Mode
+    from tfs_deploy.serving.runner import EmbeddedRunner
+    from tfs_deploy.validation.gates import read_gates
+
+    check_model_name(model)
+    wanted = read_gates(gates)
+    size = staged.check(directory, wanted)
+    with call.session() as session, call.working() as work:
+        # Only a group that serves the latest version by itself needs a throw-away server.
+        latest = session.group.mode is Mode.LATEST
+        runner = embedded.runner(python) if latest else EmbeddedRunner(python=python)
+        done = run_deploy(
+            session,
+            directory,
+            model,
+            wanted,
+            runner=runner,
+            on_step=lambda step: work.begin(step, total=size if step == "publish" else None),
+            on_bytes=work.reach,
+        )
+    published = done.published
+    data = {
+        **_published(published),
+        "verdict": done.report.verdict,
+        "reason": done.report.reason(),
+        "measured": done.report.measured(),
+        "stable": done.record.version,
+        "previous": done.record.previous,
+        "seconds": done.seconds,
+    }
+    before = f" (before: {done.record.previous})" if done.record.previous else ""
+    told = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in done.seconds.items())
+    call.say(
+        data, f"Version {published.version.version} of {model} is live{before}. {done.report.reason()} Took: {told}."
+    )
+
+
+@command(Needs.GROUP)
+def publish(call: Invocation, directory: options.Directory, model: options.ModelOption) -> None:
+    """Put a SavedModel into the store as the next version; the same bytes again give the version they have."""
+    from tfs_deploy.cli import staged
+    from tfs_deploy.cli.progress import size_of
+    from tfs_deploy.deployment.publish import publish as run_publish
+
+    with call.session() as session, call.working() as work:
+        work.begin("publish", total=staged.size(directory))
+        done = run_publish(session, directory, model, progress=work.reach)
+    version = done.version
+    if done.created:
+        told = f"Published version {version.version} of {model}: {size_of(done.uploaded_bytes)}, {version.fingerprint}."
+    else:
+        told = f"Version {version.version} of {model} holds these bytes already, nothing was written."
+    call.say(_published(done), told)
+
+
+@command(Needs.GROUP)
+def load(
+    call: Invocation,
+    model: options.Model,
+    version: options.Version,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until every replica has it AVAILABLE.")] = True,
+) -> None:
+    """Load a version on every replica, beside what is live; no label moves."""
+    from tfs_deploy.cli.versions import version_of
+    from tfs_deploy.deployment import load as loading
+
+    with call.session() as session, call.working() as work:
+        number = version_of(session, model, version)
+        count = len(session.group.replicas)
+        work.begin(f"load version {number} of {model} on {count} replica(s)")
+        loading.load(session, model, number)
+        if wait:
+            work.begin(f"wait until version {number} of {model} is AVAILABLE")
+            loading.wait_until_available(session, model, number)
+        replicas = list(session.group.replicas)
+    data = {"model": model, "version": number, "replicas": replicas, "available": True if wait else None}
+    told = "is AVAILABLE on" if wait else "was asked for on"
+    call.say(data, f"Version {number} of {model} {told} {', '.join(replicas)}.")
+
+
+@command(Needs.GROUP)
+def validate(
+    call: Invocation,
+    model: Annotated[str, typer.Argument(metavar="MODEL|DIR", help="Name of the model, or a SavedModel directory.")],
+    version: Annotated[
+        str | None, typer.Argument(metavar="VERSION", help="Version number, or a label; left out for a directory.")
+    ] = None,
+    gates: options.Gates = None,
+    python: options.Python = None,
+) -> None:
+    """Run the gates on a loaded version on every replica, or on a directory in a throw-away server."""
+    from tfs_deploy.cli.report_view import show_report
+    from tfs_deploy.cli.versions import version_of
+    from tfs_deploy.deployment.validate import validate as run_validate
+    from tfs_deploy.validation.gates import read_gates
+
+    wanted = read_gates(gates)
+    if version is None:
+        report = _validate_directory(call, model, wanted, python)
+    else:
+        with call.session() as session, call.working() as work:
+            number = version_of(session, model, version)
+            work.begin(f"validate version {number} of {model} on {len(session.group.replicas)} replica(s)")
+            report = run_validate(session, model, number, wanted)
+    data = {**_builtins(report), "reason": report.reason(), "measured": report.measured()}
+    call.answer(data, lambda console: show_report(console, report))
+    call.exit_code = _exit_code(report)
+
+
+@command(Needs.GROUP)
+def promote(call: Invocation, model: options.Model, version: options.Version, reason: options.Reason = "") -> None:
+    """Move `stable` to a version that passed its gates, on all replicas or on none."""
+    from tfs_deploy.cli.versions import version_of
+    from tfs_deploy.deployment.promote import promote as run_promote
+
+    with call.session() as session, call.working() as work:
+        number = version_of(session, model, version)
+        work.begin(f"promote version {number} of {model}")
+        done = run_promote(session, model, number, reason=reason)
+    call.say(done, f"Version {number} of {model} is live{_before(done)}.")
+
+
+@command(Needs.GROUP)
+def rollback(
+    call: Invocation,
+    model: options.Model,
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="VERSION", help="Version to go back to; `previous` if not given.")
+    ] = None,
+    reason: options.Reason = "",
+) -> None:
+    """Move `stable` back to the version that was live before; no load, no bytes."""
+    from tfs_deploy.cli.versions import version_of
+    from tfs_deploy.deployment.rollback import rollback as run_rollback
+    from tfs_deploy.deployment.simple import rollback_latest
+    from tfs_deploy.errors import InvalidInput
+    from tfs_deploy.names import check_model_name
+    from tfs_deploy.serving.group import Mode
+
+    check_model_name(model)
+    with call.session() as session, call.working() as work:
+        work.begin(f"roll back {model}")
+        if session.group.mode is not Mode.LATEST:
+            number = None if to is None else version_of(session, model, to)
+            done = run_rollback(session, model, to=number, reason=reason)
+        elif to is None:
+            done = rollback_latest(session, model, reason=reason)
+        else:
+            raise InvalidInput(
+                f"Group {session.group.name!r} serves the latest version by itself and goes back one by one.",
+                "Leave --to out.",
+            )
+    call.say(done, f"Version {done.version} of {model} is live again{_before(done)}.")
+
+
+@command(Needs.GROUP)
+def reject(
+    call: Invocation,
+    model: options.Model,
+    version: options.Version,
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for the record.")],
+) -> None:
+    """Unload a version that nothing points to and take it out of the store; its number is never used again."""
+    from tfs_deploy.cli.versions import version_of
+    from tfs_deploy.deployment.reject import reject as run_reject
+
+    with call.session() as session, call.working() as work:
+        number = version_of(session, model, version)
+        _require_published_or_loaded(session, model, number)
+        work.begin(f"reject version {number} of {model}")
+        done = run_reject(session, model, number, reason=reason)
+    call.say(done, f"Version {number} of {model} is rejected: {done.reason}")
+
+
+@command(Needs.GROUP)
+def retire(
+    call: Invocation,
+    model: options.Model,
+    keep: Annotated[
+        int, typer.Option("--keep", metavar="N", min=0, help="How many old versions without a label stay.")
+    ] = 3,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be deleted, and change nothing.")] = False,
+) -> None:
+    """Delete old versions; what is live, labelled or newer than `stable` always stays."""
+    from tfs_deploy.cli.versions import require_known_model
+    from tfs_deploy.deployment.retire import retire as run_retire
+
+    with call.session() as session, call.working() as work:
+        require_known_model(session, model)
+        work.begin(f"retire old versions of {model}")
+        done = run_retire(session, model, keep=keep, dry_run=dry_run)
+    verb = "Would delete" if dry_run else "Deleted"
+    gone = f"{verb} {_listed(done.retired)} of {model}" if done.retired else f"Nothing of {model} to delete"
+    call.say(done, f"{gone}; {_listed(done.kept)} stay{'s' if len(done.kept) == 1 else ''}.")
+
+
+def _validate_directory(call: Invocation, text: str, gates: Any, python: str | None) -> ValidationReport:
+    from pathlib import Path
+
+    from tfs_deploy.cli import embedded
+    from tfs_deploy.clock import SystemClock
+    from tfs_deploy.deployment.throwaway import validate_directory
+    from tfs_deploy.errors import NotFound
+
+    directory: Path = Path(text)
+    if not directory.is_dir():
+        raise NotFound(
+            f"There is no directory {text!r}.",
+            f"Name a SavedModel directory, or for a published version: tfs-deploy validate {text} VERSION.",
+        )
+    runner = embedded.runner(python)
+    with call.working() as work:
+        work.begin(f"validate {directory} on a throw-away model server")
+        return validate_directory(
+            directory, "candidate", gates, runner=runner, clock=SystemClock(), wait=call.settings.wait
+        )
+
+
+def _require_published_or_loaded(session: Any, model: str, version: int) -> None:
+    """Raise NotFound for a version that neither the store nor the desired state knows."""
+    from tfs_deploy.deployment import desired
+
+    held = desired.read(session.store.documents, session.group).state.models.get(model)
+    if held is None or version not in held.versions:
+        session.store.manifest(model, version)
+
+
+def _published(done: Published) -> dict[str, Any]:
+    return {**_builtins(done.version), "uploaded_bytes": done.uploaded_bytes, "created": done.created}
+
+
+def _builtins(value: object) -> dict[str, Any]:
+    from tfs_deploy.jsonable import to_builtins
+
+    data: dict[str, Any] = to_builtins(value)
+    return data
+
+
+def _exit_code(report: ValidationReport) -> int:
+    from tfs_deploy.validation.verdict import Verdict
+
+    codes = {Verdict.PASS: failure.DONE, Verdict.FAIL: failure.REFUSED, Verdict.INCONCLUSIVE: failure.COULD_NOT_TELL}
+    return codes[report.verdict]
+
+
+def _before(done: DeploymentRecord) -> str:
+    return f" (before: {done.previous})" if done.previous else ""
+
+
+def _listed(versions: tuple[int, ...]) -> str:
+    word = "version" if len(versions) == 1 else "versions"
+    return f"{word} {', '.join(map(str, versions))}" if versions else "no version"

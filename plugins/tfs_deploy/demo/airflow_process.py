@@ -1,0 +1,163 @@
+"""Airflow on SQLite in a child process, and its DAG runs as seen from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tfs_deploy.demo.model_server import child_environment
+from tfs_deploy.errors import TFSDeployError
+
+CONNECTION = "tf_serving_default"
+_STOP_SECONDS = 10.0
+
+
+class AirflowStopped(TFSDeployError):
+    """The Airflow process ended in the middle of its work."""
+
+
+@dataclass(frozen=True, slots=True)
+class AirflowPlaces:
+    """Directories of one throw-away Airflow."""
+
+    home: Path
+    dags: Path
+    log: Path
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRun:
+    """One task of a run: `task` with its groups (``deploy.load``), seconds from its first start to its end."""
+
+    task: str
+    state: str
+    seconds: float = 0.0
+    error: str = ""
+
+    @property
+    def step(self) -> str:
+        """The task's own name."""
+        return self.task.rsplit(".", 1)[-1]
+
+
+@dataclass(slots=True)
+class DagRun:
+    """A finished run; `tasks` in the order in which they ended."""
+
+    dag: str
+    state: str = ""
+    error: str = ""
+    tasks: list[TaskRun] = field(default_factory=list)
+
+    def seconds(self, step: str) -> float | None:
+        """Return how long the task named `step` took; None if it did not run."""
+        found = [task.seconds for task in self.tasks if task.step == step and task.state != "skipped"]
+        return found[-1] if found else None
+
+    def failure(self) -> str:
+        """Return why the run failed, in the words of the task that failed first."""
+        return next((task.error for task in self.tasks if task.state == "failed" and task.error), self.error)
+
+
+class AirflowProcess:
+    """Run DAGs one after the other."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+
+    def wait_until_ready(self) -> None:
+        """Wait until the database is there and the DAGs can be read."""
+        for event in self._events():
+            if event["event"] == "ready":
+                return
+
+    def run(self, dag: str, conf: dict[str, Any], on_task: Callable[[TaskRun], None]) -> DagRun:
+        """Run `dag` with the parameters `conf` to its end; `on_task` hears of every start and end of a task."""
+        if self._process.stdin is None:
+            raise ValueError("the process was started without a pipe")
+        with contextlib.suppress(BrokenPipeError):  # told below, when nothing comes back
+            self._process.stdin.write(json.dumps({"dag": dag, "conf": conf}).encode() + b"\n")
+            self._process.stdin.flush()
+        done = DagRun(dag)
+        for event in self._events():
+            if event["event"] == "done":
+                done.state, done.error = event["state"], event["error"]
+                break
+            task = TaskRun(event["task"], event["state"], event.get("seconds", 0.0), event.get("error", ""))
+            on_task(task)
+            if task.state != "running":
+                done.tasks.append(task)
+        return done
+
+    def _events(self) -> Iterator[dict[str, Any]]:
+        if self._process.stdout is None:
+            raise ValueError("the process was started without a pipe")
+        for line in self._process.stdout:
+            yield json.loads(line)
+        code = self._process.wait()
+        raise AirflowStopped(f"The Airflow process ended with exit code {code}.", "See its log.")
+
+
+@contextlib.contextmanager
+def airflow_process(places: AirflowPlaces, connection: dict[str, Any]) -> Iterator[AirflowProcess]:
+    """Start Airflow with `connection` as ``tf_serving_default``; end it and all that it started at the end."""
+    places.home.mkdir(parents=True, exist_ok=True)
+    places.log.mkdir(parents=True, exist_ok=True)
+    with (places.log / "airflow.log").open("ab") as log:
+        process = subprocess.Popen(  # noqa: S603 - no shell; our own module
+            [sys.executable, "-m", "tfs_deploy.demo.airflow_worker"],
+            env=_environment(places, connection),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        yield AirflowProcess(process)
+    finally:
+        _end(process)
+
+
+def _environment(places: AirflowPlaces, connection: dict[str, Any]) -> dict[str, str]:
+    """Return an environment of its own kind: nothing of the user's Airflow, no example DAGs, no network."""
+    environment = {name: value for name, value in child_environment().items() if not name.startswith("AIRFLOW")}
+    environment.update(
+        AIRFLOW_HOME=str(places.home),
+        AIRFLOW__CORE__DAGS_FOLDER=str(places.dags),
+        # The package is installed, so its plugin comes by entry point; a second copy would be registered twice.
+        AIRFLOW__CORE__PLUGINS_FOLDER=str(places.home / "plugins"),
+        AIRFLOW__CORE__LOAD_EXAMPLES="False",
+        AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{places.home / 'airflow.db'}",
+        AIRFLOW__LOGGING__BASE_LOG_FOLDER=str(places.log / "tasks"),
+        AIRFLOW__LOGGING__LOGGING_LEVEL="INFO",
+        AIRFLOW__USAGE_DATA_COLLECTION__ENABLED="False",
+    )
+    environment[f"AIRFLOW_CONN_{CONNECTION.upper()}"] = json.dumps(connection)
+    return environment
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the process; between runs it leaves by itself when its stdin ends."""
+    if process.stdin is not None:
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+    # The session leader's group holds whatever its tasks started.
+    for signal_number, seconds in ((None, 3.0), (signal.SIGTERM, _STOP_SECONDS), (signal.SIGKILL, _STOP_SECONDS)):
+        if signal_number is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal_number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+            break
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    if process.stdout is not None:
+        process.stdout.close()

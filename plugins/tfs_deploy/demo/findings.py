@@ -1,0 +1,126 @@
+"""What the demo shows, taken from where the truth is: the record in the store, and answers of the model server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tfs_deploy.demo.airflow_process import DagRun
+from tfs_deploy.deployment import evidence, record
+from tfs_deploy.deployment.record import Action
+from tfs_deploy.errors import NotFound
+from tfs_deploy.savedmodel.labelled import LabelledSet, read_labelled
+from tfs_deploy.serving.client import connect
+from tfs_deploy.store.protocol import StateDocuments
+
+LABELS = ("stable", "previous")
+_RPC_SECONDS = 10.0
+# What happened to `stable`, and what was kept from it.
+_TOLD = frozenset({Action.PROMOTED, Action.ROLLED_BACK, Action.REJECTED})
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One training run and what became of it; `version` None: it got none."""
+
+    run: DagRun
+    learned_from: str
+    version: int | None
+    fingerprint: str
+    accuracy: float | None
+    verdict: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One line of the record."""
+
+    time: str
+    action: str
+    version: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """One digit as it was sent, and what came back."""
+
+    image: np.ndarray
+    truth: int
+    digit: int
+    probability: float
+    version: int
+
+
+def labels(target: str, model: str) -> dict[str, int]:
+    """Return which version each label answers from, as the server tells it."""
+    client = connect(target)
+    found = {}
+    try:
+        for label in LABELS:
+            try:
+                found[label] = client.metadata(model, label=label, timeout=_RPC_SECONDS).version
+            except NotFound:
+                continue
+    finally:
+        client.close()
+    return found
+
+
+def ask(target: str, model: str, labelled: Path, rows: Sequence[int]) -> tuple[Answer, ...]:
+    """Classify those rows of the held-out digits through label `stable`."""
+    held_out: LabelledSet = read_labelled(labelled)
+    images = held_out.inputs["images"][list(rows)]
+    client = connect(target)
+    try:
+        prediction = client.predict(model, {"images": images}, label="stable", timeout=_RPC_SECONDS)
+    finally:
+        client.close()
+    digits, probabilities = prediction.outputs["digit"], prediction.outputs["probabilities"]
+    return tuple(
+        Answer(
+            image, int(held_out.labels[row]), int(digits[at]), float(probabilities[at, digits[at]]), prediction.version
+        )
+        for at, (row, image) in enumerate(zip(rows, images, strict=True))
+    )
+
+
+def known_versions(documents: StateDocuments, group: str, model: str) -> tuple[int, ...]:
+    """Return every version that the record speaks of, in the order in which they came."""
+    return tuple(dict.fromkeys(entry.version for entry in record.history(documents, group, model)))
+
+
+def attempt(
+    documents: StateDocuments,
+    group: str,
+    model: str,
+    run: DagRun,
+    *,
+    learned_from: str,
+    version: int | None,
+    carried: dict[str, int],
+) -> Attempt:
+    """Return what the record says about `version`, and the label that it carries among `carried`."""
+    report = None if version is None else evidence.read(documents, group, model, version)
+    return Attempt(
+        run=run,
+        learned_from=learned_from,
+        version=version,
+        fingerprint="" if report is None else report.fingerprint,
+        accuracy=None if report is None else report.measured().get("accuracy"),
+        verdict="none" if report is None else report.verdict.value,
+        label=next((label for label, number in carried.items() if number == version), ""),
+    )
+
+
+def moves(documents: StateDocuments, group: str, model: str) -> tuple[Move, ...]:
+    """Return what happened to `stable`, oldest first."""
+    return tuple(
+        Move(entry.at[11:19], entry.action.value, entry.version, entry.reason)
+        for entry in record.history(documents, group, model)
+        if entry.action in _TOLD
+    )

@@ -1,0 +1,124 @@
+"""An embedded model server as a child process: started on an empty config, stopped at the end whatever happens."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tfs_deploy.errors import ModelServerError, TFSDeployError, Unreachable
+from tfs_deploy.serving.client import connect
+
+# The flags of the deploy protocol (design: labels by reload; config-file polling off). One failed load is tried once
+# more after a second, so that a broken version is known as such soon.
+FLAGS = (
+    "--allow_version_labels_for_unavailable_models=true",
+    "--file_system_poll_wait_seconds=1",
+    "--num_load_threads=2",
+    "--num_unload_threads=1",
+    "--max_num_load_retries=1",
+    "--load_retry_interval_micros=1000000",
+)
+_START_SECONDS = 60.0
+_STOP_SECONDS = 10.0
+# The port is looked up, given back and then taken by the server: somebody else may be quicker.
+_ATTEMPTS = 3
+
+
+@contextlib.contextmanager
+def model_server(startup_config: Path, log: Path) -> Iterator[str]:
+    """Serve what `startup_config` says (nothing, if there is no such file yet) and give host:port."""
+    if not startup_config.exists():
+        startup_config.parent.mkdir(parents=True, exist_ok=True)
+        startup_config.write_text("model_config_list { }\n", encoding="utf-8")
+    process, target = _start(startup_config, log)
+    try:
+        yield target
+    finally:
+        end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Ask `process` to leave, and make it leave if it does not."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            # A pipe that holds unsent bytes for a process that is gone complains when it is closed.
+            with contextlib.suppress(OSError):
+                stream.close()
+
+
+def _start(startup_config: Path, log: Path) -> tuple[subprocess.Popen[bytes], str]:
+    for attempt in range(_ATTEMPTS):
+        port = _free_port()
+        command = [sys.executable, "-m", "tfs_deploy.modelserver", f"--port={port}"]
+        command += [f"--model_config_file={startup_config}", *FLAGS]
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as output:
+            process = subprocess.Popen(  # noqa: S603 - no shell; our own module
+                command,
+                env=child_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            if _answers(process, f"127.0.0.1:{port}"):
+                return process, f"127.0.0.1:{port}"
+        except BaseException:
+            end(process)
+            raise
+        if attempt + 1 < _ATTEMPTS and "taken" in log.read_text(encoding="utf-8", errors="replace"):
+            continue
+        break
+    raise ModelServerError(
+        f"The embedded model server ended with exit code {process.returncode} instead of answering.",
+        f"See {log}.",
+        code="UNAVAILABLE",
+    )
+
+
+def child_environment() -> dict[str, str]:
+    """Return an environment in which a child finds this package, wherever it was loaded from."""
+    environment = dict(os.environ)
+    root = str(Path(__file__).resolve().parents[2])
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, environment.get("PYTHONPATH", ""))))
+    environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    environment.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+    return environment
+
+
+def _answers(process: subprocess.Popen[bytes], target: str) -> bool:
+    """Wait until the server answers; False if it ended, Unreachable if it stays silent."""
+    client = connect(target)
+    try:
+        give_up = time.monotonic() + _START_SECONDS
+        while time.monotonic() < give_up:
+            if process.poll() is not None:
+                return False
+            with contextlib.suppress(TFSDeployError):
+                client.status("any", timeout=2.0)
+                return True
+            time.sleep(0.1)
+    finally:
+        client.close()
+    end(process)
+    raise Unreachable(f"The embedded model server at {target} said nothing for {_START_SECONDS:g} s.", "See its log.")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,126 @@
+"""``make demo``: from nothing to a refused and a promoted version, run by Airflow on embedded defaults.
+
+Everything that it writes is in ``.demo/`` of the checkout; everything that it starts has ended when it returns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+
+from tfs_deploy.demo import findings, show
+from tfs_deploy.demo.airflow_process import AirflowPlaces, airflow_process
+from tfs_deploy.demo.model_server import model_server
+from tfs_deploy.demo.story import GROUP, MODEL, SHOWN, Story
+from tfs_deploy.errors import InvalidInput, Refused, TFSDeployError
+from tfs_deploy.store.open import open_store
+
+_CHECKOUT = Path(__file__).resolve().parents[3]
+_INTERRUPTED = 130
+
+
+def main() -> int:
+    """Run the demo; return 0 if everything went as told, 1 if something did not, 130 after Ctrl-C."""
+    output = show.console()
+    _end_like_ctrl_c()
+    try:
+        with _workspace(_CHECKOUT) as workspace:
+            return _demo(workspace, output)
+    except TFSDeployError as error:
+        output.print(f"{error.cause} {error.remedy}", style="bold red", markup=False)
+        return error.exit_code
+    except KeyboardInterrupt:
+        output.print("Interrupted; everything that was started has ended.", style="bold red")
+        return _INTERRUPTED
+
+
+def _demo(workspace: Path, output: Console) -> int:
+    began = time.monotonic()
+    progress = show.Progress(output)
+    store = workspace / "store"
+    store.mkdir()
+    startup_config = workspace / "serving" / "models.config"
+    progress.chapter("Airflow on SQLite and the embedded model server")
+    with contextlib.ExitStack() as running:
+        with progress.waiting("starting"):
+            target = running.enter_context(model_server(startup_config, workspace / "log" / "model-server.log"))
+            connection = _connection(target, store, startup_config)
+            places = AirflowPlaces(workspace / "airflow", _CHECKOUT / "dags", workspace / "log")
+            airflow = running.enter_context(airflow_process(places, connection))
+            airflow.wait_until_ready()
+        progress.say(f"Ready after {time.monotonic() - began:.0f} s; the model server listens on {target}.")
+        documents = open_store(str(store)).documents
+        story = Story(airflow, target, documents, progress)
+        story.tell()
+        output.print()
+        output.print(show.attempts_table(story.versions()))
+        output.print(show.moves_table(findings.moves(documents, GROUP, MODEL)))
+        output.print(show.digits_panel(findings.ask(target, MODEL, story.labelled(), SHOWN)))
+    return _end(story.broken, time.monotonic() - began, workspace, output)
+
+
+def _connection(target: str, store: Path, startup_config: Path) -> dict[str, object]:
+    extra = {"store": str(store), "group": GROUP, "startup_config": str(startup_config)}
+    return {"conn_type": "tf_serving", "host": target, "extra": extra}
+
+
+def _end(broken: list[str], seconds: float, workspace: Path, output: Console) -> int:
+    if broken:
+        output.print("This should have happened and did not:", style="bold red")
+        for what in broken:
+            output.print(f"  ✗ {what}", style="red", markup=False)
+        output.print(f"See {workspace / 'log'}.", markup=False)
+        return 1
+    output.print(
+        f"Done in {seconds:.0f} s. Nothing is left running; the store and the logs are in {workspace.name}/.",
+        style="green",
+        markup=False,
+    )
+    return 0
+
+
+@contextlib.contextmanager
+def _workspace(checkout: Path) -> Iterator[Path]:
+    """Give an empty ``.demo`` that nobody else uses at the same time."""
+    if not (checkout / "dags").is_dir():
+        raise InvalidInput(f"There is no folder dags/ in {checkout}.", "Run the demo in a checkout: make demo.")
+    workspace = checkout / ".demo"
+    workspace.mkdir(exist_ok=True)
+    lock = FileLock(workspace / "lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise Refused(f"Another demo runs in {workspace}.", "Wait for its end.") from error
+    try:
+        for entry in workspace.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
+        yield workspace
+    finally:
+        lock.release()
+
+
+def _end_like_ctrl_c() -> None:
+    """Let a termination unwind like Ctrl-C does, so that the children are ended."""
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        # Once is enough: a second signal must not stop the ending of the children.
+        for other in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            signal.signal(other, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, on_signal)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""What the demo prints: progress line by line, digits as text, a table of versions, and the history of `stable`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+from rich.columns import Columns
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from tfs_deploy.demo.airflow_process import DagRun, TaskRun
+from tfs_deploy.demo.findings import Answer, Attempt, Move
+
+STEPS = ("train", "export", "publish", "load", "validate", "promote")
+_WIDTH = 100
+# From paper to ink: five shades for the values 0 to 16.
+_SHADES = " ░▒▓█"
+_VERDICT_STYLE = {"pass": "green", "fail": "bold red", "inconclusive": "yellow"}
+_LABEL_STYLE = {"stable": "bold green", "previous": "cyan"}
+
+
+def console() -> Console:
+    """Return a console that is `_WIDTH` wide where nobody says otherwise."""
+    made = Console(highlight=False)
+    return made if made.is_terminal else Console(highlight=False, width=_WIDTH)
+
+
+class Progress:
+    """Tells which step runs and, at the end of a run, how long each took."""
+
+    def __init__(self, output: Console) -> None:
+        self._output = output
+
+    @contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
+        """Show that something goes on in the block."""
+        with self._output.status(what):
+            yield
+
+    def chapter(self, title: str) -> None:
+        """Begin a part of the story."""
+        self._output.print(f"\n[bold]{title}[/bold]")
+
+    def say(self, text: str, style: str = "") -> None:
+        """Print one paragraph."""
+        self._output.print(Padding(Text(text, style=style), (0, 0, 0, 2)))
+
+    @contextmanager
+    def run(self) -> Iterator[TaskLine]:
+        """Show the tasks of one run in the block."""
+        with self._output.status("starting") as status:
+            yield TaskLine(status.update)
+
+    def finished(self, run: DagRun) -> None:
+        """Print the tasks of a finished run with their seconds."""
+        parts = Text()
+        for task in run.tasks:
+            if task.state == "skipped":
+                continue
+            failed = task.state != "success"
+            parts.append(f"{'✗' if failed else '✓'} {task.step} ", style="red" if failed else "green")
+            parts.append(f"{task.seconds:.1f} s   ", style="dim")
+        self._output.print(Padding(parts, (0, 0, 0, 2)))
+
+
+class TaskLine:
+    """The line that says which task runs now."""
+
+    def __init__(self, update: object) -> None:
+        self._update = update
+
+    def __call__(self, task: TaskRun) -> None:
+        if task.state == "running" and callable(self._update):
+            self._update(f"{task.step} …")
+
+
+def attempts_table(attempts: Sequence[Attempt]) -> Table:
+    """Return one row per training run: what it learned from, what came out, where it stands, seconds per step."""
+    table = Table(title="Three training runs", title_style="bold", title_justify="left", header_style="bold")
+    table.add_column("version", justify="right")
+    table.add_column("fingerprint")
+    table.add_column("learned from")
+    table.add_column("accuracy", justify="right")
+    table.add_column("verdict")
+    table.add_column("label")
+    for step in STEPS:
+        table.add_column(f"{step}\ns", justify="right", style="dim")
+    for attempt in attempts:
+        table.add_row(
+            "" if attempt.version is None else str(attempt.version),
+            attempt.fingerprint.removeprefix("sha256:")[:8],
+            attempt.learned_from,
+            "" if attempt.accuracy is None else f"{attempt.accuracy:.1%}",
+            Text(attempt.verdict, style=_VERDICT_STYLE.get(attempt.verdict, "")),
+            Text(attempt.label or "–", style=_LABEL_STYLE.get(attempt.label, "dim")),
+            *(_seconds(attempt.run.seconds(step)) for step in STEPS),
+        )
+    return table
+
+
+def moves_table(moves: Sequence[Move]) -> Table:
+    """Return how label `stable` moved, and what did not move it."""
+    table = Table(title="What the record says", title_style="bold", title_justify="left", header_style="bold")
+    table.add_column("time (UTC)", no_wrap=True)
+    table.add_column("action", no_wrap=True)
+    table.add_column("version", justify="right")
+    table.add_column("why", overflow="fold")
+    for move in moves:
+        style = "red" if move.action == "rejected" else ""
+        table.add_row(move.time, Text(move.action.replace("_", " "), style=style), str(move.version), move.reason)
+    return table
+
+
+def digits_panel(answers: Sequence[Answer]) -> RenderableType:
+    """Return the digits as they were sent, each with the answer and the truth."""
+    drawn = [_digit(answer) for answer in answers]
+    versions = sorted({answer.version for answer in answers})
+    told = ", ".join(str(version) for version in versions)
+    title = f"Held-out digits, asked from label stable (answered by version {told})"
+    return Panel(Columns(drawn, padding=(0, 2)), title=title, title_align="left", expand=False)
+
+
+def _digit(answer: Answer) -> RenderableType:
+    right = answer.digit == answer.truth
+    told = Text(f"{answer.digit} ({answer.probability:.0%})", style="green" if right else "bold red")
+    told.append(f" is {answer.truth}" if not right else " ✓", style="dim" if right else "red")
+    return Group(Text(draw(answer.image)), told)
+
+
+def draw(image: np.ndarray) -> str:
+    """Return an image `[8, 8, 1]` of 0 to 16 as eight lines of sixteen characters, which is about square."""
+    shades = np.clip(np.ceil(image[:, :, 0] / 4), 0, len(_SHADES) - 1).astype(int)
+    return "\n".join("".join(_SHADES[value] * 2 for value in row) for row in shades)
+
+
+def _seconds(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"

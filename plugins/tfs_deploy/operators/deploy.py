@@ -1,0 +1,70 @@
+"""All steps in one task: the way for a group that serves the latest version by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from tfs_deploy.jsonable import to_builtins
+from tfs_deploy.operators.base import TFServingOperator, seconds_of
+from tfs_deploy.operators.failures import told_to_airflow
+from tfs_deploy.operators.publish import directory_of, published_value
+from tfs_deploy.operators.stable_asset import STABLE_MOVED, announce
+from tfs_deploy.operators.validate import gates_of, report_value
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class DeployModelOperator(TFServingOperator):
+    """Deploy a SavedModel by the protocol of the group's mode.
+
+    Mode ``latest``: every gate on a throw-away embedded model server, then publish, wait and validate again on every
+    replica; what fails there is withdrawn. Mode ``labels``: publish, load, validate, promote. Running it again with
+    the same bytes continues.
+
+    :param saved_model: the directory, or what `ExportSavedModelOperator` returned.
+    :param gates: a gates file, or its contents as a dict; None: the gates that need no file.
+    :param wait_seconds: how long a load may take.
+    :param python: an interpreter that has TensorFlow, for the throw-away model server; empty: Airflow's own.
+
+    Returns what `PublishModelOperator` returns, plus ``report``, ``record`` and ``seconds`` per step.
+    """
+
+    template_fields = (*TFServingOperator.template_fields, "saved_model", "gates", "wait_seconds", "python")
+
+    def __init__(
+        self,
+        *,
+        saved_model: str | Mapping[str, Any],
+        gates: str | Mapping[str, Any] | None = None,
+        wait_seconds: float | str = 300.0,
+        python: str = "",
+        **kwargs: Any,
+    ) -> None:
+        kwargs.setdefault("outlets", [STABLE_MOVED])
+        super().__init__(**kwargs)
+        self.saved_model = saved_model
+        self.gates = gates
+        self.wait_seconds = wait_seconds
+        self.python = python
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Deploy and return what happened."""
+        from tfs_deploy.deployment.deploy import deploy
+        from tfs_deploy.serving.runner import EmbeddedRunner
+        from tfs_deploy.serving.waiting import WaitLimits
+
+        with told_to_airflow():
+            staged, gates = directory_of(self.saved_model), gates_of(self.gates)
+            limits = WaitLimits(load=seconds_of(self.wait_seconds, "wait_seconds"))
+        with self.step(context, wait=limits) as session:
+            runner = EmbeddedRunner(python=self.python or None)
+            done = deploy(session, staged, self.model, gates, runner=runner)
+        announce(context, done.record)
+        return {
+            **published_value(done.published),
+            "report": report_value(done.report),
+            "record": to_builtins(done.record),
+            "seconds": done.seconds,
+        }

@@ -1,0 +1,46 @@
+"""Step promote: label `stable` moves to a version that passed its gates, on all replicas or on none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from tfs_deploy.jsonable import to_builtins
+from tfs_deploy.operators.base import TFServingOperator, version_of
+from tfs_deploy.operators.failures import told_to_airflow
+from tfs_deploy.operators.stable_asset import STABLE_MOVED, announce
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class PromoteModelVersionOperator(TFServingOperator):
+    """Promote a validated version; promoting the version that is stable already changes nothing.
+
+    Adds an event to the asset ``tfs-deploy://<group>/<model>``, so that other DAGs can be scheduled on it.
+
+    :param version: a number, a template, or what another operator on this model returned.
+    :param reason: what the record says; empty: what the gates found.
+
+    Returns the deployment record.
+    """
+
+    template_fields = (*TFServingOperator.template_fields, "version", "reason")
+
+    def __init__(self, *, version: int | str | Mapping[str, Any], reason: str = "", **kwargs: Any) -> None:
+        kwargs.setdefault("outlets", [STABLE_MOVED])
+        super().__init__(**kwargs)
+        self.version = version
+        self.reason = reason
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Move the label and return the record."""
+        from tfs_deploy.deployment.promote import promote
+
+        with told_to_airflow():
+            version = version_of(self.version, self.model)
+        with self.step(context) as session:
+            record = promote(session, self.model, version, reason=self.reason)
+        announce(context, record)
+        done: dict[str, Any] = to_builtins(record)
+        return done

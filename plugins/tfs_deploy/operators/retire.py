@@ -1,0 +1,45 @@
+"""Step retire: old versions leave the replicas, then the store; what is live or needed for rollback stays."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tfs_deploy.errors import InvalidInput
+from tfs_deploy.jsonable import to_builtins
+from tfs_deploy.operators.base import TFServingOperator
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class RetireModelVersionsOperator(TFServingOperator):
+    """Delete versions older than the stable one, except labelled ones and the newest `keep` of them.
+
+    :param keep: how many old versions stay, besides the labelled ones.
+    :param preview: only tell what would go.
+
+    Returns ``{model, retired, kept, dry_run}``.
+    """
+
+    template_fields = (*TFServingOperator.template_fields, "keep")
+
+    def __init__(self, *, keep: int | str = 3, preview: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.keep = keep
+        self.preview = preview
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Retire and return what went and what stayed."""
+        from tfs_deploy.deployment.retire import retire
+
+        with self.step(context) as session:
+            keep = _count(self.keep)
+            done: dict[str, Any] = to_builtins(retire(session, self.model, keep=keep, dry_run=self.preview))
+            return done
+
+
+def _count(value: int | str) -> int:
+    try:
+        return int(value)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"Cannot keep {value!r} versions.", "Give a number from 0.") from error

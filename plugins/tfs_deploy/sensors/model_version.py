@@ -1,0 +1,148 @@
+"""Wait for a version, or for a label, on every replica of a serving group."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseSensorOperator, conf
+from airflow.sdk.bases.sensor import PokeReturnValue
+
+from tfs_deploy.errors import InvalidInput, LoadFailed, NotFound, Transient
+from tfs_deploy.hooks.tf_serving import TFServingHook
+from tfs_deploy.names import check_label, check_model_name
+from tfs_deploy.operators.base import version_of
+from tfs_deploy.operators.failures import told_to_airflow
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from tfs_deploy.serving.protocol import ServingClient
+
+# For one status or metadata, which are answered from memory.
+_RPC_SECONDS = 5.0
+# The trigger ends the wait with a sentence; Airflow's own timeout is for a triggerer that died.
+_TRIGGERER_MARGIN_SECONDS = 120.0
+
+
+class ModelVersionSensor(BaseSensorOperator):
+    """Succeed when every replica holds `version` AVAILABLE, or answers `version_label` (from `version`, if given).
+
+    A replica that does not answer is waited for; one that says it cannot load the version fails the task at once.
+
+    :param version: a number, a template, or what an operator on this model returned.
+    :param version_label: e.g. ``stable``.
+    :param deferrable: wait in the triggerer, without a worker slot.
+
+    Returns ``{model, version}``.
+    """
+
+    template_fields = ("model", "version", "version_label", "tf_serving_conn_id")
+    ui_color = "#fff3e0"
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        version: int | str | Mapping[str, Any] | None = None,
+        version_label: str | None = None,
+        tf_serving_conn_id: str = TFServingHook.default_conn_name,
+        poke_interval: float | timedelta = 5.0,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(poke_interval=poke_interval, **kwargs)
+        self.model = model
+        self.version = version
+        self.version_label = version_label
+        self.tf_serving_conn_id = tf_serving_conn_id
+        self.deferrable = deferrable
+
+    def execute(self, context: Context) -> Any:
+        """Wait here, or in the triggerer."""
+        with told_to_airflow():
+            version, label = self._wanted()
+        if not self.deferrable:
+            return super().execute(context)
+        self.defer(
+            trigger=self._trigger(version, label),
+            method_name="execute_complete",
+            timeout=timedelta(seconds=self.timeout + _TRIGGERER_MARGIN_SECONDS),
+        )
+
+    def poke(self, context: Context) -> PokeReturnValue:
+        """Look at every replica once."""
+        with told_to_airflow():
+            version, label = self._wanted()
+            found = self._look(version, label)
+        return PokeReturnValue(found is not None, xcom_value={"model": self.model, "version": found})
+
+    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
+        """Take in what the trigger saw."""
+        from tfs_deploy.triggers.event import require_available
+
+        with told_to_airflow():
+            return {"model": self.model, "version": require_available(event)}
+
+    def _wanted(self) -> tuple[int | None, str | None]:
+        check_model_name(self.model)
+        version = None if self.version in (None, "", "None") else version_of(self.version, self.model)
+        label = check_label(self.version_label) if self.version_label else None
+        if version is None and label is None:
+            raise InvalidInput(
+                f"The sensor on model {self.model!r} has neither a version nor a label.", "Set version or version_label."
+            )
+        return version, label
+
+    def _look(self, version: int | None, label: str | None) -> int | None:
+        from tfs_deploy.serving.client import connect
+        from tfs_deploy.triggers.model_label import agreed
+
+        settings = TFServingHook(self.tf_serving_conn_id).get_conn()
+        tls = settings.tls_options()
+        answers: dict[str, int | None] = {}
+        for target in settings.targets():
+            client = connect(target, tls=tls)
+            try:
+                answers[target] = _answer(client, self.model, version, label)
+            finally:
+                client.close()
+        return agreed(answers, version)
+
+    def _trigger(self, version: int | None, label: str | None) -> Any:
+        from tfs_deploy.triggers.model_label import ModelLabelTrigger
+        from tfs_deploy.triggers.model_version import ModelVersionTrigger
+
+        shared: dict[str, Any] = {
+            "tf_serving_conn_id": self.tf_serving_conn_id,
+            "model": self.model,
+            "deadline": time.time() + self.timeout,
+            "poll_interval": self.poke_interval,
+        }
+        if label is not None:
+            return ModelLabelTrigger(version_label=label, version=version, **shared)
+        assert version is not None
+        # Somebody else loads it, whenever that is: until then "not listed" is no reason to give up.
+        return ModelVersionTrigger(version=version, discovery_seconds=self.timeout, **shared)
+
+
+def _answer(client: ServingClient, model: str, version: int | None, label: str | None) -> int | None:
+    """Return the version that is there on one replica, None while it is not; raise LoadFailed when it will not come."""
+    from tfs_deploy.serving.protocol import VersionState
+
+    try:
+        if label is not None:
+            return client.metadata(model, label=label, timeout=_RPC_SECONDS).version
+        rows = [row for row in client.status(model, version, timeout=_RPC_SECONDS) if row.version == version]
+    except (NotFound, Transient):
+        return None
+    for row in rows:
+        if row.state is VersionState.END and row.error_code != "OK":
+            raise LoadFailed(
+                f"Replica {client.target} could not load version {version} of model {model!r}: "
+                f"{row.error_code}: {row.error_message}",
+                "Correct the export and publish it again: the number is not used twice.",
+            )
+    return version if any(row.state is VersionState.AVAILABLE for row in rows) else None

@@ -1,0 +1,66 @@
+"""Fixtures of the model server's tests: small SavedModels, one shared server, a base path per test."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from embedded_server import RPC_DRIVEN_FLAGS, EmbeddedServer
+from modelserver.wire import Wire, eventually
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The SavedModels of make_models.py, by name; do not change them."""
+    out = tmp_path_factory.mktemp("models")
+    script = Path(__file__).with_name("make_models.py")
+    done = subprocess.run([sys.executable, str(script), str(out)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[EmbeddedServer]:
+    """One server, started on ``model_config_list { }``, for most tests."""
+    with EmbeddedServer(RPC_DRIVEN_FLAGS) as started:
+        yield started
+        assert started.process is not None
+        assert started.process.poll() is None, f"a test killed the server:\n{started.log()}"
+
+
+@pytest.fixture
+def wire(server: EmbeddedServer) -> Iterator[Wire]:
+    """The shared server's wire; every model is gone from the config afterwards."""
+    connected = Wire(server.target)
+    yield connected
+    connected.reload()
+    connected.close()
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    """A model name of the test's own: rows stay for the life of the server."""
+    return request.node.name.replace("[", "_").replace("]", "")
+
+
+@pytest.fixture
+def install(models: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Put a copy of a model where the server sees it at once: ``install("scale2", 7)`` -> <base>/7."""
+
+    def put(which: str, version: int | str, base: Path | None = None) -> Path:
+        target = (base or tmp_path / "base") / str(version)
+        staged = target.parent / f"staged-{version}"
+        shutil.copytree(models / which, staged)
+        return staged.rename(target)
+
+    return put
+
+
+def wait_state(wire: Wire, name: str, version: int, state: str, seconds: float = 15.0) -> tuple[int, str]:
+    """Wait until a version is in `state`; return its code and message."""
+    row = eventually(lambda: [r for r in wire.rows(name) if r[:2] == (version, state)], seconds)[0]
+    return row[2], row[3]

@@ -1,0 +1,255 @@
+"""Predict, GetModelMetadata and GetModelStatus: the codes and messages of contract 20.1 to 20.3."""
+
+from __future__ import annotations
+
+import time
+
+import grpc
+import ml_dtypes
+import numpy as np
+import pytest
+from modelserver.wire import Wire, model, predict_request
+
+from tfs_deploy.serving import messages, rpc, tensors
+
+pytestmark = pytest.mark.tensorflow
+
+T = messages.TensorProto
+
+
+@pytest.fixture(scope="module")
+def loaded(server, models, tmp_path_factory):
+    base = tmp_path_factory.mktemp("predict")
+    for name, source in {"m/3": "scale3", "s/1": "several", "g/5": "graph5"}.items():
+        (base / name).parent.mkdir(exist_ok=True)
+        (base / name).symlink_to(models / source)
+    wire = Wire(server.target)
+    wire.reload(model("m", base / "m", 3, labels={"stable": 3}), model("s", base / "s"), model("g", base / "g"))
+    yield wire
+    wire.reload()
+    wire.close()
+
+
+def test_reply_has_resolved_version_default_signature_and_typed_lists(loaded):
+    reply = loaded.predict("m", x=[1, 2], label="stable")
+    assert reply.model_spec.version.value == 3
+    assert (reply.model_spec.name, reply.model_spec.signature_name) == ("m", "serving_default")
+    assert reply.model_spec.WhichOneof("version_choice") == "version"
+    assert list(reply.outputs["y"].float_val) == [3.0, 6.0]
+    assert not reply.outputs["y"].tensor_content
+    assert set(reply.outputs) == {"y", "sum"}
+
+
+def test_tensorflow_1_graph(loaded):
+    assert loaded.answer("g") == 5.0
+
+
+def test_output_filter(loaded):
+    assert set(loaded.predict("m", outputs=("sum",)).outputs) == {"sum"}
+
+
+def test_empty_batch(loaded):
+    assert tensors.to_array(loaded.predict("m", x=[]).outputs["y"]).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "text"),
+    [
+        ({"model": ""}, "INVALID_ARGUMENT", "ModelSpec has no name specified."),
+        ({"model": "nope"}, "NOT_FOUND", "Servable not found for request: Latest(nope)"),
+        ({"version": 9}, "NOT_FOUND", "Servable not found for request: Specific(m, 9)"),
+        ({"version": 0}, "NOT_FOUND", "Servable not found for request: Specific(m, 0)"),
+        ({"label": "zz"}, "INVALID_ARGUMENT", "Unrecognized servable version label: zz"),
+        ({"label": ""}, "INVALID_ARGUMENT", "Unrecognized servable version label: "),
+        ({"model": "nope", "label": "zz"}, "INVALID_ARGUMENT", "Unrecognized servable version label: zz"),
+        ({"signature": "zz"}, "FAILED_PRECONDITION", 'Serving signature key "zz" not found.'),
+        (
+            {"inputs": {"q": np.float32([1])}},
+            "INVALID_ARGUMENT",
+            "Signature input alias: x(feed name: serving_default_x:0) not found in request and no default value "
+            "provided. Inputs expected to be in the request {q}, or default input alias set: ",
+        ),
+        (
+            {"inputs": {"x": np.float32([1]), "q": np.float32([1])}},
+            "INVALID_ARGUMENT",
+            "input size does not match signature: 2!=1 len({q,x}) != len({x}). Sent extra: {q}. "
+            "Missing but required: {}.",
+        ),
+        (
+            {"inputs": {}},
+            "INVALID_ARGUMENT",
+            "input size does not match signature: 0!=1 len({}) != len({x}). Sent extra: {}. Missing but required: {x}.",
+        ),
+        ({"inputs": {"x": np.int32([1])}}, "INVALID_ARGUMENT", "Expects arg[0] to be float but int32 is provided"),
+        ({"inputs": {"x": np.float64([1])}}, "INVALID_ARGUMENT", "Expects arg[0] to be float but double is provided"),
+        ({"inputs": {"x": np.array([b"a"])}}, "INVALID_ARGUMENT", "Expects arg[0] to be float but string is provided"),
+        ({"inputs": {"x": T(dtype=20)}}, "INVALID_ARGUMENT", "Expects arg[0] to be float but resource is provided"),
+        ({"inputs": {"x": T(dtype=21)}}, "INVALID_ARGUMENT", "Expects arg[0] to be float but variant is provided"),
+        ({"inputs": {"x": T(dtype=0)}}, "INVALID_ARGUMENT", "tensor parsing error: x"),
+        ({"inputs": {"x": T(dtype=101)}}, "INVALID_ARGUMENT", "tensor parsing error: x"),
+        ({"inputs": {"x": T(dtype=1, tensor_content=b"abc")}}, "INVALID_ARGUMENT", "tensor parsing error: x"),
+        (
+            {"inputs": {"x": T(dtype=1, tensor_shape={"dim": [{"size": 10**12}]})}},
+            "INVALID_ARGUMENT",
+            "tensor parsing error: x",
+        ),
+        (
+            {"outputs": ("zz",)},
+            "INVALID_ARGUMENT",
+            "output tensor alias not found in signature: zz Outputs expected to be in the set {sum,y}.",
+        ),
+        ({"outputs": ("y", "y")}, "INVALID_ARGUMENT", "duplicate output tensor alias: y"),
+    ],
+)
+def test_errors(loaded, options, code, text):
+    assert loaded.predict_error(**{"model": "m", **options}) == (code, text)
+
+
+@pytest.mark.parametrize(
+    ("method", "request_"),
+    [
+        (rpc.PREDICT, messages.PredictRequest()),
+        (rpc.GET_MODEL_METADATA, messages.GetModelMetadataRequest(metadata_field=["signature_def"])),
+        (rpc.GET_MODEL_STATUS, messages.GetModelStatusRequest()),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_missing_spec(loaded, method, request_):
+    assert loaded.error(method, request_) == ("INVALID_ARGUMENT", "Missing ModelSpec")
+
+
+@pytest.mark.parametrize(
+    ("proto", "expected"),
+    [
+        (T(dtype=1, tensor_shape={"dim": [{"size": 3}]}, float_val=[1, 2]), [3, 6, 6]),
+        (T(dtype=1, tensor_shape={"dim": [{"size": 2}]}), [0, 0]),
+        (T(dtype=1, tensor_shape={"dim": [{"size": 1}]}, float_val=[1, 2]), [3]),
+        (T(dtype=1, tensor_shape={"dim": [{"size": 1}]}, int_val=[7]), [0]),
+        (T(dtype=1, tensor_shape={"dim": [{"size": 1}]}, float_val=[9], tensor_content=b"\0\0\x80?"), [3]),
+    ],
+)
+def test_incomplete_value_lists(loaded, proto, expected):
+    assert list(loaded.predict("m", inputs={"x": proto}).outputs["y"].float_val) == expected
+
+
+def test_dtype_error_counts_arguments_by_sorted_tensor_name(loaded):
+    inputs = {"a": np.float32([1]), "b": np.float32([1])}
+    assert loaded.predict_error("s", signature="add", inputs=inputs) == (
+        "INVALID_ARGUMENT",
+        "Expects arg[1] to be int32 but float is provided",
+    )
+
+
+def test_shape_that_breaks_a_kernel(loaded):
+    inputs = {"a": np.float32([1, 2, 3]), "b": np.int32([1, 2])}
+    code, text = loaded.predict_error("s", signature="add", inputs=inputs)
+    assert code == "INVALID_ARGUMENT"
+    assert text.startswith("Incompatible shapes: [3] vs. [2]")
+    assert "{{node" in text
+
+
+def test_shape_is_not_compared_with_the_signature(loaded):
+    reply = loaded.predict("m", inputs={"x": np.float32([[1, 2], [3, 4]])})
+    assert tensors.to_array(reply.outputs["y"]).tolist() == [[3, 6], [9, 12]]
+
+
+def test_wrong_rank_for_a_convolution_kills_nothing(loaded, server):
+    code, text = loaded.predict_error("s", signature="conv", inputs={"images": np.zeros((1, 7), np.float32)})
+    assert code == "INVALID_ARGUMENT"
+    assert "convolution input must be 4-dimensional: [1,7]" in text
+    assert server.process.poll() is None
+    fine = loaded.predict("s", signature="conv", inputs={"images": np.zeros((1, 8, 8, 1), np.float32)})
+    assert tensors.to_array(fine.outputs["out"]).shape == (1, 2)
+
+
+def test_strings_and_a_lookup_table_from_an_asset(loaded):
+    words = np.array([b"one", b"\xff\0", "zwei".encode()], dtype=object)
+    reply = loaded.predict("s", signature="look_up", inputs={"word": words})
+    assert list(reply.outputs["id"].int64_val) == [1, -1, -1]
+    assert list(reply.outputs["word"].string_val) == list(words)
+    assert tensors.to_array(reply.outputs["first"]).item() == b"one"
+
+
+def test_every_dtype_comes_back_in_its_typed_list(loaded):
+    reply = loaded.predict("s", signature="dtypes", inputs={"x": np.float32([0, 1, 2])})
+    fields = {
+        "half": "half_val", "bfloat16": "half_val", "float64": "double_val", "complex64": "scomplex_val",
+        "complex128": "dcomplex_val", "bool": "bool_val", "int64": "int64_val", "uint32": "uint32_val",
+        "uint64": "uint64_val",
+    }  # fmt: skip
+    for alias, proto in reply.outputs.items():
+        used = [field.name for field, _ in proto.ListFields() if field.name.endswith(("_val", "_content"))]
+        assert used == [fields.get(alias, "int_val")], alias
+        expected = ml_dtypes.bfloat16 if alias == "bfloat16" else np.dtype("float16" if alias == "half" else alias)
+        array = tensors.to_array(proto)
+        assert array.dtype == expected
+        assert array.astype(np.complex128).tolist() == ([0, 1, 1] if alias == "bool" else [0, 1, 2])
+
+
+def test_deadline_ends_the_run(loaded):
+    request = predict_request("s", signature="spin", inputs={"n": np.int32(2_000_000_000)})
+    begun = time.monotonic()
+    assert loaded.error(rpc.PREDICT, request, timeout=0.5)[0] == "DEADLINE_EXCEEDED"
+    assert time.monotonic() - begun < 3
+    # The run is gone from the server too: it would hold the next swap of the serving map.
+    assert loaded.answer("m") == 3.0
+
+
+def test_long_messages_are_cut_at_1024_characters(loaded):
+    name = "n" * 2000
+    assert loaded.predict_error(name) == (
+        "NOT_FOUND",
+        f"Servable not found for request: Latest({name}"[:1024] + "...TRUNCATED",
+    )
+
+
+def metadata_request(name: str, *fields: str, **spec):
+    return messages.GetModelMetadataRequest(model_spec={"name": name, **spec}, metadata_field=fields)
+
+
+def test_metadata_serves_the_signatures_of_the_file(loaded, models):
+    reply = loaded.call(rpc.GET_MODEL_METADATA, metadata_request("m", "signature_def", version_label="stable"))
+    assert (reply.model_spec.name, reply.model_spec.version.value) == ("m", 3)
+    assert not reply.model_spec.signature_name
+    found = messages.SignatureDefMap()
+    assert reply.metadata["signature_def"].Unpack(found)
+    saved = messages.SavedModel.FromString((models / "scale3" / "saved_model.pb").read_bytes())
+    assert dict(found.signature_def) == dict(saved.meta_graphs[0].signature_def)
+    assert "__saved_model_init_op" in found.signature_def
+
+
+@pytest.mark.parametrize(
+    ("request_", "code", "text"),
+    [
+        (metadata_request("m"), "INVALID_ARGUMENT", "GetModelMetadataRequest must specify at least one metadata_field"),
+        (metadata_request("m", "foo"), "INVALID_ARGUMENT", "Metadata field foo is not supported"),
+        (metadata_request("nope", "signature_def"), "NOT_FOUND", "Servable not found for request: Latest(nope)"),
+        (
+            metadata_request("m", "signature_def", version_label="zz"),
+            "INVALID_ARGUMENT",
+            "Unrecognized servable version label: zz",
+        ),
+    ],
+)
+def test_metadata_errors(loaded, request_, code, text):
+    assert loaded.error(rpc.GET_MODEL_METADATA, request_) == (code, text)
+
+
+def test_status_ignores_labels_and_names_what_is_unknown(loaded):
+    def status(**spec):
+        return messages.GetModelStatusRequest(model_spec=spec)
+
+    reply = loaded.call(rpc.GET_MODEL_STATUS, status(name="m", version_label="unknown"))
+    assert [row.version for row in reply.model_version_status] == [3]
+    assert loaded.error(rpc.GET_MODEL_STATUS, status(name="m", version={"value": 9})) == (
+        "NOT_FOUND",
+        "Could not find version 9 of model m",
+    )
+    assert loaded.error(rpc.GET_MODEL_STATUS, status(name="nope")) == (
+        "NOT_FOUND",
+        "Could not find any versions of model nope",
+    )
+
+
+def test_other_prediction_rpcs_are_unimplemented(loaded):
+    assert loaded.error(rpc.CLASSIFY, messages.ClassificationRequest())[0] == grpc.StatusCode.UNIMPLEMENTED.name

@@ -1,0 +1,138 @@
+"""When a version counts as loaded on a group: by the rows that replicas report and the time that passes."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from fakes import AsyncFakeClient, FakeClient, FakeClock, FakeModelServer, FakeVersion
+from tfs_deploy.clock import SystemClock
+from tfs_deploy.errors import DeadlineExceeded, LoadFailed, Unreachable
+from tfs_deploy.serving.config import ModelEntry, to_proto
+from tfs_deploy.serving.protocol import VersionState, VersionStatus
+from tfs_deploy.serving.waiting import (
+    GroupWatch,
+    WaitLimits,
+    wait_until_available,
+    wait_until_available_aio,
+    wait_until_gone,
+)
+
+LIMITS = WaitLimits(discovery=10.0, load=30.0, stale_end=4.0, interval=0.5, rpc=1.0)
+
+
+def row(state: str, code: str = "OK", text: str = "") -> tuple[VersionStatus, ...]:
+    return (VersionStatus(5, VersionState(state), code, text),)
+
+
+def watch() -> GroupWatch:
+    return GroupWatch("m", 5, ("a:1", "b:1"), limits=LIMITS, started=0.0)
+
+
+def test_every_replica_must_be_available():
+    group = watch()
+    group.report("a:1", row("AVAILABLE"), at=1.0)
+    assert not group.settled(at=1.0)
+    assert group.pending == ("b:1",)
+    group.report("b:1", row("LOADING"), at=1.0)
+    assert not group.settled(at=2.0)
+    group.report("b:1", row("AVAILABLE"), at=3.0)
+    assert group.settled(at=3.0)
+
+
+def test_an_end_with_an_error_fails_at_once_and_quotes_the_server():
+    group = watch()
+    group.report("b:1", row("LOADING"), at=0.1)
+    with pytest.raises(LoadFailed, match=r"b:1 could not load version 5.*NOT_FOUND: no such file"):
+        group.report("b:1", row("END", "NOT_FOUND", "no such file"), at=0.2)
+
+
+def test_an_end_from_an_earlier_life_is_ignored_for_a_while():
+    group = watch()
+    group.report("a:1", row("END"), at=1.0)
+    assert not group.settled(at=1.0)
+    group.report("a:1", row("LOADING"), at=2.0)
+    group.report("a:1", row("AVAILABLE"), at=3.0)
+    group.report("b:1", row("END"), at=3.0)
+    with pytest.raises(LoadFailed, match="unloaded version 5"):
+        group.report("b:1", row("END"), at=4.5)
+
+
+def test_not_found_is_not_yet_until_the_discovery_deadline():
+    group = watch()
+    group.report("a:1", row("AVAILABLE"), at=1.0)
+    group.report("b:1", (), at=9.9)
+    assert not group.settled(at=9.9)
+    with pytest.raises(DeadlineExceeded, match="b:1 did not see version 5"):
+        group.settled(at=10.0)
+
+
+def test_loading_may_take_until_the_load_deadline():
+    group = watch()
+    group.report("a:1", row("AVAILABLE"), at=1.0)
+    group.report("b:1", row("LOADING"), at=29.0)
+    assert not group.settled(at=29.0)
+    with pytest.raises(DeadlineExceeded, match="still shows version 5 of model 'm' as LOADING after 30 s"):
+        group.settled(at=30.0)
+
+
+def test_a_silent_replica_is_unreachable_only_when_time_is_up():
+    group = watch()
+    group.report("a:1", row("AVAILABLE"), at=1.0)
+    group.missed("b:1", Unreachable("connection refused.", "Start it."))
+    assert not group.settled(at=29.0)
+    with pytest.raises(Unreachable, match="connection refused"):
+        group.settled(at=30.0)
+
+
+def loading_server(content: FakeVersion | None = None) -> FakeModelServer:
+    server = FakeModelServer(immediate=False)
+    server.put("/models/m", 4)
+    server.put("/models/m", 5, content)
+    client = FakeClient(server)
+    client.reload(to_proto([ModelEntry("m", "/models/m", (4,), {})]), timeout=1.0)
+    client.reload(to_proto([ModelEntry("m", "/models/m", (4, 5), {})]), timeout=1.0)
+    return server
+
+
+def wait_blocking(server: FakeModelServer) -> None:
+    clock = FakeClock(on_sleep=server.tick)
+    wait_until_available({"x:1": FakeClient(server)}, "m", 5, limits=LIMITS, clock=clock)
+
+
+def wait_in_a_loop(server: FakeModelServer) -> None:
+    class Ticking(AsyncFakeClient):
+        async def status(self, *args, **options):
+            server.tick()
+            return await super().status(*args, **options)
+
+    quick = replace(LIMITS, interval=0.001)
+    asyncio.run(wait_until_available_aio({"x:1": Ticking(server)}, "m", 5, limits=quick, clock=SystemClock()))
+
+
+@pytest.mark.parametrize("wait", [wait_blocking, wait_in_a_loop])
+def test_both_loops_see_the_version_come(wait):
+    server = loading_server()
+    wait(server)
+    assert server.state("m", 5) == "AVAILABLE"
+
+
+@pytest.mark.parametrize("wait", [wait_blocking, wait_in_a_loop])
+def test_both_loops_end_with_the_servers_words(wait):
+    server = loading_server(FakeVersion(broken="no variables here", error_code="DATA_LOSS"))
+    with pytest.raises(LoadFailed, match="DATA_LOSS: no variables here"):
+        wait(server)
+
+
+def test_gone_means_end_on_every_replica():
+    server = loading_server()
+    for _ in range(4):
+        server.tick()
+    client = FakeClient(server)
+    client.reload(to_proto([ModelEntry("m", "/models/m", (4,), {})]), timeout=1.0)
+    wait_until_gone({"x:1": client}, "m", 5, limits=LIMITS, clock=FakeClock(on_sleep=server.tick))
+    assert server.state("m", 5) == "END"
+    with pytest.raises(DeadlineExceeded, match="still holds version 4"):
+        wait_until_gone({"x:1": client}, "m", 4, limits=LIMITS, clock=FakeClock())
