@@ -60,24 +60,24 @@ def measure_shape(work: Path, name: str, rounds: int) -> None:
     make_model(source, files, size)
     manifest = manifests.build(source, clock=SystemClock())
     paths = list_files(source)
-    store = LocalStore(work / "store")
     taken: dict[str, list[float]] = {"copy": [], "hash": [], "publish": [], "again": []}
     for number in range(rounds):
-        model = f"model{number}"
+        store = LocalStore(work / f"store{number}")
         os.sync()
         taken["copy"].append(seconds(lambda number=number: copy(source, work / f"copy{number}")))
         os.sync()
-        taken["publish"].append(seconds(lambda model=model: store.publish(source, manifest, model)))
-        taken["again"].append(seconds(lambda model=model: store.publish(source, manifest, model)))
+        taken["publish"].append(seconds(lambda store=store: store.publish(source, manifest, "m")))
+        taken["again"].append(seconds(lambda store=store: store.publish(source, manifest, "m")))
         taken["hash"].append(seconds(lambda: hash_files(source, paths)))
+        # Both go, so that both find the same free blocks in the next round.
         shutil.rmtree(work / f"copy{number}")
+        shutil.rmtree(work / f"store{number}")
     copied, hashed, published, again = (statistics.median(values) for values in taken.values())
     print(f"{name}: cp -r + sync {copied:.3f} s, hash {hashed:.3f} s, publish {published:.3f} s, again {again:.3f} s")
     print(f"  publish / (cp -r + sync)         {published / copied:.2f}")
     print(f"  publish / (cp -r + sync + hash)  {published / (copied + hashed):.2f}")
     print(f"  second publish / hash            {again / hashed:.2f}")
     shutil.rmtree(source)
-    shutil.rmtree(work / "store")
 
 
 def measure_history(work: Path, rounds: int) -> None:

@@ -2,70 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from fakes import FakeClient, FakeModelServer, FakeVersion
-from saved_model_files import BEHAVIOUR, write_saved_model
-from typer.testing import CliRunner
 
-from tfs_deploy.cli.main import app
-from tfs_deploy.savedmodel.requests import GoldenRequest
-
-MODEL = "half_plus_two"
-TARGETS = ("replica-1:8500", "replica-2:8500")
-X = np.array([1.0, 2.0, 5.0], dtype=np.float32)
-GOLDEN = (GoldenRequest("serving_default", {"x": X}, {"y": X / 2 + 2}),)
-
-
-@dataclass
-class Ran:
-    """What a command line left: exit code, stdout, stderr."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-@dataclass
-class Desk:
-    """A place to type commands at."""
-
-    folder: Path
-    servers: dict[str, FakeModelServer]
-    store: Path
-
-    def run(self, *arguments: object, where: bool = True) -> Ran:
-        """Run one command line in this process; `where` names store and servers as flags."""
-        flags = ("--store", str(self.store), "--target", ",".join(self.servers)) if where else ()
-        result = CliRunner().invoke(app, [*map(str, arguments), *flags])
-        return Ran(result.exit_code, result.stdout, result.stderr)
-
-    def staged(self, behaviour: str) -> Path:
-        directory = self.folder / "staged" / behaviour.replace(" ", "_")
-        return directory if directory.exists() else write_saved_model(directory, behaviour, golden=GOLDEN)
-
-    def stable(self) -> list[int | None]:
-        return [server.labels.get(MODEL, {}).get("stable") for server in self.servers.values()]
-
-
-def behave(path: Path) -> FakeVersion:
-    """Return what a fake server makes of a version directory: its behaviour file decides."""
-    behaviour = (path / BEHAVIOUR).read_text().split()[0]
-    if behaviour == "broken":
-        return FakeVersion(broken="Specified file path does not appear to contain a SavedModel bundle")
-    offset = 3.0 if behaviour == "wrong" else 2.0
-    return FakeVersion(function=lambda inputs: {"y": (inputs["x"] / 2 + offset).astype(np.float32)})
+from cli.desk import TARGETS, Desk, behave
+from fakes import FakeClient, FakeModelServer
 
 
 @pytest.fixture(autouse=True)
@@ -76,11 +19,11 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 
 @pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     servers = {target: FakeModelServer(target, discover=behave) for target in TARGETS}
     monkeypatch.setattr(
         "tfs_deploy.deployment.session.connect", lambda target, *, tls=None: FakeClient(servers[target])
     )
     store = tmp_path / "store"
     store.mkdir()
-    yield Desk(tmp_path, servers, store)
+    return Desk(tmp_path, servers, store)

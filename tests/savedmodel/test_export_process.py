@@ -9,7 +9,6 @@ import sys
 import textwrap
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -108,17 +107,19 @@ EXPORTER = """
     from pathlib import Path
     from tfs_deploy.clock import SystemClock
     from tfs_deploy.savedmodel.export import export
-    from tfs_deploy.savedmodel.source import CheckpointSource, SourceKind
+    from tfs_deploy.savedmodel.source import CheckpointSource, ExportOptions, SourceKind
 
     root = Path(sys.argv[1])
-    source = CheckpointSource(SourceKind.KERAS, str(root / "m.keras"))
-    export(source, root / "out", python=sys.argv[2], clock=SystemClock(), timeout=100)
+    source = CheckpointSource(SourceKind.KERAS, str(root / "m.keras"), sys.argv[3])
+    options = ExportOptions(search_path=(sys.argv[4],))
+    export(source, root / "out", options, python=sys.argv[2], clock=SystemClock(), timeout=100)
 """
 
 
 def start_exporter(tmp_path: Path, python: str) -> tuple[subprocess.Popen[bytes], int]:
     """Start an export in a process of its own; return it and the id of the process that it waits for."""
-    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(EXPORTER), str(tmp_path), python])
+    arguments = [str(tmp_path), python, "tiny_models:hanging", str(Path(__file__).parent)]
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(EXPORTER), *arguments])
     for _ in range(400):
         if (tmp_path / "pid").exists() and (text := (tmp_path / "pid").read_text().strip()):
             return process, int(text)
@@ -136,9 +137,8 @@ def test_sigterm_cleans_up(source: CheckpointSource, tmp_path: Path) -> None:
 
 
 @pytest.mark.tensorflow
-def test_the_child_leaves_when_its_parent_is_killed(checkpoints: Any, source: CheckpointSource, tmp_path: Path) -> None:
+def test_the_child_leaves_when_its_parent_is_killed(source: CheckpointSource, tmp_path: Path) -> None:
     wrapper = interpreter(tmp_path, f'echo $$ > {tmp_path}/pid; exec {sys.executable} "$@"\n')
-    (tmp_path / "m.keras").write_bytes((checkpoints / "classifier.keras").read_bytes())
     exporter, child = start_exporter(tmp_path, wrapper)
     exporter.kill()
     exporter.wait(20)

@@ -68,6 +68,10 @@ def write_graph() -> None:
         expected["result"] = session.run(outputs["result"], {inputs["images"]: tiny.images()})
         v1.train.Saver(averages.variables_to_restore()).restore(session, str(root / "graph" / "model.ckpt-4"))
         expected["averaged"] = session.run(outputs["result"], {inputs["images"]: tiny.images()})
+    with tf.Graph().as_default(), v1.Session() as session:
+        tiny.detector()
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(root / "plain" / "model.ckpt"))
     np.savez(root / "images.npz", images=tiny.images())
     np.savez(root / "wrong_rank.npz", images=tiny.images()[0])
     np.savez(root / "wrong_type.npz", images=tiny.images().astype(np.float64))
@@ -76,4 +80,6 @@ def write_graph() -> None:
 write_keras()
 write_module()
 write_graph()
+(root / "junk").write_bytes(b"junk" * 100)
+(root / "junk.index").write_bytes(b"junk" * 100)
 np.savez(root / "expected.npz", **expected)

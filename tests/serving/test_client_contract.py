@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from contract.serving_client_suite import ServingClientSuite, loaded
+from contract.serving_client_suite import ServingClientSuite, loaded, model
 from fakes import FakeClient, FakeModelServer, FakeVersion
 from serving.grpc_front import serve
 from tfs_deploy.serving import client, client_aio
 
-__all__ = ["loaded"]  # a fixture of the suite
+__all__ = ["loaded", "model"]  # fixtures of the suite
 
 
 class Served:

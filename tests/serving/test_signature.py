@@ -101,12 +101,12 @@ def test_inputs_that_fit(inputs: dict) -> None:
     [
         (
             np.zeros((1, 7), np.float32),
-            r"must have 4 dimensions \[\?, 8, 8, 1\], but an array of 2 dimensions \[1, 7\]",
+            r"must have 4 dimensions \[\?, 8, 8, 1\], .* 2 dimensions \[1, 7\] was given",
         ),
         (np.zeros((1, 8, 9, 1), np.float32), r"dimension 2 is 9 instead of 8 in \[1, 8, 9, 1\]"),
         (
             np.zeros((1, 8, 8, 1)),
-            r"'image' of m must be DT_FLOAT, but DT_DOUBLE \(numpy float64\) was given\. Convert .*float32",
+            r"must be DT_FLOAT, but DT_DOUBLE \(numpy float64\) was given\. Convert .*float32",
         ),
     ],
 )
@@ -150,7 +150,7 @@ def test_what_clients_do_not_notice_is_compatible(found: dict[str, Signature]) -
         ({"s": replace(IMAGE, outputs={})}, "no longer gives the output 'score'"),
         (
             {"s": replace(IMAGE, outputs={"score": TensorSpec("DT_FLOAT", (None, 11))})},
-            "output 'score' of signature 's'",
+            "output 'score' of",
         ),
         ({"s": replace(IMAGE, outputs={"score": TensorSpec("DT_FLOAT", None)})}, "of any rank instead of"),
     ],

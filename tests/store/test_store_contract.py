@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from contract.state_documents_suite import StateDocumentsSuite
-from contract.store_suite import StoreSuite, history_of
+from contract.store_suite import StoreSuite
+from store.history import history_of
 from store_fake import FakeStore
 from tfs_deploy.store.local import LocalStore
 from tfs_deploy.store.open import open_store
@@ -41,7 +42,7 @@ class TestFakeStateDocuments(StateDocumentsSuite):
         return lambda: documents
 
 
-TestLocalHistory = history_of(lambda root: LocalStore(root / "store"))
+TestLocalHistory = history_of(lambda root: LocalStore(root / "store"), examples=12)
 
 _fakes: dict[Path, FakeStore] = {}
 TestFakeHistory = history_of(lambda root: _fakes.setdefault(root, FakeStore()))

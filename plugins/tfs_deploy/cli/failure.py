@@ -34,16 +34,22 @@ def sentence_of(error: BaseException) -> tuple[str, str, int]:
 
 def report(error: BaseException, *, as_json: bool, debug: bool) -> int:
     """Tell the user about `error`: JSON on stdout, or one line on stderr; return the exit code."""
-    cause, remedy, code = (_one_line(part) if isinstance(part, str) else part for part in sentence_of(error))
+    cause, remedy, code = sentence_of(error)
+    cause, remedy = _ended(_one_line(cause)), _one_line(remedy)
     if debug:
         traceback.print_exception(error, file=sys.stderr)
     if as_json:
         print(json.dumps({"error": cause, "remedy": remedy, "exit_code": code}, indent=1))  # noqa: T201
     else:
         print(f"tfs-deploy: {cause} {remedy}", file=sys.stderr)  # noqa: T201
-    return int(code)
+    return code
 
 
 def _one_line(text: str) -> str:
     # A message may quote a server: no control character of it may reach the terminal.
     return " ".join("".join(character if character.isprintable() else " " for character in text).split())
+
+
+def _ended(sentence: str) -> str:
+    # A server's own words at the end of a cause may lack the full stop.
+    return sentence if sentence.endswith((".", "!", "?")) else f"{sentence}."

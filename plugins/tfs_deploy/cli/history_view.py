@@ -17,7 +17,7 @@ _STYLES = {Action.PROMOTED: "green", Action.ROLLED_BACK: "yellow", Action.REJECT
 
 def show_history(console: Console, records: Sequence[DeploymentRecord]) -> None:
     """Print one row per record, oldest first."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("time (UTC)", no_wrap=True)
     table.add_column("action", no_wrap=True)
     table.add_column("version", no_wrap=True, justify="right")

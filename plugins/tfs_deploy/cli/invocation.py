@@ -9,7 +9,6 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -30,14 +29,6 @@ _WHERE = "Where"
 _OUTPUT = "Output"
 # A pipe has no width of its own.
 _PIPE_COLUMNS = 100
-
-
-class Needs(Enum):
-    """Which surroundings a command has."""
-
-    NOTHING = 0
-    STORE = 1
-    GROUP = 2
 
 
 @dataclass(slots=True)
@@ -112,8 +103,12 @@ def terminal() -> Console:
     return console
 
 
-def command(needs: Needs) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a function ``(call: Invocation, ...)`` the common options, and make errors exit codes."""
+def command(*, somewhere: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a function ``(call: Invocation, ...)`` the common options, and make errors exit codes.
+
+    `somewhere`: the command works on a store or a serving group. One that only reads the store takes the options of
+    a serving group too, so that a script can give the same ones to every command.
+    """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         hints = get_type_hints(function, include_extras=True)
@@ -122,7 +117,7 @@ def command(needs: Needs) -> Callable[[Callable[..., None]], Callable[..., None]
             for parameter in inspect.signature(function).parameters.values()
             if parameter.name != "call"
         ]
-        common = [*_WHERE_OPTIONS[: _COUNT[needs]], *_OUTPUT_OPTIONS]
+        common = [*(_WHERE_OPTIONS if somewhere else ()), *_OUTPUT_OPTIONS]
 
         @functools.wraps(function)
         def wrapper(**values: Any) -> None:
@@ -230,8 +225,6 @@ _WHERE_OPTIONS = (
         None,
     ),
 )
-# How many of the options above each kind of command has.
-_COUNT = {Needs.NOTHING: 0, Needs.STORE: 3, Needs.GROUP: 5}
 _OUTPUT_OPTIONS = (
     _option(
         "as_json",

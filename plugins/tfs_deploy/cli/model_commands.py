@@ -7,13 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from tfs_deploy.cli.invocation import Invocation, Needs, command
+from tfs_deploy.cli.invocation import Invocation, command
 
 _SOURCE = "Source"
 _REQUESTS = "Requests"
 
 
-@command(Needs.NOTHING)
+@command(somewhere=False)
 def export(
     call: Invocation,
     source: Annotated[
@@ -109,7 +109,7 @@ def export(
     )
 
 
-@command(Needs.NOTHING)
+@command(somewhere=False)
 def inspect(
     call: Invocation,
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory of a SavedModel.")],

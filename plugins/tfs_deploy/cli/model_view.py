@@ -41,7 +41,7 @@ def show_model(console: Console, data: dict[str, Any]) -> None:
 
 
 def _signatures(signatures: dict[str, Signature]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for title in ("signature", "inputs", "outputs"):
         table.add_column(title, overflow="fold")
     for name, signature in sorted(signatures.items()):
@@ -59,7 +59,7 @@ def _spec(spec: TensorSpec) -> str:
 
 
 def _files(files: tuple[Any, ...]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("file", overflow="fold")
     table.add_column("size", justify="right", no_wrap=True)
     table.add_column("SHA-256", no_wrap=True)

@@ -10,8 +10,8 @@ from tfs_deploy.errors import InvalidInput
 _REMEDY = "Write it as ISO 8601 with a time zone, for example 2026-11-22T12:00:00Z or 2026-11-22T13:00:00+01:00."
 
 
-def moment(text: str) -> datetime:
-    """Return the moment that `text` names; raise InvalidInput if it is no ISO 8601 time with a time zone."""
+def past(text: str, *, now: datetime) -> datetime:
+    """Return the moment that `text` names; raise InvalidInput unless it is ISO 8601 with a time zone, up to `now`."""
     # Python 3.10 knows no Z.
     normal = re.sub(r"[zZ]$", "+00:00", text.strip())
     try:
@@ -20,6 +20,8 @@ def moment(text: str) -> datetime:
         raise InvalidInput(f"The time {text!r} cannot be read.", _REMEDY) from error
     if parsed.tzinfo is None:
         raise InvalidInput(f"The time {text!r} has no time zone.", _REMEDY)
+    if parsed > now:
+        raise InvalidInput(f"The time {text!r} lies in the future.", "Ask for a time that the record can know about.")
     return parsed
 
 

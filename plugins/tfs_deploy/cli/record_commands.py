@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tfs_deploy.cli import failure, options
-from tfs_deploy.cli.invocation import Invocation, Needs, command
+from tfs_deploy.cli.invocation import Invocation, command
 
 if TYPE_CHECKING:
     from tfs_deploy.deployment.record import DeploymentRecord
 
 
-@command(Needs.GROUP)
+@command(somewhere=True)
 def status(
     call: Invocation,
     model: Annotated[str | None, typer.Argument(metavar="MODEL", help="Name of one model; all if left out.")] = None,
@@ -38,7 +38,7 @@ def status(
         call.exit_code = failure.REFUSED
 
 
-@command(Needs.STORE)
+@command(somewhere=True)
 def history(
     call: Invocation,
     model: options.Model,
@@ -53,17 +53,18 @@ def history(
     call.answer(shown, lambda console: show_history(console, shown))
 
 
-@command(Needs.STORE)
+@command(somewhere=True)
 def what_served(
     call: Invocation,
     model: options.Model,
     at: Annotated[str, typer.Option("--at", metavar="TIME", help="ISO 8601 with time zone, e.g. 2026-11-22T12:00Z.")],
 ) -> None:
     """Say which version answered `stable` at a moment, by the record."""
-    from tfs_deploy.cli.moments import moment, readable
+    from tfs_deploy.cli.moments import past, readable
+    from tfs_deploy.clock import SystemClock
     from tfs_deploy.deployment import record
 
-    when = moment(at)
+    when = past(at, now=SystemClock().now())
     documents, group = call.store().documents, call.settings.group
     _known(call, model, record.history(documents, group, _checked(model)))
     served = record.what_served(documents, group, model, when)

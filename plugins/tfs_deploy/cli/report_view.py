@@ -14,7 +14,7 @@ STYLES = {Verdict.PASS: "green", Verdict.FAIL: "bold red", Verdict.INCONCLUSIVE:
 
 def show_report(console: Console, report: ValidationReport) -> None:
     """Print one row per gate and replica, and the sentence that decides."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("gate", no_wrap=True)
     table.add_column("replica", overflow="fold")
     table.add_column("verdict", no_wrap=True)

@@ -71,7 +71,7 @@ def _versions(model: ModelAnswer) -> list[int]:
 
 
 def _table(model: ModelAnswer, versions: list[int], *, column_per_replica: bool) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("version", justify="right", no_wrap=True)
     table.add_column("label", no_wrap=True)
     if column_per_replica:

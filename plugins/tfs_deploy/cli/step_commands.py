@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tfs_deploy.cli import failure, options
-from tfs_deploy.cli.invocation import Invocation, Needs, command
+from tfs_deploy.cli.invocation import Invocation, command
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tfs_deploy.validation.verdict import ValidationReport
 
 
-@command(Needs.GROUP)
+@command(somewhere=True)
 def deploy(
     call: Invocation,
     directory: options.Directory,
@@ -35,7 +35,8 @@ def deploy(
 
     check_model_name(model)
     wanted = read_gates(gates)
-    size = staged.check(directory, wanted)
+    size = staged.check(directory)
+    staged.check_gates(directory, wanted)
     with call.session() as session, call.working() as work:
         # Only a group that serves the latest version by itself needs a throw-away server.
         latest = session.group.mode is Mode.LATEST
@@ -66,15 +67,18 @@ def deploy(
     )
 
 
-@command(Needs.GROUP)
+@command(somewhere=True)
 def publish(call: Invocation, directory: options.Directory, model: options.ModelOption) -> None:
     """Put a SavedModel into the store as the next version; the same bytes again give the version they have."""
     from tfs_deploy.cli import staged
     from tfs_deploy.cli.progress import size_of
     from tfs_deploy.deployment.publish import publish as run_publish
+    from tfs_deploy.names import check_model_name
 
+    check_model_name(model)
+    size = staged.check(directory)
     with call.session() as session, call.working() as work:
-        work.begin("publish", total=staged.size(directory))
+        work.begin("publish", total=size)
         done = run_publish(session, directory, model, progress=work.reach)
     version = done.version
     if done.created:
@@ -84,7 +88,7 @@ def publish(call: Invocation, directory: options.Directory, model: options.Model
     call.say(_published(done), told)
 
 
-@command(Needs.GROUP)
+@command(somewhere=True)
 def load(
     call: Invocation,
     model: options.Model,
@@ -109,7 +113,7 @@ def load(
     call.say(data, f"Version {number} of {model} {told} {', '.join(replicas)}.")
 
 
-@command(Needs.GROUP)
+@command(somewhere=True)
 def validate(
     call: Invocation,
     model: Annotated[str, typer.Argument(metavar="MODEL|DIR", help="Name of the model, or a SavedModel directory.")],
@@ -138,7 +142,7 @@ def validate(
     call.exit_code = _exit_code(report)
 
 
-@command(Needs.GROUP)
+@command(somewhere=True)
 def promote(call: Invocation, model: options.Model, version: options.Version, reason: options.Reason = "") -> None:
     """Move `stable` to a version that passed its gates, on all replicas or on none."""
     from tfs_deploy.cli.versions import version_of
@@ -151,7 +155,7 @@ def promote(call: Invocation, model: options.Model, version: options.Version, re
     call.say(done, f"Version {number} of {model} is live{_before(done)}.")
 
 
-@command(Needs.GROUP)
+@command(somewhere=True)
 def rollback(
     call: Invocation,
     model: options.Model,
@@ -184,7 +188,7 @@ def rollback(
     call.say(done, f"Version {done.version} of {model} is live again{_before(done)}.")
 
 
-@command(Needs.GROUP)
+@command(somewhere=True)
 def reject(
     call: Invocation,
     model: options.Model,
@@ -203,7 +207,7 @@ def reject(
     call.say(done, f"Version {number} of {model} is rejected: {done.reason}")
 
 
-@command(Needs.GROUP)
+@command(somewhere=True)
 def retire(
     call: Invocation,
     model: options.Model,

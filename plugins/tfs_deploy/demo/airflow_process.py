@@ -112,7 +112,7 @@ def airflow_process(places: AirflowPlaces, connection: dict[str, Any]) -> Iterat
     places.home.mkdir(parents=True, exist_ok=True)
     places.log.mkdir(parents=True, exist_ok=True)
     with (places.log / "airflow.log").open("ab") as log:
-        process = subprocess.Popen(  # noqa: S603 - no shell; our own module
+        process = subprocess.Popen(
             [sys.executable, "-m", "tfs_deploy.demo.airflow_worker"],
             env=_environment(places, connection),
             stdin=subprocess.PIPE,

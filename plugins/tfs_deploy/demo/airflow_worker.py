@@ -75,8 +75,8 @@ def _run(teller: Teller, dag_id: str, conf: dict[str, Any]) -> None:
 
 
 def _listen(teller: Teller) -> None:
-    from airflow.sdk.execution_time.task_runner import get_listener_manager
     from airflow.listeners import hookimpl
+    from airflow.sdk.listener import get_listener_manager
 
     class Listener:
         @hookimpl
@@ -95,7 +95,8 @@ def _listen(teller: Teller) -> None:
         def on_task_instance_failed(self, previous_state: Any, task_instance: Any, error: Any) -> None:
             teller.ended(task_instance.task_id, "failed", error)
 
-    get_listener_manager().add_listener(Listener())
+    manager: Any = get_listener_manager()
+    manager.add_listener(Listener())
 
 
 if __name__ == "__main__":

@@ -15,6 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from tfs_deploy.demo import digits_training
 from tfs_deploy.errors import ExportFailed, InvalidInput
 
 CHECKPOINT = "model.keras"
@@ -59,6 +62,12 @@ def train(
     return {**result, **{what: str(out / name) for what, name in files.items()}}
 
 
+def held_out() -> tuple[np.ndarray, np.ndarray]:
+    """Return the examples that no training run has seen: images float32 `[500, 8, 8, 1]` and labels int64 `[500]`."""
+    images, labels = digits_training.load()[2:]
+    return images, labels
+
+
 def answer(outputs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the digit (int64) beside the probabilities: compiled into the served graph."""
     from keras import ops
@@ -71,12 +80,11 @@ def _run(python: str | None, wishes: str, timeout: float) -> dict[str, Any]:
     interpreter = sys.executable if python is None else shutil.which(python)
     if interpreter is None:
         raise InvalidInput(f"There is no Python interpreter {python!r}.", "Name an executable that has TensorFlow.")
-    script = Path(__file__).with_name("digits_training.py")
     environment = dict(os.environ)
     if python is not None:
         # It was set for this interpreter; another one must not find its packages.
         environment.pop("PYTHONPATH", None)
-    command = [interpreter, str(script), wishes]
+    command = [interpreter, str(Path(digits_training.__file__)), wishes]
     try:
         done = subprocess.run(  # noqa: S603 - no shell; the interpreter is the caller's choice
             command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout
@@ -97,7 +105,7 @@ def _run(python: str | None, wishes: str, timeout: float) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train as the command line says, and print the result as JSON."""
-    parser = argparse.ArgumentParser(prog="python -m tfs_deploy.demo.digits", description="Train on handwritten digits.")
+    parser = argparse.ArgumentParser(prog="python -m tfs_deploy.demo.digits", description="Learn handwritten digits.")
     parser.add_argument("out", help="directory for the checkpoint, the samples and the labelled set")
     parser.add_argument("--examples", type=int, default=EXAMPLES, help="how many digits to learn from (%(default)s)")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="how often each is shown (%(default)s)")

@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
     os.environ.update(TF_DETERMINISTIC_OPS="1", TF_ENABLE_ONEDNN_OPTS="0", KERAS_BACKEND="tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-    print(json.dumps(_train(**json.loads(arguments[0]))))
+    sys.stdout.write(json.dumps(_train(**json.loads(arguments[0]))) + "\n")
     return 0
 
 
@@ -38,7 +38,7 @@ def _train(out_dir: str, examples: int, epochs: int, seed: int, shuffle_labels: 
     import keras
 
     started = time.monotonic()
-    images, labels, held_images, held_labels = _digits()
+    images, labels, held_images, held_labels = load()
     examples = min(examples, len(images))
     images, labels = images[:examples], labels[:examples]
     taught = np.random.default_rng(seed).permutation(labels) if shuffle_labels else labels
@@ -62,7 +62,7 @@ def _train(out_dir: str, examples: int, epochs: int, seed: int, shuffle_labels: 
     }
 
 
-def _digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def load() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return images and labels to learn from, and those that are held out; images are float32 `[n, 8, 8, 1]`."""
     from sklearn.datasets import load_digits
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from tfs_deploy.demo.airflow_process import DagRun
+from tfs_deploy.demo.digits import held_out
 from tfs_deploy.deployment import evidence, record
 from tfs_deploy.deployment.record import Action
 from tfs_deploy.errors import NotFound
-from tfs_deploy.savedmodel.labelled import LabelledSet, read_labelled
 from tfs_deploy.serving.client import connect
 from tfs_deploy.store.protocol import StateDocuments
 
@@ -27,7 +26,6 @@ class Attempt:
     """One training run and what became of it; `version` None: it got none."""
 
     run: DagRun
-    learned_from: str
     version: int | None
     fingerprint: str
     accuracy: float | None
@@ -71,10 +69,10 @@ def labels(target: str, model: str) -> dict[str, int]:
     return found
 
 
-def ask(target: str, model: str, labelled: Path, rows: Sequence[int]) -> tuple[Answer, ...]:
+def ask(target: str, model: str, rows: Sequence[int]) -> tuple[Answer, ...]:
     """Classify those rows of the held-out digits through label `stable`."""
-    held_out: LabelledSet = read_labelled(labelled)
-    images = held_out.inputs["images"][list(rows)]
+    held_images, held_labels = held_out()
+    images = held_images[list(rows)]
     client = connect(target)
     try:
         prediction = client.predict(model, {"images": images}, label="stable", timeout=_RPC_SECONDS)
@@ -82,9 +80,7 @@ def ask(target: str, model: str, labelled: Path, rows: Sequence[int]) -> tuple[A
         client.close()
     digits, probabilities = prediction.outputs["digit"], prediction.outputs["probabilities"]
     return tuple(
-        Answer(
-            image, int(held_out.labels[row]), int(digits[at]), float(probabilities[at, digits[at]]), prediction.version
-        )
+        Answer(image, int(held_labels[row]), int(digits[at]), float(probabilities[at, digits[at]]), prediction.version)
         for at, (row, image) in enumerate(zip(rows, images, strict=True))
     )
 
@@ -100,7 +96,6 @@ def attempt(
     model: str,
     run: DagRun,
     *,
-    learned_from: str,
     version: int | None,
     carried: dict[str, int],
 ) -> Attempt:
@@ -108,7 +103,6 @@ def attempt(
     report = None if version is None else evidence.read(documents, group, model, version)
     return Attempt(
         run=run,
-        learned_from=learned_from,
         version=version,
         fingerprint="" if report is None else report.fingerprint,
         accuracy=None if report is None else report.measured().get("accuracy"),

@@ -64,7 +64,7 @@ def _demo(workspace: Path, output: Console) -> int:
         output.print()
         output.print(show.attempts_table(story.versions()))
         output.print(show.moves_table(findings.moves(documents, GROUP, MODEL)))
-        output.print(show.digits_panel(findings.ask(target, MODEL, story.labelled(), SHOWN)))
+        output.print(show.digits_panel(findings.ask(target, MODEL, SHOWN)))
     return _end(story.broken, time.monotonic() - began, workspace, output)
 
 

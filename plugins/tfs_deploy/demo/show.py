@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
+from rich import box
 from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -58,14 +59,8 @@ class Progress:
 
     def finished(self, run: DagRun) -> None:
         """Print the tasks of a finished run with their seconds."""
-        parts = Text()
-        for task in run.tasks:
-            if task.state == "skipped":
-                continue
-            failed = task.state != "success"
-            parts.append(f"{'✗' if failed else '✓'} {task.step} ", style="red" if failed else "green")
-            parts.append(f"{task.seconds:.1f} s   ", style="dim")
-        self._output.print(Padding(parts, (0, 0, 0, 2)))
+        parts = [_ended(task) for task in run.tasks if task.state != "skipped"]
+        self._output.print(Padding(Text("  ").join(parts), (0, 0, 0, 2)))
 
 
 class TaskLine:
@@ -80,24 +75,22 @@ class TaskLine:
 
 
 def attempts_table(attempts: Sequence[Attempt]) -> Table:
-    """Return one row per training run: what it learned from, what came out, where it stands, seconds per step."""
-    table = Table(title="Three training runs", title_style="bold", title_justify="left", header_style="bold")
+    """Return one row per training run: what came out, what the gates said, where it stands, seconds per step."""
+    table = _table("Three training runs, seconds per step")
     table.add_column("version", justify="right")
     table.add_column("fingerprint")
-    table.add_column("learned from")
     table.add_column("accuracy", justify="right")
     table.add_column("verdict")
     table.add_column("label")
     for step in STEPS:
-        table.add_column(f"{step}\ns", justify="right", style="dim")
+        table.add_column(step, justify="right", style="dim")
     for attempt in attempts:
         table.add_row(
             "" if attempt.version is None else str(attempt.version),
             attempt.fingerprint.removeprefix("sha256:")[:8],
-            attempt.learned_from,
             "" if attempt.accuracy is None else f"{attempt.accuracy:.1%}",
             Text(attempt.verdict, style=_VERDICT_STYLE.get(attempt.verdict, "")),
-            Text(attempt.label or "–", style=_LABEL_STYLE.get(attempt.label, "dim")),
+            Text(attempt.label or "-", style=_LABEL_STYLE.get(attempt.label, "dim")),
             *(_seconds(attempt.run.seconds(step)) for step in STEPS),
         )
     return table
@@ -105,7 +98,7 @@ def attempts_table(attempts: Sequence[Attempt]) -> Table:
 
 def moves_table(moves: Sequence[Move]) -> Table:
     """Return how label `stable` moved, and what did not move it."""
-    table = Table(title="What the record says", title_style="bold", title_justify="left", header_style="bold")
+    table = _table("What the record says")
     table.add_column("time (UTC)", no_wrap=True)
     table.add_column("action", no_wrap=True)
     table.add_column("version", justify="right")
@@ -138,5 +131,25 @@ def draw(image: np.ndarray) -> str:
     return "\n".join("".join(_SHADES[value] * 2 for value in row) for row in shades)
 
 
+def _table(title: str) -> Table:
+    return Table(
+        title=title,
+        title_style="bold",
+        title_justify="left",
+        header_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+        width=_WIDTH,
+    )
+
+
+def _ended(task: TaskRun) -> Text:
+    # Non-breaking spaces: a line may break between tasks only.
+    done = task.state == "success"
+    told = Text(f"{'✓' if done else '✗'}\N{NO-BREAK SPACE}{task.step}", style="green" if done else "red")
+    return told.append(f"\N{NO-BREAK SPACE}{task.seconds:.1f}\N{NO-BREAK SPACE}s", style="dim")
+
+
 def _seconds(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f}"
+    return "-" if value is None else f"{value:.1f}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from tfs_deploy.demo import findings, show
@@ -23,16 +22,14 @@ class Lesson:
     """One training run: what the DAG is asked for, and how a person would say it."""
 
     title: str
-    learned_from: str
     conf: dict[str, Any]
 
 
 LESSONS = (
-    Lesson("a first model from few examples", "200 digits", {"examples": 200, "epochs": 8}),
-    Lesson("a better one from all examples", "1297 digits", {"examples": 1297, "epochs": 10}),
+    Lesson("a first model, from 200 examples", {"examples": 200, "epochs": 8}),
+    Lesson("a better one, from all 1297", {"examples": 1297, "epochs": 10}),
     Lesson(
-        "a broken one: somebody mixed up the labels",
-        "1297, shuffled",
+        "a broken one, somebody mixed up the labels",
         {"examples": 1297, "epochs": 10, "shuffle_labels": True},
     ),
 )
@@ -46,16 +43,15 @@ class Story:
     airflow: AirflowProcess
     target: str
     documents: StateDocuments
-    labelled: Path
     progress: show.Progress
-    attempts: list[tuple[Lesson, DagRun, int | None]] = field(default_factory=list)
+    attempts: list[tuple[DagRun, int | None]] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
 
     def tell(self) -> None:
         """Tell it all; `broken` is empty afterwards if everything went as it should."""
         for number, lesson in enumerate(LESSONS, start=1):
             self._train(number, lesson)
-        first, second, third = (version for _, _, version in self.attempts)
+        first, second, third = (version for _, version in self.attempts)
         self._judge(first, second, third)
         self._roll("back to the version before", first)
         self._roll("and forward again", second)
@@ -69,11 +65,10 @@ class Story:
                 GROUP,
                 MODEL,
                 run,
-                learned_from=lesson.learned_from,
                 version=version,
                 carried=carried,
             )
-            for lesson, run, version in self.attempts
+            for run, version in self.attempts
         ]
 
     def _train(self, number: int, lesson: Lesson) -> None:
@@ -81,7 +76,7 @@ class Story:
         known = findings.known_versions(self.documents, GROUP, MODEL)
         run = self._run(RETRAIN, lesson.conf)
         new = [number for number in findings.known_versions(self.documents, GROUP, MODEL) if number not in known]
-        self.attempts.append((lesson, run, new[-1] if new else None))
+        self.attempts.append((run, new[-1] if new else None))
         attempt = self.versions()[-1]
         if attempt.label == "stable":
             self.progress.say(f"Version {attempt.version} is live: accuracy {attempt.accuracy:.1%}.", "green")
@@ -108,7 +103,7 @@ class Story:
         self.progress.chapter(f"Roll {where}")
         run = self._run(ROLLBACK, {"model": MODEL, "reason": f"the demo rolls {where}"})
         try:
-            answers = findings.ask(self.target, MODEL, self.labelled, SHOWN[:1])
+            answers = findings.ask(self.target, MODEL, SHOWN[:1])
             version: int | None = answers[0].version
         except TFSDeployError as error:
             self.progress.say(str(error), "bold red")

@@ -9,6 +9,7 @@ message that TF Serving gives for a wrong dtype.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,37 @@ from tfs_deploy.modelserver.status import Code, StatusError, invalid_argument
 Array = npt.NDArray[Any]
 
 
+@dataclass(frozen=True, slots=True)
+class GraphPieces:
+    """A serialized GraphDef, and those of its functions that are added to the graph after it."""
+
+    nodes: bytes
+    functions: tuple[bytes, ...] = ()
+
+    @classmethod
+    def of(cls, graph_def: Any) -> GraphPieces:
+        """Take `graph_def` apart (it loses its functions).
+
+        Importing nodes together with functions infers shapes through the functions, so one unknown op in any of them
+        fails the import. The C++ loader looks into no function: such a version becomes AVAILABLE, and only calls of the
+        affected signature fail (contract 20.11). Functions that are the op of a node must come with the nodes.
+        """
+        library = graph_def.library
+        names = {function.signature.name for function in library.function}
+        if library.gradient or any(node.op in names for node in graph_def.node):
+            return cls(graph_def.SerializeToString())
+        functions = tuple(function.SerializeToString() for function in library.function)
+        graph_def.ClearField("library")
+        return cls(graph_def.SerializeToString(), functions)
+
+
 class GraphSession:
     """One graph, one session; `run` may be called from many threads at once."""
 
-    def __init__(self, graph_def: bytes, tensors: Iterable[str], operations: Iterable[str], config: Any = None) -> None:
-        """Import `graph_def`; only `tensors` can be fed and fetched, only `operations` be run."""
+    def __init__(
+        self, graph: GraphPieces, tensors: Iterable[str], operations: Iterable[str], config: Any = None
+    ) -> None:
+        """Import `graph`; only `tensors` can be fed and fetched, only `operations` be run."""
         tf = runtime.tensorflow()
         from tensorflow.python.client import pywrap_tf_session as c_api
 
@@ -33,7 +60,7 @@ class GraphSession:
         self._tensors: dict[str, Any] = {}
         self._operations: dict[str, Any] = {}
         self._graph = tf.Graph()
-        self._import(graph_def, list(dict.fromkeys(tensors)), list(dict.fromkeys(operations)))
+        self._import(graph, list(dict.fromkeys(tensors)), list(dict.fromkeys(operations)))
         self._session = tf.compat.v1.Session(graph=self._graph, config=config)
         self._handle = self._session._session
         c_api.ExtendSession(self._handle)
@@ -71,7 +98,7 @@ class GraphSession:
         self._tensors.clear()
         self._operations.clear()
 
-    def _import(self, graph_def: bytes, tensors: list[str], operations: list[str]) -> None:
+    def _import(self, pieces: GraphPieces, tensors: list[str], operations: list[str]) -> None:
         c_api = self._c_api
         options = c_api.TF_NewImportGraphDefOptions()
         for name in tensors:
@@ -79,10 +106,14 @@ class GraphSession:
             c_api.TF_ImportGraphDefOptionsAddReturnOutput(options, operation, int(index or 0))
         for name in operations:
             c_api.TF_ImportGraphDefOptionsAddReturnOperation(options, name)
-        buffer = c_api.TF_NewBufferFromString(graph_def)
+        buffer = c_api.TF_NewBufferFromString(pieces.nodes)
         try:
             with self._graph._c_graph.get() as graph:
                 results = c_api.TF_GraphImportGraphDefWithResults(graph, buffer, options)
+                for definition in pieces.functions:
+                    function = c_api.TF_FunctionImportFunctionDef(definition)
+                    c_api.TF_GraphCopyFunction(graph, function, None)
+                    c_api.TF_DeleteFunction(function)
         finally:
             c_api.TF_DeleteBuffer(buffer)
             c_api.TF_DeleteImportGraphDefOptions(options)

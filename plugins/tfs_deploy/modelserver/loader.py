@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tfs_deploy.modelserver.graph_session import GraphSession, text
+from tfs_deploy.modelserver.graph_session import GraphPieces, GraphSession, text
 from tfs_deploy.modelserver.monitor import ServableId
 from tfs_deploy.modelserver.saved_model import INIT_OP_KEY, Initialization, initialization, read_meta_graph
 from tfs_deploy.modelserver.servable import Array, Servable
@@ -58,7 +58,7 @@ class SavedModelLoader:
             signatures.signature_def[key].CopyFrom(signature)
         nodes = frozenset(node.name for node in meta_graph.graph_def.node)
         session = GraphSession(
-            meta_graph.graph_def.SerializeToString(),
+            GraphPieces.of(meta_graph.graph_def),
             [name for name in _tensor_names(plan, signatures) if name.partition(":")[0] in nodes],
             [name for name in (plan.restore_operation, plan.init_operation) if name in nodes],
             self._options.session_config(),

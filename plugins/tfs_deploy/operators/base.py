@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
@@ -29,7 +29,7 @@ class TFServingOperator(BaseOperator):
     :param group: overrides the group's name of the connection.
     """
 
-    template_fields: ClassVar[tuple[str, ...]] = ("model", "tf_serving_conn_id", "store", "group")
+    template_fields: Collection[str] = ("model", "tf_serving_conn_id", "store", "group")
     ui_color = "#fff3e0"
 
     def __init__(

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 _AUTO = "auto"
+# What a template can only render as text.
+_LISTS = ("inputs", "outputs", "search_path")
 
 
 class ExportSavedModelOperator(BaseOperator):
@@ -32,7 +34,8 @@ class ExportSavedModelOperator(BaseOperator):
     :param kind: ``auto``, or one of the values of `SourceKind` where the path does not tell.
     :param builder: ``module:function`` that builds the model, for checkpoints that hold weights only.
     :param moving_average_decay: restore the moving averages of a TensorFlow 1 checkpoint.
-    :param options: the fields of `ExportOptions` as a dict: signature, inputs, outputs, postprocess, samples, ...
+    :param options: the fields of `ExportOptions` as a dict: signature, inputs, outputs, postprocess, samples, ...;
+        what is a list there may be text with commas here.
     :param python: an interpreter that has TensorFlow; empty: Airflow's own.
     :param wait_seconds: how long the export may take.
 
@@ -124,10 +127,18 @@ def _options(given: Mapping[str, Any], provenance: Mapping[str, str]) -> ExportO
     if unknown:
         raise InvalidInput(f"The export options {unknown} do not exist.", f"Known options: {', '.join(known)}.")
     try:
-        options = msgspec.convert(dict(given), type=ExportOptions, strict=False)
+        options = msgspec.convert({**given, **_lists(given)}, type=ExportOptions, strict=False)
     except msgspec.ValidationError as error:
         raise InvalidInput(f"The export options do not fit: {error}.", f"Known options: {', '.join(known)}.") from error
     return dataclasses.replace(options, provenance={**provenance, **options.provenance})
+
+
+def _lists(given: Mapping[str, Any]) -> dict[str, list[str]]:
+    return {
+        name: [part.strip() for part in given[name].split(",") if part.strip()]
+        for name in _LISTS
+        if isinstance(given.get(name), str)
+    }
 
 
 def _provenance(context: Mapping[str, Any] | Context) -> dict[str, str]:

@@ -27,7 +27,7 @@ def announce(context: Mapping[str, Any] | Context, record: DeploymentRecord) -> 
     events = context.get("outlet_events")
     if events is None:
         return
-    extra = {
+    extra: dict[str, Any] = {
         "version": record.version,
         "previous": record.previous,
         "fingerprint": record.fingerprint,

@@ -53,7 +53,7 @@ def write_saved_model(served: ServedFunction, options: ExportOptions, directory:
         signature = module.serve.get_concrete_function()
         # Not `root` itself: a Keras 3 model tracked from here is saved with copies of its variables, and the
         # originals, which the function reads, are never restored. It also leaves out what serving does not need.
-        module.captured = list(signature.variables)
+        module.captured = _variables(signature)
         module.resources = _resources(served.root)
         tf.saved_model.save(
             module, directory, signatures=signature_map(options.signature, options.also_default, signature)
@@ -65,6 +65,15 @@ def write_saved_model(served: ServedFunction, options: ExportOptions, directory:
             f"The model cannot be written as a SavedModel: {reason(error)}.",
             "Call it with tensors of its input signature to see where it fails.",
         ) from error
+
+
+def _variables(signature: Any) -> list[Any]:
+    """Return the variables that the concrete function reads, in the order in which it captured them.
+
+    ``signature.variables`` comes from a set, and its order would make every export another sequence of bytes.
+    """
+    places = {id(tensor): place for place, tensor in enumerate(signature.captured_inputs)}
+    return sorted(signature.variables, key=lambda one: (places.get(id(one.handle), len(places)), one.name))
 
 
 def _resources(root: Any) -> list[Any]:

@@ -128,8 +128,9 @@ def _restore(session: Any, inference: InferenceGraph, source: CheckpointSource) 
         raise ExportFailed(
             f"The checkpoint {source.path!r} cannot be read: {reason(error)}.", "Copy it again as a whole."
         ) from error
-    wanted = _names_in_checkpoint(inference, source, _Checkpoint(source.path, shapes))
-    _check_presence(wanted, _Checkpoint(source.path, shapes))
+    found = _Checkpoint(source.path, shapes)
+    wanted = _names_in_checkpoint(inference, source, found)
+    _check_presence(wanted, found)
     try:
         tf.compat.v1.train.Saver(wanted).restore(session, source.path)
     except Exception as error:

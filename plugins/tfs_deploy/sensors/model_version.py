@@ -92,7 +92,8 @@ class ModelVersionSensor(BaseSensorOperator):
         label = check_label(self.version_label) if self.version_label else None
         if version is None and label is None:
             raise InvalidInput(
-                f"The sensor on model {self.model!r} has neither a version nor a label.", "Set version or version_label."
+                f"The sensor on model {self.model!r} has neither a version nor a label.",
+                "Set version or version_label.",
             )
         return version, label
 

@@ -101,7 +101,7 @@ def _unavailable(quoted: str, target: str, action: str) -> TFSDeployError:
     if _FOREIGN.search(quoted):
         return ModelServerError(
             f"What listens at {target} does not speak gRPC: {quoted}.",
-            "Use TensorFlow Serving's gRPC port (--port, 8500 by default), not its REST port, and TLS if it asks for it.",
+            "Use TensorFlow Serving's gRPC port (8500 by default), not its REST port; add TLS if it asks for it.",
             code="UNAVAILABLE",
         )
     return Unreachable(

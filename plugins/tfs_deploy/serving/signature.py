@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
@@ -178,7 +177,8 @@ def _covers(wide: Shape, narrow: Shape) -> bool:
 def _spec(info: Any) -> TensorSpec:
     number = info.dtype
     shape: tuple[int | None, ...] | None = None
-    if not info.tensor_shape.unknown_rank:
+    # An empty shape is a scalar, but no shape at all says nothing: old exporters left it out.
+    if info.HasField("tensor_shape") and not info.tensor_shape.unknown_rank:
         shape = tuple(dim.size if dim.size >= 0 else None for dim in info.tensor_shape.dim)
     return TensorSpec(
         dtype=messages.enum_names("tensorflow.DataType").get(number, f"DT_{number}"), shape=shape, name=info.name
@@ -191,19 +191,19 @@ def _listing(specs: Mapping[str, TensorSpec]) -> str:
 
 def _read_saved_model(directory: Path) -> Any:
     binary, text = directory / "saved_model.pb", directory / "saved_model.pbtxt"
-    try:
-        if binary.is_file():
+    if binary.is_file():
+        try:
             return messages.SavedModel.FromString(binary.read_bytes())
-        if text.is_file():
-            from google.protobuf import text_format  # rarely needed
+        except DecodeError as error:
+            raise CorruptModel(f"{binary} is not a SavedModel: {error}.", "Export the model again.") from error
+    if text.is_file():
+        from google.protobuf import text_format  # rarely needed
 
-            return text_format.Parse(
-                text.read_text(), messages.SavedModel(), descriptor_pool=messages.descriptor_pool_()
-            )
-    except (DecodeError, UnicodeDecodeError) as error:
-        raise CorruptModel(f"{binary} is not a SavedModel: {error}.", "Export the model again.") from error
-    except ValueError as error:  # text_format.ParseError is one
-        raise CorruptModel(f"{text} is not a SavedModel: {error}.", "Export the model again.") from error
+        try:
+            pool = messages.descriptor_pool_()
+            return text_format.Parse(text.read_text(), messages.SavedModel(), descriptor_pool=pool)
+        except (text_format.ParseError, UnicodeDecodeError) as error:
+            raise CorruptModel(f"{text} is not a SavedModel: {error}.", "Export the model again.") from error
     raise NotFound(
         f"There is no saved_model.pb in {directory}.",
         "Name the directory of one SavedModel (the numbered one), not its parent.",
@@ -212,7 +212,9 @@ def _read_saved_model(directory: Path) -> Any:
 
 def as_inputs(inputs: Mapping[str, object]) -> dict[str, npt.NDArray[Any]]:
     """Return `inputs` as arrays without changing a dtype; raise InvalidInput for names that are not text."""
-    arrays: dict[str, npt.NDArray[np.generic]] = {}
+    if not isinstance(inputs, Mapping):
+        raise InvalidInput(f"The inputs are a {type(inputs).__name__}.", "Give a dict of arrays by input name.")
+    arrays: dict[str, npt.NDArray[Any]] = {}
     for alias, value in inputs.items():
         if not isinstance(alias, str):
             raise InvalidInput(f"The input name {alias!r} is not a str.", "Use the aliases of the signature.")

@@ -85,6 +85,6 @@ class Numbers:
 
 
 def _numbers_in(base: Path) -> list[int]:
-    readers = (served_number, withdrawn_number)
-    numbers = [reader(name) for name in names_in(base) for reader in readers]
-    return [number for number in numbers if number is not None]
+    numbers = [(name, served_number(name)) for name in names_in(base)]
+    withdrawn = [withdrawn_number(name) for name, number in numbers if number is None]
+    return [number for number in [*withdrawn, *(number for _, number in numbers)] if number is not None]

@@ -127,7 +127,7 @@ class Publisher:
     def _sweep(self, model: str) -> None:
         """Remove what dead publishes and deletions left in the model's directory."""
         base = self._layout.base(model)
-        for name in names_in(base):
+        for name in (name for name in names_in(base) if name.startswith(".")):
             try:
                 if deleting_number(name) is not None:
                     remove_tree(self._layout.files, base / name)

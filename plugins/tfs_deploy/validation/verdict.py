@@ -54,10 +54,14 @@ class ValidationReport:
             gates = ", ".join(dict.fromkeys(check.gate for check in self.checks))
             return f"Version {self.version} of model {self.model!r} passed {gates} on {len(self.replicas)} replica(s)."
         decisive = [check for check in self.checks if check.verdict is self.verdict]
-        told = "; ".join(dict.fromkeys(f"gate {check.gate}: {check.detail}" for check in decisive[:3]))
+        told = "; ".join(dict.fromkeys(f"gate {check.gate}: {_one_line(check.detail)}" for check in decisive[:3]))
         more = f" (and {len(decisive) - 3} more)" if len(decisive) > 3 else ""
         word = "failed" if self.verdict is Verdict.FAIL else "could not be decided on"
         return f"Version {self.version} of model {self.model!r} {word} {told}{more}."
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split()).rstrip(".")
 
 
 def overall(checks: Iterable[Check]) -> Verdict:

@@ -1,0 +1,314 @@
+"""The commands on two fake replicas: what they do, what they print, how they end."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from cli.desk import GOLDEN, MODEL, Desk
+from tfs_deploy.savedmodel.requests import write_golden
+
+
+def deployed(desk: Desk, *behaviours: str) -> None:
+    for behaviour in behaviours:
+        ran = desk.run("deploy", desk.staged(behaviour), "--model", MODEL)
+        assert ran.code == 0, ran.err
+
+
+def test_a_deploy_takes_a_directory_to_stable(desk: Desk) -> None:
+    ran = desk.run("deploy", desk.staged("good 1"), "--model", MODEL, "--json")
+
+    assert ran.code == 0, ran.err
+    assert ran.err == ""
+    assert ran.json["version"] == ran.json["stable"] == 1
+    assert ran.json["verdict"] == "pass"
+    assert ran.json["fingerprint"].startswith("sha256:")
+    assert ran.json["seconds"].keys() == {"publish", "load", "validate", "promote"}
+    assert desk.stable() == [1, 1]
+
+
+def test_a_deploy_that_fails_a_gate_ends_with_1_and_leaves_stable(desk: Desk) -> None:
+    deployed(desk, "good 1")
+
+    ran = desk.run("deploy", desk.staged("wrong 2"), "--model", MODEL)
+
+    assert ran.code == 1
+    assert "golden" in ran.err.splitlines()[-1]
+    assert "The live version was not touched" in ran.err
+    assert ran.out == ""
+    assert desk.stable() == [1, 1]
+
+
+def test_a_version_that_cannot_load_is_told_in_the_servers_words(desk: Desk) -> None:
+    deployed(desk, "good 1")
+
+    ran = desk.run("deploy", desk.staged("broken 2"), "--model", MODEL, "--json")
+
+    assert ran.code == 1
+    assert ran.json["exit_code"] == 1
+    assert "does not appear to contain a SavedModel bundle" in ran.json["error"]
+    assert desk.stable() == [1, 1]
+
+
+def test_the_steps_one_by_one(desk: Desk) -> None:
+    published = desk.run("publish", desk.staged("good 1"), "--model", MODEL, "--json")
+    assert published.code == 0
+    assert published.json["version"] == 1
+    assert published.json["uploaded_bytes"] > 0
+    assert desk.run("load", MODEL, 1).code == 0
+    validated = desk.run("validate", MODEL, 1, "--json")
+    assert (validated.code, validated.json["verdict"]) == (0, "pass")
+    assert {check["replica"] for check in validated.json["checks"]} == set(desk.servers)
+    promoted = desk.run("promote", MODEL, 1, "--actor", "ann", "--reason", "Monday", "--json")
+    assert (promoted.code, promoted.json["version"], promoted.json["actor"]) == (0, 1, "ann")
+    assert promoted.json["reason"] == "Monday"
+    assert desk.stable() == [1, 1]
+
+
+def test_publishing_the_same_bytes_again_moves_none(desk: Desk) -> None:
+    first = desk.run("publish", desk.staged("good 1"), "--model", MODEL, "--json")
+    again = desk.run("publish", desk.staged("good 1"), "--model", MODEL, "--json")
+
+    assert again.json["version"] == first.json["version"]
+    assert (again.json["uploaded_bytes"], again.json["created"]) == (0, False)
+    assert "already" in desk.run("publish", desk.staged("good 1"), "--model", MODEL).out
+
+
+def test_promote_is_refused_without_a_validation(desk: Desk) -> None:
+    desk.run("publish", desk.staged("good 1"), "--model", MODEL)
+    desk.run("load", MODEL, 1)
+
+    ran = desk.run("promote", MODEL, 1)
+
+    assert ran.code == 1
+    assert "never validated" in ran.err
+    assert "tfs-deploy validate half_plus_two 1" in ran.err
+    assert desk.stable() == [None, None]
+
+
+def test_a_failed_validation_prints_the_table_and_ends_with_1(desk: Desk) -> None:
+    desk.run("publish", desk.staged("wrong 1"), "--model", MODEL)
+    desk.run("load", MODEL, 1)
+
+    ran = desk.run("validate", MODEL, 1)
+
+    assert ran.code == 1
+    assert "fail" in ran.out
+    assert "golden" in ran.out
+
+
+def test_a_replica_that_does_not_answer_makes_a_validation_inconclusive(desk: Desk) -> None:
+    desk.run("publish", desk.staged("good 1"), "--model", MODEL)
+    desk.run("load", MODEL, 1)
+    desk.servers["replica-2:8500"].unreachable = True
+
+    ran = desk.run("validate", MODEL, 1, "--json")
+
+    assert ran.code == 3
+    assert ran.json["verdict"] == "inconclusive"
+
+
+def test_rollback_swaps_and_says_so(desk: Desk) -> None:
+    deployed(desk, "good 1", "good 2")
+
+    ran = desk.run("rollback", MODEL, "--reason", "too slow", "--json")
+
+    assert (ran.code, ran.json["version"], ran.json["previous"], ran.json["reason"]) == (0, 1, 2, "too slow")
+    assert desk.stable() == [1, 1]
+    assert desk.run("rollback", MODEL, "--to", 2).code == 0
+    assert desk.stable() == [2, 2]
+
+
+def test_a_label_stands_for_its_version(desk: Desk) -> None:
+    deployed(desk, "good 1", "good 2")
+
+    assert desk.run("validate", MODEL, "stable", "--json").json["version"] == 2
+    assert desk.run("rollback", MODEL, "--to", "previous", "--json").json["version"] == 1
+
+
+def test_reject_takes_a_version_that_nothing_points_to(desk: Desk) -> None:
+    deployed(desk, "good 1")
+    desk.run("publish", desk.staged("good 2"), "--model", MODEL)
+
+    assert desk.run("reject", MODEL, 2, "--reason", "by mistake").code == 0
+    assert not (desk.store / MODEL / "2").exists()
+    live = desk.run("reject", MODEL, 1, "--reason", "by mistake")
+    assert live.code == 1
+    assert "stable" in live.err
+
+
+def test_retire_says_what_it_would_do_and_does_it(desk: Desk) -> None:
+    deployed(desk, "good 1", "good 2", "good 3", "good 4")
+
+    plan = desk.run("retire", MODEL, "--keep", 1, "--dry-run", "--json")
+    assert (plan.json["retired"], plan.json["kept"]) == ([1], [2, 3, 4])
+    assert (desk.store / MODEL / "1").exists()
+
+    done = desk.run("retire", MODEL, "--keep", 1)
+    assert done.code == 0
+    assert done.out == "Deleted version 1 of half_plus_two; versions 2, 3, 4 stay.\n"
+    assert not (desk.store / MODEL / "1").exists()
+
+
+def test_status_tells_per_replica_and_version_the_state_and_per_label_the_version(desk: Desk) -> None:
+    deployed(desk, "good 1", "good 2")
+
+    ran = desk.run("status", "--json")
+
+    assert ran.code == 0
+    model = ran.json["models"][MODEL]
+    assert model["labels"] == {"previous": 1, "stable": 2}
+    for target in desk.servers:
+        assert model["replicas"][target]["versions"] == {"1": "AVAILABLE", "2": "AVAILABLE"}
+        assert model["replicas"][target]["labels"] == {"previous": 1, "stable": 2}
+    assert model["live"]["version"] == 2
+    assert ran.json["drift"] == ""
+
+
+def test_status_is_a_table_that_fits_its_terminal(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    deployed(desk, "good 1", "good 2")
+
+    for columns in (60, 80, 100, 200):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        ran = desk.run("status", MODEL)
+        assert ran.code == 0
+        assert max(map(len, ran.out.splitlines())) <= columns
+        assert "\x1b" not in ran.out
+        assert "version 2 is live since" in " ".join(ran.out.split())
+        assert "No drift" in ran.out
+        rows = [line for line in ran.out.splitlines() if "stable" in line]
+        assert any(row.split()[0] == "2" and "AVAILABLE" in row for row in rows)
+
+
+def test_status_ends_with_3_for_a_replica_that_does_not_answer(desk: Desk) -> None:
+    deployed(desk, "good 1")
+    desk.servers["replica-1:8500"].unreachable = True
+
+    ran = desk.run("status")
+
+    assert ran.code == 3
+    assert "Could not ask: replica-1:8500" in ran.out
+    assert "AVAILABLE" in ran.out
+
+
+def test_status_of_an_empty_group_asks_its_replicas_all_the_same(desk: Desk) -> None:
+    assert desk.run("status").code == 0
+    desk.servers["replica-1:8500"].unreachable = True
+    assert desk.run("status").code == 3
+
+
+def test_status_ends_with_1_for_drift_and_says_how_to_cure_it(desk: Desk) -> None:
+    deployed(desk, "good 1", "good 2")
+    server = desk.servers["replica-2:8500"]
+    server.labels[MODEL]["stable"] = 1
+
+    ran = desk.run("status", "--json")
+
+    assert ran.code == 1
+    assert "replica-2:8500 has drifted" in ran.json["drift"]
+    assert f"tfs-deploy promote {MODEL} 2" in ran.json["drift"]
+    assert desk.run("promote", MODEL, 2).code == 0
+    assert desk.run("status").code == 0
+
+
+def test_history_tells_time_action_version_who_and_why(desk: Desk) -> None:
+    deployed(desk, "good 1", "good 2")
+    desk.run("rollback", MODEL, "--reason", "too slow", "--actor", "ann")
+
+    told = desk.run("history", MODEL, "--json").json
+    assert [entry["action"] for entry in told] == ["published", "validated", "promoted"] * 2 + ["rolled_back"]
+    table = desk.run("history", MODEL).out
+    assert "2 -> 1" in table
+    assert "too slow" in table
+    assert "ann" in table
+    assert len(desk.run("history", MODEL, "--last", 1, "--json").json) == 1
+
+
+def test_what_served_answers_by_the_record(desk: Desk) -> None:
+    before = datetime.now(timezone.utc) - timedelta(seconds=1)
+    deployed(desk, "good 1")
+    now = datetime.now(timezone.utc)
+
+    assert desk.run("what-served", MODEL, "--at", before.isoformat(), "--json").json["version"] is None
+    assert desk.run("what-served", MODEL, "--at", now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"), "--json").json["version"] == 1
+    assert "Version 1 of half_plus_two answered `stable`" in desk.run("what-served", MODEL, "--at", now.isoformat()).out
+
+
+@pytest.mark.parametrize("at", ["yesterday", "2026-01-01T12:00:00", "2999-01-01T00:00:00Z"])
+def test_what_served_refuses_a_time_that_it_cannot_answer_for(desk: Desk, at: str) -> None:
+    deployed(desk, "good 1")
+    ran = desk.run("what-served", MODEL, "--at", at)
+    assert ran.code == 2
+    assert at in ran.err
+
+
+def test_inspect_needs_neither_store_nor_server(desk: Desk) -> None:
+    ran = desk.run("inspect", desk.staged("good 1"), "--json", where=False)
+
+    assert ran.code == 0, ran.err
+    assert ran.json["fingerprint"].startswith("sha256:")
+    assert ran.json["manifest"] is True
+    assert ran.json["golden_requests"] is True
+    assert ran.json["signatures"]["serving_default"]["inputs"]["x"]["dtype"] == "DT_FLOAT"
+    table = desk.run("inspect", desk.staged("good 1"), where=False).out
+    assert "x: float [?]" in table
+    assert "saved_model.pb" in table
+
+
+def test_inspect_finds_a_changed_byte(desk: Desk) -> None:
+    staged = desk.staged("good 1")
+    (staged / "variables" / "variables.index").write_bytes(b"INDEX")
+
+    ran = desk.run("inspect", staged, where=False)
+
+    assert ran.code == 1
+    assert "variables.index" in ran.err
+
+
+def test_environment_and_file_say_where_as_well(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    deployed(desk, "good 1")
+    monkeypatch.setenv("TFS_DEPLOY_STORE", str(desk.store))
+    (desk.folder / "tfs-deploy.yaml").write_text(f"target: [{', '.join(desk.servers)}]\n")
+
+    assert desk.run("status", "--json", where=False).json["models"][MODEL]["labels"] == {"stable": 1}
+
+
+def test_a_simple_group_is_told_what_it_cannot_do(desk: Desk) -> None:
+    (desk.folder / "tfs-deploy.yaml").write_text("mode: latest\n")
+
+    ran = desk.run("promote", MODEL, 1)
+    assert ran.code == 1
+    assert "latest version by itself" in ran.err
+    assert desk.run("rollback", MODEL, "--to", 1).code == 2
+
+
+def test_without_tensorflow_a_directory_cannot_be_validated(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    ran = desk.run("validate", desk.staged("good 1"), where=False)
+    assert ran.code == 2
+    assert "pip install 'tfs-deploy[tensorflow]'" in ran.err
+
+
+def test_no_wait_returns_before_the_version_is_there(desk: Desk) -> None:
+    deployed(desk, "good 1")
+    desk.run("publish", desk.staged("good 2"), "--model", MODEL)
+    for server in desk.servers.values():
+        server.immediate = False
+
+    ran = desk.run("load", MODEL, 2, "--no-wait", "--json")
+
+    assert (ran.code, ran.json["available"]) == (0, None)
+    assert [server.state(MODEL, 2) for server in desk.servers.values()] == [None, None]
+
+
+def test_golden_requests_from_a_gates_file_count(desk: Desk) -> None:
+    write_golden(desk.folder / "golden", MODEL, GOLDEN)
+    (desk.folder / "gates.yaml").write_text("golden: {file: golden}\n")
+    desk.run("publish", desk.staged("good 1"), "--model", MODEL)
+    desk.run("load", MODEL, 1)
+
+    ran = desk.run("validate", MODEL, 1, "--gates", desk.folder / "gates.yaml", "--json")
+
+    assert ran.code == 0
+    assert "golden" in {check["gate"] for check in ran.json["checks"]}

@@ -1,0 +1,191 @@
+"""The whole protocol with models that this project did not write, on two real replicas."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embedded_server import EmbeddedServer
+from tfs_deploy.deployment.deploy import deploy
+from tfs_deploy.deployment.rollback import rollback
+from tfs_deploy.deployment.session import GroupSession, open_session
+from tfs_deploy.deployment.simple import rollback_latest
+from tfs_deploy.deployment.status import status
+from tfs_deploy.errors import Refused, TFSDeployError, ValidationFailed
+from tfs_deploy.savedmodel.requests import GoldenRequest, write_golden
+from tfs_deploy.serving.client import connect
+from tfs_deploy.serving.group import Mode, ServingGroup
+from tfs_deploy.serving.runner import EmbeddedRunner
+from tfs_deploy.serving.waiting import WaitLimits
+from tfs_deploy.store.open import open_store
+from tfs_deploy.validation.gates import Gates, gates_from
+
+pytestmark = pytest.mark.tensorflow
+
+X = np.array([[1.0], [2.0], [5.0]], dtype=np.float32)
+PLUS_TWO_TF1 = "half_plus_two_2_versions/00000123"
+PLUS_TWO_TF2 = "half_plus_two_tf2_cpu/00000123"
+PLUS_THREE = "half_plus_three/00000123"
+
+
+@pytest.fixture(scope="module")
+def replicas() -> Iterator[tuple[EmbeddedServer, EmbeddedServer]]:
+    with EmbeddedServer() as first, EmbeddedServer() as second:
+        yield first, second
+
+
+@pytest.fixture
+def session(replicas, tmp_path) -> Iterator[GroupSession]:
+    root = tmp_path / "store"
+    root.mkdir()
+    targets = tuple(server.target for server in replicas)
+    group = ServingGroup("default", targets, str(root), startup_config=str(tmp_path / "models.config"))
+    with open_session(open_store(str(root)), group, actor="a test", wait=WaitLimits(load=60.0)) as opened:
+        yield opened
+        # The servers live on for the next test: give them back empty.
+        from tfs_deploy.serving.config import to_proto
+
+        opened.all_replicas(lambda client: client.reload(to_proto([]), timeout=10.0))
+
+
+def go(session: GroupSession, directory: Path, model: str, gates: Gates = Gates()):
+    return deploy(session, directory, model, gates, runner=EmbeddedRunner())
+
+
+def answers(session, model: str, label: str | None = "stable", x=X) -> list[tuple[int, list[float]]]:
+    replies = (client.predict(model, {"x": x}, label=label, timeout=5.0) for client in session.clients.values())
+    return [(reply.version, reply.outputs["y"].ravel().tolist()) for reply in replies]
+
+
+def test_foreign_models_go_all_the_way_and_back(session, shared_models):
+    model = "foreign"
+    first = go(session, shared_models / PLUS_TWO_TF1, model).published.version.version
+    assert answers(session, model) == [(first, [2.5, 3.0, 4.5])] * 2
+    second = go(session, shared_models / PLUS_THREE, model).published.version.version
+    assert answers(session, model) == [(second, [3.5, 4.0, 5.5])] * 2
+    assert go(session, shared_models / PLUS_THREE, model).published.created is False
+    assert rollback(session, model).version == first
+    assert answers(session, model) == [(first, [2.5, 3.0, 4.5])] * 2
+    report = status(session, model)
+    assert report.drift == ""
+    assert report.models[model].observed.replicas[0].labels == {"stable": first, "previous": second}
+    # A TensorFlow 2 export, under a name of its own because its input has another rank.
+    version = go(session, shared_models / PLUS_TWO_TF2, "foreign_tf2").published.version.version
+    assert answers(session, "foreign_tf2", x=X[0]) == [(version, [2.5])] * 2
+    assert answers(session, model) == [(first, [2.5, 3.0, 4.5])] * 2
+
+
+def test_a_version_that_answers_wrongly_is_refused_while_clients_go_on(session, shared_models, tmp_path):
+    model = "guarded"
+    golden = tmp_path / "golden.tfrecord"
+    write_golden(golden, model, [GoldenRequest("serving_default", {"x": X}, {"y": X / 2 + 2})])
+    gates = gates_from({"golden": {"file": str(golden)}})
+    good = go(session, shared_models / PLUS_TWO_TF1, model, gates).published.version.version
+    with Clients(session, model) as clients:
+        with pytest.raises(ValidationFailed, match="golden"):
+            go(session, shared_models / PLUS_THREE, model, gates)
+        better = go(session, variant(shared_models, tmp_path), model, gates).published.version.version
+        rollback(session, model)
+    assert clients.failures == []
+    assert clients.versions == {good, better}
+    assert clients.count > 50
+    assert better > good + 1, "the number of the refused version is not used again"
+
+
+def test_available_is_not_proof_a_version_without_variables_is_refused(session, shared_models, tmp_path):
+    model = "hollow"
+    good = go(session, shared_models / PLUS_TWO_TF1, model).published.version.version
+    hollow = tmp_path / "hollow"
+    hollow.mkdir()
+    (hollow / "saved_model.pb").write_bytes((shared_models / PLUS_THREE / "saved_model.pb").read_bytes())
+    (hollow / "assets").mkdir()
+    (hollow / "assets" / "foo.txt").write_bytes((shared_models / PLUS_THREE / "assets/foo.txt").read_bytes())
+    with pytest.raises(TFSDeployError) as refused:
+        go(session, hollow, model)
+    assert "uninitialized value" in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert answers(session, model) == [(good, [2.5, 3.0, 4.5])] * 2
+
+
+def test_a_simple_group_validates_before_it_publishes(tmp_path, shared_models):
+    root = tmp_path / "store"
+    (root / "simple").mkdir(parents=True)
+    model, golden = "simple", tmp_path / "golden.tfrecord"
+    write_golden(golden, model, [GoldenRequest("serving_default", {"x": X}, {"y": X / 2 + 2})])
+    gates = gates_from({"golden": {"file": str(golden)}})
+    flags = (f"--model_name={model}", f"--model_base_path={root / model}", "--max_num_load_retries=0")
+    server = EmbeddedServer(flags, wait=False).start()
+    try:
+        group = ServingGroup("simple", (server.target,), str(root), mode=Mode.LATEST)
+        store = open_store(str(root))
+        # A server with an empty base path opens no port, so the first version is put there before it is asked.
+        from tfs_deploy.savedmodel import manifest as manifests
+
+        staged = shared_models / PLUS_TWO_TF1
+        store.publish(staged, manifests.build(staged, clock=_clock()), model)
+        server.wait_until_answering(60.0)
+        with open_session(store, group, actor="a test") as opened:
+            assert answers(opened, model, None) == [(1, [2.5, 3.0, 4.5])]
+            with pytest.raises(ValidationFailed):
+                go(opened, shared_models / PLUS_THREE, model, gates)
+            assert store.versions(model) == (1,), "nothing was published"
+            assert go(opened, variant(shared_models, tmp_path), model, gates).record.previous == 1
+            assert answers(opened, model, None) == [(2, [2.5, 3.0, 4.5])]
+            with pytest.raises(Refused, match="never validated"):
+                rollback_latest(opened, model)
+    finally:
+        server.stop()
+
+
+def variant(shared_models: Path, folder: Path) -> Path:
+    """Return a model that answers as half_plus_two does and has another fingerprint."""
+    directory = shutil.copytree(shared_models / PLUS_TWO_TF1, folder / "variant")
+    (directory / "assets.extra").mkdir()
+    (directory / "assets.extra" / "note.txt").write_text("trained on a Tuesday")
+    return directory
+
+
+class Clients:
+    """Two threads that ask `stable` all the time."""
+
+    def __init__(self, session: GroupSession, model: str) -> None:
+        self._targets = tuple(session.clients)
+        self._model = model
+        self._stop = threading.Event()
+        self.failures: list[str] = []
+        self.versions: set[int] = set()
+        self.count = 0
+
+    def __enter__(self) -> Clients:
+        self._threads = [threading.Thread(target=self._ask, args=(target,)) for target in self._targets]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self, target: str) -> None:
+        client = connect(target)
+        while not self._stop.is_set():
+            try:
+                self.versions.add(client.predict(self._model, {"x": X}, label="stable", timeout=5.0).version)
+                self.count += 1
+            except TFSDeployError as error:
+                self.failures.append(str(error))
+            time.sleep(0.01)
+        client.close()
+
+
+def _clock():
+    from tfs_deploy.clock import SystemClock
+
+    return SystemClock()

@@ -1,0 +1,149 @@
+"""Checkpoints and wishes that cannot be exported: one sentence each, and no output directory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tfs_deploy.clock import SystemClock
+from tfs_deploy.errors import ExportFailed
+from tfs_deploy.jsonable import to_builtins
+from tfs_deploy.savedmodel.export import export
+from tfs_deploy.savedmodel.source import CheckpointSource, ExportOptions, SourceKind
+
+pytestmark = pytest.mark.tensorflow
+
+HERE = Path(__file__).parent
+KERAS, WEIGHTS, OBJECTS, GRAPH = (
+    SourceKind.KERAS,
+    SourceKind.KERAS_WEIGHTS,
+    SourceKind.TF_CHECKPOINT,
+    SourceKind.TF1_GRAPH,
+)
+META = {"input_tensors": {"images": "input_images:0"}, "output_tensors": {"result": "score_map:0"}}
+
+# name -> (kind, path, builder, moving average decay, options, kind of error, part of its sentence)
+CASES: dict[str, tuple[SourceKind, str, str, float | None, dict[str, Any], str, str]] = {
+    "junk keras file": (KERAS, "junk", "", None, {}, "ExportFailed", "The Keras file"),
+    "too many inputs": (KERAS, "classifier.keras", "", None, {"inputs": ("a", "b")}, "InvalidInput", "2 input names"),
+    "bad input name": (KERAS, "classifier.keras", "", None, {"inputs": ("a b",)}, "InvalidInput", "'a b'"),
+    "unknown outputs": (KERAS, "classifier.keras", "", None, {"outputs": ("a", "b")}, "InvalidInput", "['a', 'b']"),
+    "postprocess gives a tensor": (
+        *(KERAS, "classifier.keras", "", None, {"postprocess": "tiny_models:not_a_dict"}),
+        *("ExportFailed", "instead of a dict"),
+    ),
+    "samples of another name": (
+        *(KERAS, "classifier.keras", "", None, {"samples": "named_x.npz"}),
+        *("InvalidInput", "no array for the input 'features'"),
+    ),
+    "no such module": (WEIGHTS, "classifier.weights.h5", "no_module:f", None, {}, "ExportFailed", "'no_module'"),
+    "no such function": (WEIGHTS, "classifier.weights.h5", "tiny_models:f", None, {}, "ExportFailed", "not a function"),
+    "builder raises": (
+        *(WEIGHTS, "classifier.weights.h5", "tiny_models:raising", None, {}),
+        *("ExportFailed", "raised ValueError: no such layer type."),
+    ),
+    "builder exits": (
+        *(WEIGHTS, "classifier.weights.h5", "tiny_models:leaving", None, {}),
+        *("ExportFailed", "raised SystemExit: the configuration is missing"),
+    ),
+    "builder returns 7": (WEIGHTS, "classifier.weights.h5", "tiny_models:number", None, {}, "ExportFailed", "a int"),
+    "weights of another model": (
+        *(WEIGHTS, "classifier.weights.h5", "tiny_models:wider_classifier", None, {}),
+        *("ExportFailed", "do not fit the model of 'tiny_models:wider_classifier'"),
+    ),
+    "checkpoint lacks variables": (
+        *(OBJECTS, "objects/ckpt-1", "tiny_models:checkpointed_with_more", None, {}),
+        *("ExportFailed", "lacks values for 2 objects"),
+    ),
+    "checkpoint of another root": (
+        *(OBJECTS, "as_root", "tiny_models:checkpointed", None, {}),
+        *("ExportFailed", "lacks values"),
+    ),
+    "not a checkpoint": (OBJECTS, "junk", "tiny_models:checkpointed", None, {}, "ExportFailed", "does not fit"),
+    "builder without a function": (OBJECTS, "scale", "tiny_models:number", None, {}, "ExportFailed", "served function"),
+    "graph lacks variables": (
+        *(GRAPH, "graph/model.ckpt-4", "tiny_models:detector_with_more", None, {}),
+        *("ExportFailed", "2 of 5 variables are missing"),
+    ),
+    "graph without averages": (
+        *(GRAPH, "plain/model.ckpt", "tiny_models:detector", 0.9, {}),
+        *("ExportFailed", "feature/bias/ExponentialMovingAverage, feature/kernel/ExponentialMovingAverage"),
+    ),
+    "graph builder returns a dict": (
+        *(GRAPH, "graph/model.ckpt-4", "tiny_models:checkpointed", None, {}),
+        *("ExportFailed", "instead of a pair of dicts"),
+    ),
+    "meta without names": (GRAPH, "graph/model.ckpt-4", "", None, {}, "InvalidInput", "['input_images:0']"),
+    "meta with an unknown tensor": (
+        *(GRAPH, "graph/model.ckpt-4", "", None, {**META, "output_tensors": {"result": "nope:0"}}),
+        *("InvalidInput", "no tensor 'nope:0'"),
+    ),
+    "meta with an input left out": (
+        *(GRAPH, "graph/model.ckpt-4", "", None, {**META, "input_tensors": {"images": "feature/bias:0"}}),
+        *("ExportFailed", "depend on the placeholder 'input_images'"),
+    ),
+    "samples of a wrong rank": (
+        *(GRAPH, "graph/model.ckpt-4", "", None, {**META, "samples": "wrong_rank.npz"}),
+        *("InvalidInput", "have the shape [16, 24, 3]"),
+    ),
+    "samples of a wrong type": (
+        *(GRAPH, "graph/model.ckpt-4", "", None, {**META, "samples": "wrong_type.npz"}),
+        *("InvalidInput", "are float64, not float32"),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def results(checkpoints: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """Do all jobs in one process that holds TensorFlow, and return what each of them left."""
+    folder = tmp_path_factory.mktemp("jobs")
+    jobs = []
+    for number, (kind, path, builder, decay, options, _, _) in enumerate(CASES.values()):
+        wishes = ExportOptions(search_path=checkpoints.search_path, **options)
+        if wishes.samples:
+            wishes = replace(wishes, samples=str(checkpoints / wishes.samples))
+        job = {
+            "source": to_builtins(CheckpointSource(kind, str(checkpoints / path), builder, decay)),
+            "options": to_builtins(wishes),
+            "directory": str(folder / f"out-{number}"),
+            "result": str(folder / f"result-{number}.json"),
+            "arrays": str(folder / f"arrays-{number}.npz"),
+        }
+        (folder / f"out-{number}").mkdir()
+        jobs.append(folder / f"job-{number}.json")
+        jobs[-1].write_text(json.dumps(job))
+    subprocess.run([sys.executable, str(HERE / "run_jobs.py"), *map(str, jobs)], check=True, timeout=280)
+    return {name: json.loads((folder / f"result-{number}.json").read_text()) for number, name in enumerate(CASES)}
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_the_reason_is_one_sentence(results: dict[str, dict[str, Any]], name: str) -> None:
+    kind, part = CASES[name][-2:]
+    error = results[name]["error"]
+    assert error["kind"] == kind, error
+    assert part in error["cause"]
+    assert "\n" not in error["cause"]
+    assert error["cause"].endswith(".")
+    assert error["remedy"].endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("builder", "message"),
+    [("tiny_models:checkpointed_with_more", "lacks values"), ("tiny_models:crashing", r"SIGSEGV.*last words")],
+)
+def test_no_output_directory_is_left(checkpoints: Any, tmp_path: Path, builder: str, message: str) -> None:
+    with pytest.raises(ExportFailed, match=message):
+        export(
+            CheckpointSource(OBJECTS, str(checkpoints / "objects/ckpt-1"), builder),
+            tmp_path / "out",
+            ExportOptions(search_path=checkpoints.search_path),
+            clock=SystemClock(),
+            timeout=240,
+        )
+    assert list(tmp_path.iterdir()) == []
