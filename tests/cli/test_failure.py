@@ -73,14 +73,14 @@ def test_debug_shows_where(capsys: pytest.CaptureFixture[str]) -> None:
     ],
     ids=" ".join,
 )
-def test_a_command_line_that_cannot_be_read_is_a_usage_error(arguments: list[str]) -> None:
-    result = CliRunner().invoke(app, arguments)
+def test_a_command_line_that_cannot_be_read_is_a_usage_error(arguments: str) -> None:
+    result = CliRunner().invoke(app, arguments.split())
     assert result.exit_code == 2
     assert result.stdout == ""
     assert "--help" in result.stderr
     assert len(result.stderr.splitlines()) == 1
 
-    as_json = CliRunner().invoke(app, [*arguments, "--json"])
+    as_json = CliRunner().invoke(app, [*arguments.split(), "--json"])
     assert as_json.exit_code == 2
     assert json.loads(as_json.stdout)["exit_code"] == 2
 

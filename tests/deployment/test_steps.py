@@ -318,3 +318,12 @@ def _config(bench, version):
     from tfs_deploy.serving.config import ModelEntry, to_proto
 
     return to_proto([ModelEntry(MODEL, bench.group.base_path(MODEL), (version,), {})])
+
+
+def test_a_rollback_that_is_asked_for_again_by_its_retry_does_not_go_forward(bench):
+    old, new = bench.promoted("good one"), bench.promoted("good two")
+    first = rollback(bench.session, MODEL, request="run 7, task rollback")
+    assert rollback(bench.session, MODEL, request="run 7, task rollback") == first
+    assert bench.answers() == [old, old]
+    rollback(bench.session, MODEL, request="run 8, task rollback")
+    assert bench.answers() == [new, new]

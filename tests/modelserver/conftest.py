@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from embedded_server import RPC_DRIVEN_FLAGS, EmbeddedServer
 from modelserver.wire import Wire, eventually
 

@@ -8,8 +8,8 @@ import grpc
 import ml_dtypes
 import numpy as np
 import pytest
-from modelserver.wire import Wire, model, predict_request
 
+from modelserver.wire import Wire, model, predict_request
 from tfs_deploy.serving import messages, rpc, tensors
 
 pytestmark = pytest.mark.tensorflow
@@ -163,7 +163,7 @@ def test_wrong_rank_for_a_convolution_kills_nothing(loaded, server):
 
 
 def test_strings_and_a_lookup_table_from_an_asset(loaded):
-    words = np.array([b"one", b"\xff\0", "zwei".encode()], dtype=object)
+    words = np.array([b"one", b"\xff\0", b"zwei"], dtype=object)
     reply = loaded.predict("s", signature="look_up", inputs={"word": words})
     assert list(reply.outputs["id"].int64_val) == [1, -1, -1]
     assert list(reply.outputs["word"].string_val) == list(words)

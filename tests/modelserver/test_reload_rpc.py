@@ -7,9 +7,9 @@ import time
 
 import grpc
 import pytest
+
 from modelserver.conftest import wait_state
 from modelserver.wire import model, reload_request
-
 from tfs_deploy.serving import messages, rpc
 
 pytestmark = pytest.mark.tensorflow
@@ -137,9 +137,12 @@ def ambiguous(name, base):
             "Illegal to change a model's platform. For model {n} platform was tensorflow and new platform requested "
             "is zz",
         ),
-        (lambda n, b: [model(n, b), model(n + "p", b, model_platform="zz")], "Model {n}p requests unsupported platform zz"),
+        (
+            lambda n, b: [model(n, b), model(n + "p", b, model_platform="zz")],
+            "Model {n}p requests unsupported platform zz",
+        ),
     ],
-)  # fmt: skip
+)
 def test_refused_configs(wire, name, install, tmp_path, make, text):
     install("scale1", 1)
     base = tmp_path / "base"
@@ -151,7 +154,8 @@ def test_refused_configs(wire, name, install, tmp_path, make, text):
 def test_no_list(wire):
     assert wire.error(rpc.HANDLE_RELOAD_CONFIG, messages.ReloadConfigRequest()) == (
         "INVALID_ARGUMENT",
-        "ServerModelConfig type not supported by HandleReloadConfigRequest. Only ModelConfigList is currently supported",
+        "ServerModelConfig type not supported by HandleReloadConfigRequest. "
+        "Only ModelConfigList is currently supported",
     )
 
 

@@ -8,9 +8,9 @@ import time
 
 import numpy as np
 import pytest
-from modelserver.conftest import wait_state
-from modelserver.wire import eventually, model, predict_request
 
+from modelserver.conftest import wait_state
+from modelserver.wire import Wire, eventually, model, predict_request
 from tfs_deploy.savedmodel.requests import WARMUP_PATH, WarmupRequest, write_warmup
 from tfs_deploy.savedmodel.tfrecord import encode
 from tfs_deploy.serving import messages, rpc
@@ -153,39 +153,56 @@ def no_variables_but_warmup(directory):
     write_warmup(directory / WARMUP_PATH, "m", [WarmupRequest("serving_default", {"x": np.float32([1])})])
 
 
-@pytest.mark.parametrize(
-    ("damage", "code", "text"),
-    [
-        (drop_everything, 5, LOADERR),
-        (garble, 11, "Read less bytes than requested"),
-        (empty_pb, 5, "Could not find meta graph def matching supplied tags: { serve }. "),
-        (drop_tags, 5, "Could not find meta graph def matching supplied tags: { serve }. "),
-        (only_export_meta, 12, "Session Bundle is deprecated and removed."),
-        (drop_shard, 5, "; No such file or directory"),
-        (junk_index, 15, "file is too short to be an sstable"),
-        (unknown_op, 5, "Op type not registered 'NoSuchOpAnywhere'"),
-        (bad_warmup, 3, "Signature input alias: x(feed name: serving_default_x:0) not found"),
-        (foreign_warmup, 15, "corrupted record at 0 (Is this even a TFRecord file?). Please verify your warmup data"),
-        (unparsable_warmup, 3, "Failed to parse warmup record: "),
-        (session_run_warmup, 12, "Unsupported log_type for warmup: 5"),
-        (too_much_warmup, 3, "Number of warmup records exceeds the maximum (1000) at "),
-        (no_variables_but_warmup, 9, "Could not find variable w"),
-    ],
+BROKEN = (
+    (drop_everything, 5, LOADERR),
+    (garble, 11, "Read less bytes than requested"),
+    (empty_pb, 5, "Could not find meta graph def matching supplied tags: { serve }. "),
+    (drop_tags, 5, "Could not find meta graph def matching supplied tags: { serve }. "),
+    (only_export_meta, 12, "Session Bundle is deprecated and removed."),
+    (drop_shard, 5, "; No such file or directory"),
+    (junk_index, 15, "file is too short to be an sstable"),
+    (unknown_op, 5, "Op type not registered 'NoSuchOpAnywhere'"),
+    (bad_warmup, 3, "Signature input alias: x(feed name: serving_default_x:0) not found"),
+    (foreign_warmup, 15, "corrupted record at 0 (Is this even a TFRecord file?). Please verify your warmup data"),
+    (unparsable_warmup, 3, "Failed to parse warmup record: "),
+    (session_run_warmup, 12, "Unsupported log_type for warmup: 5"),
+    (too_much_warmup, 3, "Number of warmup records exceeds the maximum (1000) at "),
+    (no_variables_but_warmup, 9, "Could not find variable w"),
 )
-def test_a_broken_version_ends_and_the_good_one_serves_on(wire, name, install, tmp_path, damage, code, text):
-    install("scale1", 1)
-    wire.reload(model(name, tmp_path / "base", 1, 2))
-    staged = install("scale2", "staged")
-    damage(staged)
-    staged.rename(tmp_path / "base" / "2")
-    found = wait_state(wire, name, 2, "END")
-    assert found[0] == code, found
-    assert text.replace("DIRECTORY", str(tmp_path / "base" / "2")) in found[1]
-    assert wire.predict_error(name, version=2) == (
-        "NOT_FOUND",
-        f"Servable not found for request: Specific({name}, 2)",
-    )
-    assert wire.answer(name) == 1.0
+
+
+@pytest.fixture(scope="module")
+def broken(server, models, tmp_path_factory):
+    """Every damage at once, as version 2 of a model whose version 1 is good: what came of each, by name."""
+    wire, root = Wire(server.target), tmp_path_factory.mktemp("broken")
+    configs = []
+    for damage, _, _ in BROKEN:
+        base = root / damage.__name__
+        base.mkdir()
+        (base / "1").symlink_to(models / "scale1")
+        shutil.copytree(models / "scale2", base / "staged")
+        damage(base / "staged")
+        configs.append(model(damage.__name__, base, 1, 2))
+    wire.reload(*configs)
+    for config in configs:
+        (root / config.name / "staged").rename(root / config.name / "2")
+    found = {}
+    for config in configs:
+        code, text = wait_state(wire, config.name, 2, "END")
+        refused = wire.predict_error(config.name, version=2)
+        found[config.name] = (code, text, refused, wire.answer(config.name), root / config.name / "2")
+    wire.reload()
+    wire.close()
+    return found
+
+
+@pytest.mark.parametrize(("damage", "code", "text"), BROKEN, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_broken_version_ends_and_the_good_one_serves_on(broken, damage, code, text):
+    found_code, found_text, refused, answer, directory = broken[damage.__name__]
+    assert found_code == code, found_text
+    assert text.replace("DIRECTORY", str(directory)) in found_text
+    assert refused == ("NOT_FOUND", f"Servable not found for request: Specific({damage.__name__}, 2)")
+    assert answer == 1.0
 
 
 def test_a_file_as_version(wire, name, install, tmp_path):

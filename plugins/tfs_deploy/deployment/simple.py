@@ -58,11 +58,15 @@ def deploy_latest(
     return published, report, done
 
 
-def rollback_latest(session: GroupSession, model: str, *, reason: str = "") -> DeploymentRecord:
+def rollback_latest(session: GroupSession, model: str, *, reason: str = "", request: str = "") -> DeploymentRecord:
     """Withdraw the version that is live; every replica goes to the next lower one, which must have passed its gates.
 
+    A `request` that was carried out already is answered with its record, so that a retry does not go back twice.
     Raises NotFound without a lower version in the store, Refused without proof that it passed.
     """
+    latest = record.latest_move(session.store.documents, session.group.name, model)
+    if request and latest is not None and latest.request == request:
+        return latest
     before = observe(session, model, ())
     live = max(before.available_everywhere(), default=None)
     lower = [version for version in session.store.versions(model) if live is not None and version < live]
@@ -78,7 +82,7 @@ def rollback_latest(session: GroupSession, model: str, *, reason: str = "") -> D
     session.store.withdraw(model, live, told)
     wait_until_available(session, model, target)
     wait_until_gone(session.clients, model, live, limits=session.wait, clock=session.clock)
-    return _record_move(session, model, Action.ROLLED_BACK, target, before, told, fingerprint)
+    return _record_move(session, model, Action.ROLLED_BACK, target, before, told, fingerprint, request)
 
 
 def withdraw(session: GroupSession, model: str, version: int, *, reason: str) -> None:
@@ -111,7 +115,9 @@ def _record_move(
     before: GroupStatus,
     reason: str,
     fingerprint: str,
+    request: str = "",
 ) -> DeploymentRecord:
     previous = max(before.available_everywhere() - {version}, default=None)
-    done = record.draft(session, model, action, version, previous=previous, reason=reason, fingerprint=fingerprint)
+    more = {"previous": previous, "reason": reason, "fingerprint": fingerprint, "request": request}
+    done = record.draft(session, model, action, version, **more)
     return record.append(session.store.documents, done)

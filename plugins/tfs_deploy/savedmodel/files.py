@@ -77,7 +77,9 @@ def _walk(directory: Path, root: Path, prefix: str) -> Iterator[str]:
             if entry.is_dir(follow_symlinks=False):
                 yield from _walk(Path(entry.path), root, path + "/")
             else:
-                _check_file(Path(entry.path), root, path)
+                # A plain file cannot lead anywhere, and resolving it would cost more than listing it.
+                if not entry.is_file(follow_symlinks=False):
+                    _check_file(Path(entry.path), root, path)
                 yield path
 
 

@@ -1,0 +1,144 @@
+"""The command line as a process: how fast it starts, what it imports, how it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cli.replicas import PLUS_TWO_TF2, child
+from embedded_server import free_port
+from tfs_deploy.serving.client import connect
+from tfs_deploy.serving.protocol import VersionState
+
+CLI = [sys.executable, "-m", "tfs_deploy.cli"]
+HEAVY = "tensorflow tensorflow_serving keras grpc numpy airflow boto3 docker tornado"
+
+
+def test_help_imports_nothing_heavy() -> None:
+    script = (
+        "import sys\n"
+        "from tfs_deploy.cli.main import app\n"
+        "code = app(['--help'], standalone_mode=False)\n"
+        f"heavy = set('{HEAVY}'.split()) & set(sys.modules)\n"
+        "sys.exit(f'imported: {sorted(heavy)}' if heavy or code else 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", ["deploy", "inspect", "status"])
+def test_every_command_has_a_help(command: str) -> None:
+    ran = child(command, "--help", environ={"COLUMNS": "100"})
+    assert ran.code == 0
+    assert "--json" in ran.out
+
+
+def test_version() -> None:
+    assert child("--version").out.startswith("tfs-deploy ")
+
+
+def test_a_reader_that_goes_away_is_no_traceback(shared_models: Path) -> None:
+    process = subprocess.Popen(
+        [*CLI, "inspect", str(shared_models / PLUS_TWO_TF2), "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    told = process.stderr.read().decode()
+    process.stderr.close()
+    assert process.wait(60) == 1
+    assert "Traceback" not in told
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_it_with_a_sentence(tmp_path: Path, number: int, code: int) -> None:
+    # A server that accepts and says nothing: the command waits.
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        (tmp_path / "store").mkdir()
+        (tmp_path / "tfs-deploy.yaml").write_text("timeouts: {status: 60}\n")
+        target = f"127.0.0.1:{listener.getsockname()[1]}"
+        arguments = ["status", "--store", "store", "--target", target]
+        process = subprocess.Popen([*CLI, *arguments], stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+        listener.settimeout(30)
+        peer, _ = listener.accept()
+        with peer:
+            process.send_signal(number)
+            _, told = process.communicate(timeout=90)
+    assert process.returncode == code
+    assert told.startswith("tfs-deploy: Interrupted.")
+    assert "Traceback" not in told
+
+
+@pytest.mark.tensorflow
+def test_no_throw_away_server_outlives_a_terminated_validation(shared_models: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen(
+        [*CLI, "validate", str(shared_models / PLUS_TWO_TF2)],
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        env=environment,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.rglob("server.log")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(30) == 143
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.tensorflow
+def test_model_server_is_the_embedded_server_itself(shared_models: Path, tmp_path: Path) -> None:
+    base = tmp_path / "half"
+    base.mkdir()
+    (base / "1").symlink_to(shared_models / PLUS_TWO_TF2, target_is_directory=True)
+    port = free_port()
+    flags = [f"--port={port}", "--model_name=half", f"--model_base_path={base}"]
+    process = subprocess.Popen([*CLI, "model-server", *flags], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    client = connect(f"127.0.0.1:{port}")
+    try:
+        deadline = time.monotonic() + 60
+        while not _available(client):
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.terminate()
+        assert process.wait(30) == 0
+    finally:
+        client.close()
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def _available(client: object) -> bool:
+    try:
+        rows = client.status("half", timeout=1.0)
+    except Exception:
+        return False
+    return any(row.state is VersionState.AVAILABLE for row in rows)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("flags", [["--help"], ["--port=nonsense"], ["--version"]])
+def test_model_server_takes_its_flags_and_exit_code_untouched(flags: list[str]) -> None:
+    direct = subprocess.run(
+        [sys.executable, "-m", "tfs_deploy.modelserver", *flags],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    ran = child("model-server", *flags)
+    assert (ran.code, ran.out) == (direct.returncode, direct.stdout)
