@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from airflow.providers_manager import ProvidersManager
 from airflow.sdk import Connection
+from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
 from jsonschema import Draft7Validator
 
 import airflow
@@ -104,15 +105,16 @@ def test_bad_connections(monkeypatch: pytest.MonkeyPatch, fields: dict[str, obje
 
 
 def test_pem_files_are_read_by_path_and_never_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    key = tmp_path / "key.pem"
+    key, chain = tmp_path / "key.pem", tmp_path / "chain.pem"
     key.write_text("-----BEGIN PRIVATE KEY-----\nsecret\n")
-    extra = {"tls": True, "private_key": str(key), "certificate_chain": str(key), "server_name": "serving"}
-    tls = connection(monkeypatch, host="a", extra=extra).get_conn().tls_options()
+    chain.write_text("-----BEGIN CERTIFICATE-----\npublic\n")
+    extra = {"tls": True, "private_key": str(key), "certificate_chain": str(chain), "server_name": "serving"}
+    settings = connection(monkeypatch, host="a", extra=extra).get_conn()
+    tls = settings.tls_options()
     assert tls is not None
-    assert tls.private_key == key.read_bytes()
+    assert (tls.private_key, tls.certificate_chain) == (key.read_bytes(), chain.read_bytes())
     assert tls.root_certificates is None
-    assert "secret" not in repr(tls.private_key and tls.server_name)
-    assert "PRIVATE KEY" not in repr(connection(monkeypatch, host="a", extra=extra).get_conn())
+    assert "secret" not in repr(tls) + repr(settings)
 
 
 def test_pem_file_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -132,11 +134,11 @@ def test_the_test_button(group, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_airflow_knows_the_form() -> None:
-    manager = ProvidersManager()
-    hook = manager.hooks["tf_serving"]
+    hook = ProvidersManagerTaskRuntime().hooks["tf_serving"]
     assert hook is not None
     assert hook.hook_class_name == "tfs_deploy.hooks.tf_serving.TFServingHook"
     assert hook.connection_id_attribute_name == "tf_serving_conn_id"
+    manager = ProvidersManager()
     behaviour = manager.field_behaviours["tf_serving"]
     assert behaviour["relabeling"] == {"host": "Replicas", "port": "Default port"}
     shown = {key.rpartition("__")[2] for key in manager.connection_form_widgets if "__tf_serving__" in key}

@@ -17,6 +17,7 @@ from tfs_deploy.deployment.rollback import rollback
 from tfs_deploy.deployment.session import GroupSession, open_session
 from tfs_deploy.deployment.simple import rollback_latest
 from tfs_deploy.deployment.status import status
+from tfs_deploy.deployment.validate import validate
 from tfs_deploy.errors import Refused, TFSDeployError, ValidationFailed
 from tfs_deploy.savedmodel.requests import GoldenRequest, write_golden
 from tfs_deploy.serving.client import connect
@@ -139,15 +140,20 @@ def test_a_simple_group_validates_before_it_publishes(tmp_path, shared_models):
             assert answers(opened, model, None) == [(2, [2.5, 3.0, 4.5])]
             with pytest.raises(Refused, match="never validated"):
                 rollback_latest(opened, model)
+            validate(opened, model, 2, gates)
+            assert go(opened, variant(shared_models, tmp_path / "third"), model, gates).record.version == 3
+            assert rollback_latest(opened, model, request="once").version == 2
+            assert rollback_latest(opened, model, request="once").version == 2
+            assert answers(opened, model, None) == [(2, [2.5, 3.0, 4.5])]
     finally:
         server.stop()
 
 
 def variant(shared_models: Path, folder: Path) -> Path:
     """Return a model that answers as half_plus_two does and has another fingerprint."""
-    directory = shutil.copytree(shared_models / PLUS_TWO_TF1, folder / "variant")
+    directory = Path(shutil.copytree(shared_models / PLUS_TWO_TF1, folder / "variant"))
     (directory / "assets.extra").mkdir()
-    (directory / "assets.extra" / "note.txt").write_text("trained on a Tuesday")
+    (directory / "assets.extra" / "note.txt").write_text(f"trained in {folder.name}")
     return directory
 
 

@@ -45,4 +45,5 @@ def _bits(array: np.ndarray) -> bytes:
         numbers = numbers.view(f"f{numbers.dtype.itemsize // 2}")
     if numbers.dtype.kind not in "fV":
         return numbers.tobytes()
-    return np.where(np.isnan(numbers), numbers.dtype.type(np.nan), numbers).tobytes()
+    with np.errstate(invalid="ignore"):  # signalling NaNs
+        return np.where(np.isnan(numbers), numbers.dtype.type(np.nan), numbers).tobytes()

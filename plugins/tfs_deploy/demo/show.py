@@ -18,6 +18,7 @@ from tfs_deploy.demo.airflow_process import DagRun, TaskRun
 from tfs_deploy.demo.findings import Answer, Attempt, Move
 
 STEPS = ("train", "export", "publish", "load", "validate", "promote")
+_SHOWN = (*STEPS, "rollback")
 _WIDTH = 100
 # From paper to ink: five shades for the values 0 to 16.
 _SHADES = " ░▒▓█"
@@ -49,7 +50,7 @@ class Progress:
 
     def say(self, text: str, style: str = "") -> None:
         """Print one paragraph."""
-        self._output.print(Padding(Text(text, style=style), (0, 0, 0, 2)))
+        self._output.print(Padding(Text(text, style=style), (0, 0, 0, 2), expand=False))
 
     @contextmanager
     def run(self) -> Iterator[TaskLine]:
@@ -59,8 +60,8 @@ class Progress:
 
     def finished(self, run: DagRun) -> None:
         """Print the tasks of a finished run with their seconds."""
-        parts = [_ended(task) for task in run.tasks if task.state != "skipped"]
-        self._output.print(Padding(Text("  ").join(parts), (0, 0, 0, 2)))
+        parts = [_ended(task) for task in run.tasks if task.step in _SHOWN or task.state == "failed"]
+        self._output.print(Padding(Text("  ").join(parts), (0, 0, 0, 2), expand=False))
 
 
 class TaskLine:

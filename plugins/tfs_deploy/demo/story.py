@@ -33,7 +33,7 @@ LESSONS = (
         {"examples": 1297, "epochs": 10, "shuffle_labels": True},
     ),
 )
-SHOWN = (3, 17, 41, 128, 256)
+SHOWN = (5, 8, 2, 9, 23)
 
 
 @dataclass(slots=True)
@@ -53,8 +53,8 @@ class Story:
             self._train(number, lesson)
         first, second, third = (version for _, version in self.attempts)
         self._judge(first, second, third)
-        self._roll("back to the version before", first)
-        self._roll("and forward again", second)
+        self._roll("Back to the version before", first)
+        self._roll("And forward again", second)
 
     def versions(self) -> list[Attempt]:
         """Return what the record says about each training run, with the labels as they are now."""
@@ -100,8 +100,8 @@ class Story:
         self._expect(findings.labels(self.target, MODEL).get("stable") == second, "stable is still the second version")
 
     def _roll(self, where: str, expected: int | None) -> None:
-        self.progress.chapter(f"Roll {where}")
-        run = self._run(ROLLBACK, {"model": MODEL, "reason": f"the demo rolls {where}"})
+        self.progress.chapter(where)
+        run = self._run(ROLLBACK, {"model": MODEL, "reason": f"Demo: {where[0].lower()}{where[1:]}."})
         try:
             answers = findings.ask(self.target, MODEL, SHOWN[:1])
             version: int | None = answers[0].version
@@ -109,7 +109,7 @@ class Story:
             self.progress.say(str(error), "bold red")
             version = None
         held = run.state == "success" and version == expected
-        self._expect(held, f"stable goes {where} (version {expected})")
+        self._expect(held, f"{where}: stable answers from version {expected}")
         if held:
             self.progress.say(f"stable answers from version {version} now; nothing was loaded or copied.", "green")
         else:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 
 from tfs_deploy.deployment import evidence, record
+from tfs_deploy.deployment.lease import hold
 from tfs_deploy.deployment.load import wait_until_available
 from tfs_deploy.deployment.observe import GroupStatus, observe
 from tfs_deploy.deployment.publish import publish
@@ -19,6 +21,7 @@ from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.deployment.throwaway import validate_directory
 from tfs_deploy.deployment.validate import validate
 from tfs_deploy.errors import LoadFailed, NotFound, Refused
+from tfs_deploy.jsonable import from_json, to_json
 from tfs_deploy.serving.runner import ModelServerRunner
 from tfs_deploy.serving.waiting import wait_until_gone
 from tfs_deploy.store.protocol import Published
@@ -54,7 +57,8 @@ def deploy_latest(
         if report.verdict is Verdict.FAIL:
             withdraw(session, model, version, reason=report.reason())
         require_pass(report)
-    done = _record_move(session, model, Action.PROMOTED, version, before, report.reason(), report.fingerprint)
+    previous = max(before.available_everywhere() - {version}, default=None)
+    done = _record_move(session, model, Action.PROMOTED, version, previous, report.reason(), report.fingerprint)
     return published, report, done
 
 
@@ -67,22 +71,47 @@ def rollback_latest(session: GroupSession, model: str, *, reason: str = "", requ
     latest = record.latest_move(session.store.documents, session.group.name, model)
     if request and latest is not None and latest.request == request:
         return latest
-    before = observe(session, model, ())
-    live = max(before.available_everywhere(), default=None)
+    with hold(session, f"rollback of {model}"):
+        way = _begin_going_back(session, model)
+        told = reason or f"back from version {way.live}"
+        session.store.withdraw(model, way.live, told)
+        wait_until_available(session, model, way.target)
+        wait_until_gone(session.clients, model, way.live, limits=session.wait, clock=session.clock)
+        done = _record_move(session, model, Action.ROLLED_BACK, way.target, way.live, told, way.fingerprint, request)
+        session.store.documents.delete(_way_key(session, model))
+        return done
+
+
+@dataclass(frozen=True, slots=True)
+class _WayBack:
+    """A rollback that has begun: a run after a crash must go the same way, not one version further."""
+
+    live: int
+    target: int
+    fingerprint: str
+
+
+def _begin_going_back(session: GroupSession, model: str) -> _WayBack:
+    documents = session.store.documents
+    begun = documents.read(_way_key(session, model))
+    if begun is not None:
+        return from_json(_WayBack, begun.body)
+    live = max(observe(session, model, ()).available_everywhere(), default=None)
     lower = [version for version in session.store.versions(model) if live is not None and version < live]
     if live is None or not lower:
         raise NotFound(
             f"Model {model!r} has no version below the live one in {session.store.uri}.",
             "There is nothing to go back to: publish a good version.",
         )
-    target = lower[-1]
-    fingerprint = session.store.manifest(model, target).fingerprint
-    evidence.require(session.store.documents, session.group.name, model, target, fingerprint=fingerprint)
-    told = reason or f"back from version {live}"
-    session.store.withdraw(model, live, told)
-    wait_until_available(session, model, target)
-    wait_until_gone(session.clients, model, live, limits=session.wait, clock=session.clock)
-    return _record_move(session, model, Action.ROLLED_BACK, target, before, told, fingerprint, request)
+    fingerprint = session.store.manifest(model, lower[-1]).fingerprint
+    evidence.require(documents, session.group.name, model, lower[-1], fingerprint=fingerprint)
+    way = _WayBack(live, lower[-1], fingerprint)
+    documents.write(_way_key(session, model), to_json(way), expected=None)
+    return way
+
+
+def _way_key(session: GroupSession, model: str) -> str:
+    return f"groups/{session.group.name}/going_back/{model}.json"
 
 
 def withdraw(session: GroupSession, model: str, version: int, *, reason: str) -> None:
@@ -112,12 +141,11 @@ def _record_move(
     model: str,
     action: Action,
     version: int,
-    before: GroupStatus,
+    previous: int | None,
     reason: str,
     fingerprint: str,
     request: str = "",
 ) -> DeploymentRecord:
-    previous = max(before.available_everywhere() - {version}, default=None)
     more = {"previous": previous, "reason": reason, "fingerprint": fingerprint, "request": request}
     done = record.draft(session, model, action, version, **more)
     return record.append(session.store.documents, done)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tfs_deploy.jsonable import to_builtins
-from tfs_deploy.operators.base import TFServingOperator, seconds_of
+from tfs_deploy.operators.base import TFServingOperator, seconds_of, xcom_of
 from tfs_deploy.operators.failures import told_to_airflow
 from tfs_deploy.operators.publish import directory_of, published_value
 from tfs_deploy.operators.stable_asset import STABLE_MOVED, announce
@@ -65,6 +64,6 @@ class DeployModelOperator(TFServingOperator):
         return {
             **published_value(done.published),
             "report": report_value(done.report),
-            "record": to_builtins(done.record),
+            "record": xcom_of(done.record),
             "seconds": done.seconds,
         }

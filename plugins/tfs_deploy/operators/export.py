@@ -12,8 +12,7 @@ from airflow.sdk import BaseOperator
 
 from tfs_deploy.clock import SystemClock
 from tfs_deploy.errors import InvalidInput
-from tfs_deploy.jsonable import to_builtins
-from tfs_deploy.operators.base import seconds_of
+from tfs_deploy.operators.base import seconds_of, xcom_of
 from tfs_deploy.operators.failures import told_to_airflow
 from tfs_deploy.savedmodel.source import CheckpointSource, ExportOptions, SourceKind, detect
 
@@ -96,7 +95,7 @@ class ExportSavedModelOperator(BaseOperator):
         return {
             "path": staged.path,
             "fingerprint": manifest.fingerprint,
-            "signatures": to_builtins(manifest.signatures),
+            "signatures": xcom_of(manifest.signatures),
             "tensorflow_version": manifest.tensorflow_version,
             "bytes": manifest.total_bytes,
         }

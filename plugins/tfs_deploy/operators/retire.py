@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tfs_deploy.errors import InvalidInput
-from tfs_deploy.jsonable import to_builtins
-from tfs_deploy.operators.base import TFServingOperator
+from tfs_deploy.operators.base import TFServingOperator, xcom_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -34,8 +33,7 @@ class RetireModelVersionsOperator(TFServingOperator):
 
         with self.step(context) as session:
             keep = _count(self.keep)
-            done: dict[str, Any] = to_builtins(retire(session, self.model, keep=keep, dry_run=self.preview))
-            return done
+            return xcom_of(retire(session, self.model, keep=keep, dry_run=self.preview))
 
 
 def _count(value: int | str) -> int:

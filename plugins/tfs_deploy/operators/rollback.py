@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tfs_deploy.errors import Refused
-from tfs_deploy.jsonable import to_builtins
-from tfs_deploy.operators.base import TFServingOperator, version_of
+from tfs_deploy.operators.base import TFServingOperator, version_of, xcom_of
 from tfs_deploy.operators.stable_asset import STABLE_MOVED, announce
 from tfs_deploy.serving.group import Mode
 
@@ -42,8 +41,7 @@ class RollbackModelOperator(TFServingOperator):
             to = None if self.to in (None, "", "None") else version_of(self.to, self.model)
             record = _rollback(session, self.model, to, self.reason)
         announce(context, record)
-        done: dict[str, Any] = to_builtins(record)
-        return done
+        return xcom_of(record)
 
 
 def _rollback(session: GroupSession, model: str, to: int | None, reason: str) -> DeploymentRecord:
