@@ -224,9 +224,7 @@ def test_an_unreachable_replica_is_worth_a_retry_and_rejects_nothing(group, cont
 def test_nothing_is_promoted_without_a_passing_validation(group, context) -> None:
     published = publish(group, context)
     step(LoadModelVersionOperator, version=published).execute(context)
-    with pytest.raises(
-        AirflowFailException, match="has not been validated|has no passing validation|was never validated"
-    ):
+    with pytest.raises(AirflowFailException, match="was never validated"):
         step(PromoteModelVersionOperator, version=published).execute(context)
     assert group.stable() is None
 

@@ -332,10 +332,6 @@ class Histories(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.world = World()
-        self.rows: set[ServableId] = set()
-        self.seen = 0
-        self.failed_while_aspired: dict[ServableId, int] = {}
-        self.served: dict[str, int | None] = {"a": None, "b": None}
         self.ready: dict[str, set[int]] = {"a": set(), "b": set()}
 
     @rule(name=NAMES, versions=st.sets(NUMBERS, max_size=3))
@@ -380,12 +376,13 @@ class Histories(RuleBasedStateMachine):
 
     @invariant()
     def the_highest_ready_version_answers(self):
+        # A version whose unload was ordered may be out of the map before its row says so, as in TF Serving.
         for name in ("a", "b"):
-            states = self.world.states(name)
-            serving = [version for version, state in states.items() if state is State.AVAILABLE]
-            assert self.world.answers(name) == (max(serving) if serving else None)
-            for version in states:
-                assert (self.world.answers(name, version) is not None) == (version in serving)
+            ready = {row.version for row in self.world.manager.snapshots(name) if row.phase is Phase.READY}
+            available = {v for v, state in self.world.states(name).items() if state is State.AVAILABLE}
+            answering = {version for version in range(1, 5) if self.world.answers(name, version) is not None}
+            assert ready <= answering <= available
+            assert self.world.answers(name) == max(answering, default=None)
 
     @invariant()
     def the_last_ready_version_goes_only_when_nothing_is_aspired(self):
@@ -420,4 +417,4 @@ class Histories(RuleBasedStateMachine):
 
 
 TestHistories = Histories.TestCase
-TestHistories.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+TestHistories.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
