@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -116,6 +117,17 @@ def test_the_way_of_two_versions_and_back(group, context) -> None:
     assert step(RollbackModelOperator, reason="felt like it").execute(context)["version"] == 1
     assert group.stable() == 1
     assert step(RollbackModelOperator, to="2").execute(context)["version"] == 2
+
+
+def test_a_retried_rollback_is_one_rollback(group, context) -> None:
+    for behaviour in ("good", "good again"):
+        deploy(group, context, behaviour)
+    context["ti"] = SimpleNamespace(dag_id="a_dag", run_id="a_run", task_id="a_task", map_index=-1)
+    first, again = (step(RollbackModelOperator).execute(context) for _ in range(2))
+    assert again == first
+    assert group.stable() == 1
+    context["ti"].run_id = "another_run"
+    assert step(RollbackModelOperator).execute(context)["version"] == 2
 
 
 def test_the_same_bytes_are_published_once(group, context) -> None:

@@ -21,7 +21,16 @@ ROOMS = {
     # The demo trains: its process of its own needs Keras, and its post-processing is compiled by the export.
     "keras": ["savedmodel/export*.py", "modelserver/*.py", "demo/digits*.py"],
     "sklearn": ["demo/digits_training.py"],
-    "airflow": ["operators/*.py", "sensors/*.py", "triggers/*.py", "hooks/*.py", "plugin.py", "links.py", "demo/*.py"],
+    "airflow": [
+        "operators/*.py",
+        "sensors/*.py",
+        "triggers/*.py",
+        "hooks/*.py",
+        "plugin.py",
+        "links.py",
+        "task_groups.py",
+        "demo/*.py",
+    ],
     "tensorflow_serving": [],
     "boto3": ["store/*.py", "hooks/*.py"],
     "obstore": ["store/*.py"],
@@ -30,7 +39,15 @@ ROOMS = {
 }
 # These may do so at the top of a file: Airflow runs the first ones anyway, the second is a process of its own.
 AT_THE_TOP = {
-    "airflow": ["operators/*.py", "sensors/*.py", "triggers/*.py", "hooks/*.py", "plugin.py", "links.py"],
+    "airflow": [
+        "operators/*.py",
+        "sensors/*.py",
+        "triggers/*.py",
+        "hooks/*.py",
+        "plugin.py",
+        "links.py",
+        "task_groups.py",
+    ],
     "tensorflow": ["modelserver/*.py"],
     "keras": ["modelserver/*.py"],
     "tornado": ["gateway/*.py", "modelserver/*.py"],

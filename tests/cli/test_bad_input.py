@@ -144,8 +144,10 @@ def test_unreachable_server_leaves_a_validation_undecided(site: Site) -> None:
 
     assert ran.code == 3
     assert ran.json["verdict"] == "inconclusive"
-    assert nobody in ran.json["reason"] or "did not answer" in ran.json["reason"]
+    assert nobody in ran.json["reason"]
     assert site.answers(MODEL) == before
+    # The last word on version 1 decides whether one may go back to it, so the tests after this one need a good one.
+    assert site.run("validate", MODEL, 1).code == 0
 
 
 @pytest.mark.usefixtures("unchanged")
@@ -231,7 +233,9 @@ def test_golden_file_that_does_not_fit_the_signature(
     output: str,
     named: str,
 ) -> None:
-    request = GoldenRequest(signature, {input_: np.zeros((1, 1), dtype)}, {output: np.zeros((1, 1), np.float32)})
+    # The TensorFlow 2 model takes a vector, the TensorFlow 1 model that is live a column.
+    shape = (1,) if command == "deploy" else (1, 1)
+    request = GoldenRequest(signature, {input_: np.zeros(shape, dtype)}, {output: np.zeros(shape, np.float32)})
     write_golden(tmp_path / "golden", MODEL, (request,))
     gates = tmp_path / "gates.yaml"
     gates.write_text("golden: {file: golden}\n")

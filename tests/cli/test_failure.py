@@ -64,14 +64,7 @@ def test_debug_shows_where(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [
-        ["frobnicate"],
-        ["promote", "m"],
-        ["promote", "m", "1", "--frob"],
-        ["publish", "."],
-        ["retire", "m", "--keep", "x"],
-    ],
-    ids=" ".join,
+    ["frobnicate", "promote m", "promote m 1 --frob", "publish .", "retire m --keep x"],
 )
 def test_a_command_line_that_cannot_be_read_is_a_usage_error(arguments: str) -> None:
     result = CliRunner().invoke(app, arguments.split())

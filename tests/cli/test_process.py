@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -59,8 +60,6 @@ def test_a_reader_that_goes_away_is_no_traceback(shared_models: Path) -> None:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_it_with_a_sentence(tmp_path: Path, number: int, code: int) -> None:
     # A server that accepts and says nothing: the command waits.
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as listener:
         (tmp_path / "store").mkdir()
         (tmp_path / "tfs-deploy.yaml").write_text("timeouts: {status: 60}\n")
@@ -88,7 +87,8 @@ def test_no_throw_away_server_outlives_a_terminated_validation(shared_models: Pa
         start_new_session=True,
     )
     deadline = time.monotonic() + 60
-    while not list(tmp_path.rglob("server.log")):
+    while not any(log.stat().st_size for log in tmp_path.rglob("server.log")):
+        assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.terminate()

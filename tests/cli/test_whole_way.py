@@ -44,6 +44,7 @@ def test_deploy_twice_roll_back_retire_and_look(replicas: tuple[str, str], share
     assert site.answers(MODEL) == [(1, TWO)] * 2
 
     forward = site.child("rollback", MODEL, "--json")
+    assert forward.code == 0, forward.out
     assert (forward.json["version"], forward.json["previous"]) == (2, 1)
     third = site.child("deploy", shared_models / PLUS_TWO_TF2, "--model", MODEL)
     assert third.code == 0, third.err
@@ -75,7 +76,7 @@ def test_deploy_twice_roll_back_retire_and_look(replicas: tuple[str, str], share
         ("promoted", 3),
         ("retired", 1),
     ]
-    assert [entry["actor"] for entry in history.json if entry["version"] == 2][0] == "ann"
+    assert next(entry["actor"] for entry in history.json if entry["version"] == 2) == "ann"
 
     served = site.child("what-served", MODEL, "--at", after_first.isoformat(), "--json")
     assert served.json["version"] == 1

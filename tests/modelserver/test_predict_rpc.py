@@ -24,7 +24,8 @@ def loaded(server, models, tmp_path_factory):
         (base / name).parent.mkdir(exist_ok=True)
         (base / name).symlink_to(models / source)
     wire = Wire(server.target)
-    wire.reload(model("m", base / "m", 3, labels={"stable": 3}), model("s", base / "s"), model("g", base / "g"))
+    wire.models = model("m", base / "m", 3, labels={"stable": 3}), model("s", base / "s"), model("g", base / "g")
+    wire.reload(*wire.models)
     yield wire
     wire.reload()
     wire.close()
@@ -253,3 +254,18 @@ def test_status_ignores_labels_and_names_what_is_unknown(loaded):
 
 def test_other_prediction_rpcs_are_unimplemented(loaded):
     assert loaded.error(rpc.CLASSIFY, messages.ClassificationRequest())[0] == grpc.StatusCode.UNIMPLEMENTED.name
+
+
+def test_models_that_this_project_did_not_write(loaded, shared_models):
+    names = ("half_plus_two_2_versions", "half_plus_two_tf2_cpu", "half_plus_three")
+    others = [model(name, shared_models / name) for name in names]
+    loaded.reload(*loaded.models, *others)
+    two, tf2, three = (loaded.predict(name, inputs={"x": np.float32([4])}) for name in names)
+    assert [list(reply.outputs["y"].float_val) for reply in (two, tf2, three)] == [[4.0], [4.0], [5.0]]
+    assert (two.model_spec.version.value, tf2.model_spec.version.value) == (124, 123)
+    # A signature with a default: an input may be left out, a foreign one may not be sent instead.
+    assert list(loaded.predict(names[1], inputs={}).outputs["y"].float_val) == [2.0]
+    assert loaded.predict_error(names[1], inputs={"q": np.float32([4])}) == (
+        "INVALID_ARGUMENT",
+        "Inputs contains invalid name. Used request inputs: , request input: q",
+    )

@@ -111,20 +111,6 @@ def test_waits_for_ever_on_an_empty_path_and_still_hears_sigterm(tmp_path):
         assert time.monotonic() - begun < 5
 
 
-def test_single_model_flags_unknown_flag_and_sigterm(tmp_path, models):
-    shutil.copytree(models / "scale1", tmp_path / "00000001")
-    flags = ("--model_name=m", f"--model_base_path={tmp_path}", "--rest_api_port=1", "--wrong_flag=1", *QUICK)
-    with EmbeddedServer(flags) as server:
-        wire = Wire(server.target)
-        # The port is open only because the model is available.
-        assert wire.states("m") == {1: "AVAILABLE"}
-        assert wire.answer("m") == 1.0
-        wire.close()
-        assert "unknown argument: --wrong_flag=1" in server.log()
-        assert "not served by this build: --rest_api_port" in server.log()
-        assert server.stop() == 0
-
-
 def test_restart_with_labels_and_config_polling_that_overrides_reloads(tmp_path, models):
     for version in (1, 2):
         shutil.copytree(models / f"scale{version}", tmp_path / "m" / str(version))
@@ -160,14 +146,21 @@ def wire_error(wire: Wire) -> str:
     return ""
 
 
-def test_default_threads_one_bad_model_blocks_the_others(tmp_path, models):
+def test_single_model_flags_and_default_threads_where_one_bad_model_blocks_the_others(tmp_path, models):
     """With --num_load_threads=0 the manager's own thread sleeps between the retries of a load (contract 20.7)."""
-    flags = ("--max_num_load_retries=1", "--load_retry_interval_micros=3000000", "--file_system_poll_wait_seconds=1")
     (tmp_path / "bad" / "1").mkdir(parents=True)
-    shutil.copytree(models / "scale1", tmp_path / "good" / "1")
+    shutil.copytree(models / "scale1", tmp_path / "good" / "00000001")
+    flags = (
+        "--model_name=good", f"--model_base_path={tmp_path}/good", "--rest_api_port=1", "--wrong_flag=1",
+        "--max_num_load_retries=1", "--load_retry_interval_micros=3000000",
+    )  # fmt: skip
     with EmbeddedServer(flags) as server:
         wire = Wire(server.target)
-        wire.reload(model("good", tmp_path / "good"))
+        # The port is open only because the model is available.
+        assert wire.states("good") == {1: "AVAILABLE"}
+        assert wire.answer("good") == 1.0
+        assert "unknown argument: --wrong_flag=1" in server.log()
+        assert "not served by this build: --rest_api_port" in server.log()
         bad = model("good", tmp_path / "good"), model("bad", tmp_path / "bad")
         assert wire.reload_error(*bad, timeout=0.3)[0] == "DEADLINE_EXCEEDED"
         wait_state(wire, "bad", 1, "LOADING")
@@ -175,11 +168,13 @@ def test_default_threads_one_bad_model_blocks_the_others(tmp_path, models):
         (tmp_path / "staged").rename(tmp_path / "good" / "2")
         time.sleep(1.2)
         assert wire.states("bad") == {1: "LOADING"}
-        assert 2 not in wire.states("good")
+        # Found by the poll, but the manager is asleep.
+        assert wire.states("good").get(2) in (None, "START")
         assert wire.answer("good") == 1.0
         wait_state(wire, "bad", 1, "END")
         wait_state(wire, "good", 2, "AVAILABLE")
         wire.close()
+        assert server.stop() == 0
 
 
 def test_unix_socket(tmp_path):

@@ -17,6 +17,7 @@ class Wire:
 
     def __init__(self, target: str) -> None:
         self.channel = grpc.insecure_channel(target)
+        self.models: tuple[Any, ...] = ()
 
     def call(self, method: rpc.Method, request: Any, timeout: float = 20.0) -> Any:
         """Return the reply, or raise grpc.RpcError."""

@@ -20,8 +20,9 @@ def main() -> None:
 
     # Airflow's retry library loads tornado by itself wherever that is installed.
     brought_by_airflow = set(sys.modules)
-    from airflow import plugins_manager
     from airflow.sdk import plugins_manager as worker_plugins_manager
+
+    from airflow import plugins_manager
 
     plugins_manager.ensure_plugins_loaded()
     told: dict[str, Any] = {

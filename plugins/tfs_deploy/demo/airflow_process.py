@@ -17,7 +17,8 @@ from tfs_deploy.demo.model_server import child_environment
 from tfs_deploy.errors import TFSDeployError
 
 CONNECTION = "tf_serving_default"
-_STOP_SECONDS = 10.0
+_LEAVE_SECONDS = 10.0
+_TERMINATE_SECONDS = 2.0
 
 
 class AirflowStopped(TFSDeployError):
@@ -120,10 +121,13 @@ def airflow_process(places: AirflowPlaces, connection: dict[str, Any]) -> Iterat
             stderr=log,
             start_new_session=True,
         )
+    patience = 0.0
     try:
         yield AirflowProcess(process)
+        # Nothing runs any more, so it leaves by itself when its stdin ends.
+        patience = _LEAVE_SECONDS
     finally:
-        _end(process)
+        _end(process, patience)
 
 
 def _environment(places: AirflowPlaces, connection: dict[str, Any]) -> dict[str, str]:
@@ -144,20 +148,24 @@ def _environment(places: AirflowPlaces, connection: dict[str, Any]) -> dict[str,
     return environment
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the process; between runs it leaves by itself when its stdin ends."""
+def _end(process: subprocess.Popen[bytes], patience: float) -> None:
+    """End the process and all of its group, after `patience` seconds in which it may leave by itself."""
     if process.stdin is not None:
         with contextlib.suppress(OSError):
             process.stdin.close()
-    # The session leader's group holds whatever its tasks started.
-    for signal_number, seconds in ((None, 3.0), (signal.SIGTERM, _STOP_SECONDS), (signal.SIGKILL, _STOP_SECONDS)):
-        if signal_number is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal_number)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(patience)
+    # It leads its own group, which holds what its tasks started; an export notices by itself that it is gone.
+    if process.poll() is None:
+        _signal_group(process, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(seconds)
-            break
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
+            process.wait(_TERMINATE_SECONDS)
+    _signal_group(process, signal.SIGKILL)
+    process.wait()
     if process.stdout is not None:
         process.stdout.close()
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)

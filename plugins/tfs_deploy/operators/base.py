@@ -70,6 +70,15 @@ def actor_of(context: Mapping[str, Any] | Context) -> str:
     return f"{run.dag_id}/{run.run_id}" + (f" by {user}" if user else "")
 
 
+def request_of(context: Mapping[str, Any] | Context) -> str:
+    """Return what names this task of this run, the same for each of its tries; empty outside of a run."""
+    ti = context.get("ti")
+    if ti is None:
+        return ""
+    mapped = f"/{ti.map_index}" if ti.map_index is not None and ti.map_index >= 0 else ""
+    return f"{ti.dag_id}/{ti.run_id}/{ti.task_id}{mapped}"
+
+
 def version_of(value: Any, model: str) -> int:
     """Return the version from a number, a rendered template, or what an operator on `model` returned."""
     if not isinstance(value, Mapping):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tfs_deploy.errors import Refused
-from tfs_deploy.operators.base import TFServingOperator, version_of, xcom_of
+from tfs_deploy.operators.base import TFServingOperator, request_of, version_of, xcom_of
 from tfs_deploy.operators.stable_asset import STABLE_MOVED, announce
 from tfs_deploy.serving.group import Mode
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 class RollbackModelOperator(TFServingOperator):
     """Go back to the version that was stable before, or to another one that is loaded and passed its gates.
 
-    In a group that serves the latest version by itself, the live version is withdrawn instead.
+    A retry after a crash is the same request, so it does not go forward again. In a group that serves the latest
+    version by itself, the live version is withdrawn instead.
 
     :param to: the version to go to; None or empty: the previous one.
     :param reason: what the record says.
@@ -39,20 +40,20 @@ class RollbackModelOperator(TFServingOperator):
         """Move the label back and return the record."""
         with self.step(context) as session:
             to = None if self.to in (None, "", "None") else version_of(self.to, self.model)
-            record = _rollback(session, self.model, to, self.reason)
+            record = _rollback(session, self.model, to, self.reason, request_of(context))
         announce(context, record)
         return xcom_of(record)
 
 
-def _rollback(session: GroupSession, model: str, to: int | None, reason: str) -> DeploymentRecord:
+def _rollback(session: GroupSession, model: str, to: int | None, reason: str, request: str) -> DeploymentRecord:
     from tfs_deploy.deployment.rollback import rollback
     from tfs_deploy.deployment.simple import rollback_latest
 
     if session.group.mode is Mode.LABELS:
-        return rollback(session, model, to=to, reason=reason)
+        return rollback(session, model, to=to, reason=reason, request=request)
     if to is not None:
         raise Refused(
             f"Group {session.group.name!r} serves the latest version by itself, so it can only go one version back.",
             "Leave the version to go to out.",
         )
-    return rollback_latest(session, model, reason=reason)
+    return rollback_latest(session, model, reason=reason, request=request)
