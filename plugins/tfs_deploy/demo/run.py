@@ -5,12 +5,13 @@ Everything that it writes is in ``.demo/`` of the checkout; everything that it s
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -26,14 +27,19 @@ from tfs_deploy.store.open import open_store
 
 _CHECKOUT = Path(__file__).resolve().parents[3]
 _INTERRUPTED = 130
+_LOCK = "lock"
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; return 0 if everything went as told, 1 if something did not, 130 after Ctrl-C."""
+    parser = argparse.ArgumentParser(prog="python -m tfs_deploy.demo.run", description="Run the demo.")
+    told = "directory for everything that is written; its subdirectories are removed first (%(default)s)"
+    parser.add_argument("workspace", nargs="?", type=Path, default=_CHECKOUT / ".demo", help=told)
+    given = parser.parse_args(arguments)
     output = show.console()
     _end_like_ctrl_c()
     try:
-        with _workspace(_CHECKOUT) as workspace:
+        with _workspace(given.workspace.absolute()) as workspace:
             return _demo(workspace, output)
     except TFSDeployError as error:
         output.print(f"{error.cause} {error.remedy}", style="bold red", markup=False)
@@ -81,7 +87,7 @@ def _end(broken: list[str], seconds: float, workspace: Path, output: Console) ->
         output.print(f"See {workspace / 'log'}.", markup=False)
         return 1
     output.print(
-        f"Done in {seconds:.0f} s. Nothing is left running; the store and the logs are in {workspace.name}/.",
+        f"Done in {seconds:.0f} s. Nothing is left running; the store and the logs are in {workspace}.",
         style="green",
         markup=False,
     )
@@ -89,13 +95,13 @@ def _end(broken: list[str], seconds: float, workspace: Path, output: Console) ->
 
 
 @contextlib.contextmanager
-def _workspace(checkout: Path) -> Iterator[Path]:
-    """Give an empty ``.demo`` that nobody else uses at the same time."""
-    if not (checkout / "dags").is_dir():
-        raise InvalidInput(f"There is no folder dags/ in {checkout}.", "Run the demo in a checkout: make demo.")
-    workspace = checkout / ".demo"
-    workspace.mkdir(exist_ok=True)
-    lock = FileLock(workspace / "lock")
+def _workspace(workspace: Path) -> Iterator[Path]:
+    """Empty `workspace` and give it; nobody else may use it at the same time."""
+    if not (_CHECKOUT / "dags").is_dir():
+        raise InvalidInput(f"There is no folder dags/ in {_CHECKOUT}.", "Run the demo in a checkout: make demo.")
+    _check_ours(workspace)
+    workspace.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(workspace / _LOCK)
     try:
         lock.acquire(blocking=False)
     except Timeout as error:
@@ -107,6 +113,16 @@ def _workspace(checkout: Path) -> Iterator[Path]:
         yield workspace
     finally:
         lock.release()
+
+
+def _check_ours(workspace: Path) -> None:
+    """Refuse to empty a directory that no demo has written."""
+    if workspace.exists() and not (workspace.is_dir() and (workspace / _LOCK).exists()) and any(_listed(workspace)):
+        raise Refused(f"{workspace} holds something that no demo has written.", "Name an empty directory.")
+
+
+def _listed(workspace: Path) -> Iterator[Path]:
+    return workspace.iterdir() if workspace.is_dir() else iter((workspace,))
 
 
 def _end_like_ctrl_c() -> None:

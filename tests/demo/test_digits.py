@@ -1,0 +1,63 @@
+"""The training of the demo: same wishes, same model; more examples, a better one."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tfs_deploy.demo import digits
+from tfs_deploy.errors import ExportFailed, InvalidInput
+from tfs_deploy.savedmodel.labelled import read_labelled, read_samples
+
+
+@pytest.mark.tensorflow
+def test_training_depends_on_its_wishes_only(tmp_path: Path) -> None:
+    results = [digits.train(tmp_path / name, examples=150, epochs=2, seed=seed) for name, seed in wishes()]
+    first, again, other = (weights(result["checkpoint"]) for result in results)
+    assert first == again
+    assert first != other
+    labelled = [read_labelled(Path(result["labelled"])) for result in results]
+    assert len(labelled[0]) == 500
+    for one in labelled[1:]:
+        np.testing.assert_array_equal(one.labels, labelled[0].labels)
+        np.testing.assert_array_equal(one.inputs["images"], labelled[0].inputs["images"])
+    samples = read_samples(Path(results[0]["samples"]))["images"]
+    assert samples.shape[1:] == (8, 8, 1)
+    assert samples.dtype == np.float32
+    assert 0.1 < results[0]["accuracy"] < 0.9
+
+
+def wishes() -> list[tuple[str, int]]:
+    return [("first", 1), ("again", 1), ("other", 2)]
+
+
+def weights(checkpoint: str) -> bytes:
+    return zipfile.ZipFile(checkpoint).read("model.weights.h5")
+
+
+def test_held_out_digits_are_of_all_kinds() -> None:
+    pytest.importorskip("sklearn")
+    images, labels = digits.held_out()
+    assert images.shape == (500, 8, 8, 1)
+    assert images.min() == 0.0
+    assert images.max() == 16.0
+    assert set(labels.tolist()) == set(range(10))
+
+
+def test_nothing_to_learn_from_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="0 examples"):
+        digits.train(tmp_path / "out", examples=0)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_interpreter_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="no-such-python"):
+        digits.train(tmp_path, python="no-such-python")
+
+
+def test_a_training_process_that_fails_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ExportFailed, match="exit code 1"):
+        digits.train(tmp_path, python="false")

@@ -1,0 +1,106 @@
+"""The demo as a user starts it: what it leaves behind, whatever ends it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from tfs_deploy.demo import findings
+from tfs_deploy.demo.story import GROUP, MODEL
+from tfs_deploy.store.open import open_store
+
+
+def start(workspace: Path) -> subprocess.Popen[str]:
+    # A file, not a pipe: nobody reads while it runs.
+    with (workspace.parent / "output.txt").open("wb") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tfs_deploy.demo.run", str(workspace)],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+
+def said(workspace: Path) -> str:
+    return (workspace.parent / "output.txt").read_text(encoding="utf-8")
+
+
+def still_running(workspace: Path) -> list[str]:
+    """Return the command lines of processes that have the workspace in their arguments or environment."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes()
+            if os.fsencode(workspace) in command + (process / "environ").read_bytes():
+                found.append(command.replace(b"\0", b" ").decode(errors="replace"))
+        except OSError:  # it ended meanwhile, or is somebody else's
+            continue
+    return found
+
+
+@pytest.mark.tensorflow
+@pytest.mark.airflow
+def test_demo_tells_its_story_and_leaves_nothing_running(tmp_path: Path) -> None:
+    workspace = tmp_path / "demo"
+    done = start(workspace)
+    try:
+        code = done.wait(timeout=280)
+    finally:
+        if done.poll() is None:
+            os.killpg(done.pid, signal.SIGTERM)
+            done.wait(timeout=30)
+    assert code == 0, said(workspace)
+    assert still_running(workspace) == []
+    text = " ".join(said(workspace).split())
+    assert "Refused: Version 3 of model 'digits' failed gate accuracy" in text
+    assert "stable is still version 2." in text
+    # What it says is what the store has on record.
+    moves = findings.moves(open_store(str(workspace / "store")).documents, GROUP, MODEL)
+    assert [(move.action, move.version) for move in moves] == [
+        ("promoted", 1),
+        ("promoted", 2),
+        ("rejected", 3),
+        ("rolled_back", 1),
+        ("rolled_back", 2),
+    ]
+
+
+@pytest.mark.tensorflow
+@pytest.mark.airflow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_demo_that_is_interrupted_leaves_nothing_running(tmp_path: Path, number: signal.Signals) -> None:
+    workspace = tmp_path / "demo"
+    running = start(workspace)
+    give_up = time.monotonic() + 120
+    while "Ready after" not in said(workspace) and time.monotonic() < give_up and running.poll() is None:
+        time.sleep(0.2)
+    time.sleep(1.0)
+    assert any("modelserver" in command for command in still_running(workspace))
+    running.send_signal(number)
+    assert running.wait(timeout=60) == 130, said(workspace)
+    assert "Interrupted" in said(workspace)
+    assert still_running(workspace) == []
+
+
+def test_two_demos_do_not_share_a_workspace(tmp_path: Path) -> None:
+    workspace = tmp_path / "demo"
+    workspace.mkdir()
+    with FileLock(workspace / "lock"):
+        assert start(workspace).wait(timeout=60) == 1
+    assert "Another demo runs" in said(workspace)
+
+
+def test_a_directory_of_somebody_else_is_not_emptied(tmp_path: Path) -> None:
+    workspace = tmp_path / "photos"
+    (workspace / "holidays").mkdir(parents=True)
+    assert start(workspace).wait(timeout=60) == 1
+    assert "no demo has written" in " ".join(said(workspace).split())
+    assert (workspace / "holidays").is_dir()
