@@ -13,7 +13,8 @@ T = TypeVar("T")
 
 def to_builtins(value: object) -> Any:
     """Return `value` as dicts, lists, strings and numbers only."""
-    return msgspec.to_builtins(value, str_keys=True)
+    # By way of JSON: `msgspec.to_builtins` leaves tuples as they are, and an XCom or a trigger takes lists only.
+    return msgspec.json.decode(msgspec.json.encode(value))
 
 
 def from_builtins(kind: type[T], data: object) -> T:

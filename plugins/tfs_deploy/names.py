@@ -31,16 +31,12 @@ def check_version(version: int | str) -> int:
     except (TypeError, ValueError):
         number = 0
     if isinstance(version, bool) or not 0 < number <= MAX_VERSION:
-        raise InvalidInput(
-            f"The version {version!r} is not usable.", f"Use a whole number from 1 to {MAX_VERSION}."
-        )
+        raise InvalidInput(f"The version {version!r} is not usable.", f"Use a whole number from 1 to {MAX_VERSION}.")
     return number
 
 
 def check_label(label: str) -> str:
     """Return `label` if TF Serving accepts it over gRPC and REST; raise InvalidInput otherwise."""
     if not isinstance(label, str) or not _LABEL.fullmatch(label):
-        raise InvalidInput(
-            f"The label {label!r} is not usable.", "Use letters, digits and '_', at most 64 characters."
-        )
+        raise InvalidInput(f"The label {label!r} is not usable.", "Use letters, digits and '_', at most 64 characters.")
     return label

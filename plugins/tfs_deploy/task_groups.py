@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from airflow.sdk import TaskGroup, chain, conf  # noqa: TID253 - a task group is Airflow's
+from airflow.sdk import TaskGroup, chain, conf
 
 from tfs_deploy.hooks.tf_serving import TFServingHook
 from tfs_deploy.operators.deploy import DeployModelOperator
@@ -54,7 +54,7 @@ def deploy_model(
     with TaskGroup(group_id=group_id):
         if chosen is Mode.LATEST:
             return DeployModelOperator(task_id="deploy", saved_model=saved_model, gates=gates, **shared).output
-        publish = PublishModelOperator(task_id="publish", saved_model=saved_model, **shared)
+        publish = PublishModelOperator(task_id="publish", saved_model=saved_model, gates=gates, **shared)
         version: Any = publish.output
         load = LoadModelVersionOperator(task_id="load", version=version, deferrable=deferrable, **shared)
         validate = ValidateModelVersionOperator(task_id="validate", version=version, gates=gates, **shared)

@@ -13,12 +13,14 @@ import pytest
 
 from embedded_server import EmbeddedServer
 from tfs_deploy.deployment.deploy import deploy
+from tfs_deploy.deployment.load import load, wait_until_available
+from tfs_deploy.deployment.publish import publish
 from tfs_deploy.deployment.rollback import rollback
 from tfs_deploy.deployment.session import GroupSession, open_session
 from tfs_deploy.deployment.simple import rollback_latest
 from tfs_deploy.deployment.status import status
 from tfs_deploy.deployment.validate import validate
-from tfs_deploy.errors import Refused, TFSDeployError, ValidationFailed
+from tfs_deploy.errors import CorruptModel, Refused, TFSDeployError, ValidationFailed
 from tfs_deploy.savedmodel.requests import GoldenRequest, write_golden
 from tfs_deploy.serving.client import connect
 from tfs_deploy.serving.group import Mode, ServingGroup
@@ -26,6 +28,7 @@ from tfs_deploy.serving.runner import EmbeddedRunner
 from tfs_deploy.serving.waiting import WaitLimits
 from tfs_deploy.store.open import open_store
 from tfs_deploy.validation.gates import Gates, gates_from
+from tfs_deploy.validation.verdict import Verdict
 
 pytestmark = pytest.mark.tensorflow
 
@@ -99,18 +102,23 @@ def test_a_version_that_answers_wrongly_is_refused_while_clients_go_on(session, 
     assert better > good + 1, "the number of the refused version is not used again"
 
 
-def test_available_is_not_proof_a_version_without_variables_is_refused(session, shared_models, tmp_path):
+def test_a_version_without_variables_is_refused_before_and_after_it_is_published(session, shared_models, tmp_path):
     model = "hollow"
     good = go(session, shared_models / PLUS_TWO_TF1, model).published.version.version
-    hollow = tmp_path / "hollow"
-    hollow.mkdir()
-    (hollow / "saved_model.pb").write_bytes((shared_models / PLUS_THREE / "saved_model.pb").read_bytes())
-    (hollow / "assets").mkdir()
-    (hollow / "assets" / "foo.txt").write_bytes((shared_models / PLUS_THREE / "assets/foo.txt").read_bytes())
-    with pytest.raises(TFSDeployError) as refused:
+    hollow = Path(shutil.copytree(shared_models / PLUS_THREE, tmp_path / "hollow"))
+    shutil.rmtree(hollow / "variables")
+    with pytest.raises(CorruptModel, match=r"variables/variables\.index is missing"):
         go(session, hollow, model)
-    assert "uninitialized value" in str(refused.value)
-    assert "\n" not in str(refused.value)
+    assert session.store.versions(model) == (good,)
+    # Lost in the store after it was published: the server says AVAILABLE, and only a request shows the truth.
+    lost = publish(session, shared_models / PLUS_THREE, model).version
+    shutil.rmtree(Path(lost.uri) / "variables")
+    load(session, model, lost.version)
+    wait_until_available(session, model, lost.version)
+    report = validate(session, model, lost.version, Gates())
+    assert report.verdict is Verdict.FAIL
+    assert "uninitialized value" in report.reason()
+    assert "\n" not in report.reason()
     assert answers(session, model) == [(good, [2.5, 3.0, 4.5])] * 2
 
 

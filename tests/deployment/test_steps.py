@@ -327,3 +327,33 @@ def test_a_rollback_that_is_asked_for_again_by_its_retry_does_not_go_forward(ben
     assert bench.answers() == [old, old]
     rollback(bench.session, MODEL, request="run 8, task rollback")
     assert bench.answers() == [new, new]
+
+
+def test_an_inconclusive_look_does_not_undo_a_pass(bench):
+    old, new = bench.promoted("good one"), bench.promoted("good two")
+    bench.servers[1].unreachable = True
+    assert validate(bench.session, MODEL, old, Gates()).verdict is Verdict.INCONCLUSIVE
+    bench.servers[1].unreachable = False
+    assert rollback(bench.session, MODEL).version == old
+    assert bench.answers() == [old, old]
+    assert new > old
+
+
+def test_gates_that_do_not_fit_are_told_before_anything_is_published(bench, tmp_path):
+    from tfs_deploy.deployment.deploy import deploy
+    from tfs_deploy.serving.runner import EmbeddedRunner
+    from tfs_deploy.validation.gates import gates_from
+
+    gates = gates_from({"accuracy": {"file": str(tmp_path / "absent.npz")}})
+    with pytest.raises(NotFound):
+        deploy(bench.session, bench.staged("good one"), MODEL, gates, runner=EmbeddedRunner())
+    assert bench.store.versions(MODEL) == ()
+
+
+def test_unknown_models_are_told(bench):
+    with pytest.raises(NotFound, match="nobody"):
+        retire(bench.session, "nobody")
+    with pytest.raises(NotFound, match="nobody"):
+        status(bench.session, "nobody")
+    bench.servers[1].unreachable = True
+    assert status(bench.session).unreachable == ("replica-2:8500",)

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tfs_deploy.errors import InvalidInput, NotFound
-from tfs_deploy.savedmodel.files import list_files
+from tfs_deploy.errors import InvalidInput
 from tfs_deploy.savedmodel.inspection import check_saved_model
-from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, FileEntry, Manifest
-from tfs_deploy.savedmodel.requests import GOLDEN_PATH
-from tfs_deploy.serving.signature import signatures_of_saved_model
-from tfs_deploy.validation.gates import Gates
-from tfs_deploy.validation.run import gather
+from tfs_deploy.savedmodel.manifest import MANIFEST_PATH
 
 
 def size(directory: Path) -> int:
@@ -29,21 +24,3 @@ def check(directory: Path) -> int:
         raise InvalidInput(f"There is no directory {directory}.", "Give the directory of an exported SavedModel.")
     check_saved_model(directory)
     return size(directory)
-
-
-def check_gates(directory: Path, gates: Gates) -> None:
-    """Raise InvalidInput or CorruptModel if the gates' files do not fit the model.
-
-    Publishing comes before validation, so what can be known beforehand is told before a byte is written.
-    """
-    signatures = signatures_of_saved_model(directory)
-    golden = tuple(FileEntry(path, 0, "") for path in list_files(directory) if path == GOLDEN_PATH)
-    outline = Manifest("", golden, signatures, "", {}, "")
-
-    def read_file(path: str) -> bytes:
-        try:
-            return (directory / path).read_bytes()
-        except OSError as error:
-            raise NotFound(f"{directory} holds no readable {path}.", "Export the model again.") from error
-
-    gather(outline, gates, read_file)

@@ -9,7 +9,6 @@ from tfs_deploy.deployment.desired import STABLE, LabelMove
 from tfs_deploy.deployment.observe import ReplicaStatus
 from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.deployment.status import GroupReport, ModelReport
-from tfs_deploy.errors import TFSDeployError
 from tfs_deploy.serving.group import Mode
 from tfs_deploy.serving.protocol import VersionState
 
@@ -64,14 +63,7 @@ class StatusAnswer:
 def answer_of(session: GroupSession, report: GroupReport) -> StatusAnswer:
     """Return `report` in the form that is printed."""
     models = {name: _model(session, name, model) for name, model in report.models.items()}
-    unreachable = report.unreachable if models else _silent(session)
-    return StatusAnswer(report.group, report.mode, models, report.move, report.drift, unreachable)
-
-
-def _silent(session: GroupSession) -> tuple[str, ...]:
-    """Return the replicas that do not answer, in a group where there is no model yet to ask them for."""
-    answers = session.on_every_replica(lambda client: client.status(_NOBODY, timeout=session.timeouts.status))
-    return tuple(target for target, answer in answers.items() if isinstance(answer, TFSDeployError))
+    return StatusAnswer(report.group, report.mode, models, report.move, report.drift, report.unreachable)
 
 
 def _model(session: GroupSession, name: str, report: ModelReport) -> ModelAnswer:

@@ -36,7 +36,6 @@ def deploy(
     check_model_name(model)
     wanted = read_gates(gates)
     size = staged.check(directory)
-    staged.check_gates(directory, wanted)
     with call.session() as session, call.working() as work:
         # Only a group that serves the latest version by itself needs a throw-away server.
         latest = session.group.mode is Mode.LATEST

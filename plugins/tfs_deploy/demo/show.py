@@ -78,13 +78,13 @@ class TaskLine:
 def attempts_table(attempts: Sequence[Attempt]) -> Table:
     """Return one row per training run: what came out, what the gates said, where it stands, seconds per step."""
     table = _table("Three training runs, seconds per step")
-    table.add_column("version", justify="right")
-    table.add_column("fingerprint")
-    table.add_column("accuracy", justify="right")
-    table.add_column("verdict")
-    table.add_column("label")
+    table.add_column("version", justify="right", no_wrap=True)
+    table.add_column("fingerprint", no_wrap=True)
+    table.add_column("accuracy", justify="right", no_wrap=True)
+    table.add_column("verdict", overflow="fold")
+    table.add_column("label", no_wrap=True)
     for step in STEPS:
-        table.add_column(step, justify="right", style="dim")
+        table.add_column(step, justify="right", style="dim", no_wrap=True)
     for attempt in attempts:
         table.add_row(
             "" if attempt.version is None else str(attempt.version),

@@ -73,7 +73,7 @@ def deploy(
         published, report, done = simple.deploy_latest(session, staged, model, gates, runner=runner, steps=steps.step)
         return Deployed(published, report, done, steps.seconds)
     with steps.step("publish"):
-        published = publish(session, staged, model, progress=on_bytes)
+        published = publish(session, staged, model, gates=gates, progress=on_bytes)
     version = published.version.version
     with steps.step("load"):
         load_or_reject(session, model, version)

@@ -9,9 +9,14 @@ from tfs_deploy.validation.verdict import ValidationReport, Verdict
 
 
 def keep(documents: StateDocuments, group: str, report: ValidationReport) -> None:
-    """Write `report` as the latest word on its version."""
+    """Write `report` as the latest word on its version.
+
+    A report that could not decide does not undo a pass of the same bytes: a replica that is away proves nothing.
+    """
     while True:
         held = documents.read(_key(group, report.model, report.version))
+        if held is not None and _outweighs(from_json(ValidationReport, held.body), report):
+            return
         try:
             documents.write(
                 _key(group, report.model, report.version), to_json(report), expected=held.tag if held else None
@@ -41,10 +46,10 @@ def require(
     again = f"Run: tfs-deploy validate {model} {version}."
     if report is None:
         raise Refused(f"Version {version} of model {model!r} was never validated on group {group!r}.", again)
-    if report.verdict is not Verdict.PASS:
-        raise Refused(
-            report.reason(), "Only a version that passed its gates may answer `stable`; publish a better one."
-        )
+    if report.verdict is Verdict.INCONCLUSIVE:
+        raise Refused(report.reason(), again)
+    if report.verdict is Verdict.FAIL:
+        raise Refused(report.reason(), "Only what passed its gates may answer `stable`: publish a better version.")
     if report.fingerprint != fingerprint:
         raise Refused(
             f"Version {version} of model {model!r} was validated with other bytes ({report.fingerprint}) than the "
@@ -55,6 +60,11 @@ def require(
     if missing:
         raise Refused(f"Version {version} of model {model!r} was not validated on replica {missing[0]}.", again)
     return report
+
+
+def _outweighs(held: ValidationReport, report: ValidationReport) -> bool:
+    decided = held.verdict is Verdict.PASS and held.fingerprint == report.fingerprint
+    return decided and report.verdict is Verdict.INCONCLUSIVE
 
 
 def _key(group: str, model: str, version: int) -> str:

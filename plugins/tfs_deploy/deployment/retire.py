@@ -11,7 +11,7 @@ from tfs_deploy.deployment.record import Action
 from tfs_deploy.deployment.reject import unload
 from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.deployment.settle import require_labels_mode
-from tfs_deploy.errors import InvalidInput
+from tfs_deploy.errors import InvalidInput, NotFound
 from tfs_deploy.names import check_model_name
 
 DEFAULT_KEEP = 3
@@ -31,7 +31,7 @@ def retire(session: GroupSession, model: str, *, keep: int = DEFAULT_KEEP, dry_r
     """Delete every version older than the stable one, except labelled ones and the newest `keep` of them.
 
     A version newer than the stable one may be on its way through a deploy, so it is left alone. Files go only after
-    every replica says END (invariant I5). Raises InvalidInput, Refused, Drift, Contention, Unreachable.
+    every replica says END (invariant I5). Raises InvalidInput, NotFound, Refused, Drift, Contention, Unreachable.
     """
     require_labels_mode(session, "retire")
     check_model_name(model)
@@ -57,6 +57,11 @@ def _plan(session: GroupSession, model: str, keep: int, *, dry_run: bool) -> Ret
     if state.move is not None and state.move.model == model:
         labels |= {f"{label} (moving)": version for label, version in state.move.labels.items()}
     published = session.store.versions(model)
+    if not published and model not in state.models:
+        raise NotFound(
+            f"Neither the store nor group {session.group.name!r} knows model {model!r}.",
+            "Check the name, or publish a version of it.",
+        )
     stable = labels.get(STABLE, 0)
     older = [version for version in published if version < stable and version not in labels.values()]
     retired = tuple(older[: max(0, len(older) - keep)])

@@ -11,6 +11,9 @@ from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.errors import Drift, NotFound, TFSDeployError
 from tfs_deploy.names import check_model_name
 
+# A name that no model has: the answer "unknown model" proves that a model server answers.
+_NO_MODEL = "tfs_deploy_status_probe"
+
 
 @dataclass(frozen=True, slots=True)
 class ModelReport:
@@ -41,11 +44,18 @@ def status(session: GroupSession, model: str | None = None) -> GroupReport:
     reports = {name: _report(session, state, name) for name in names}
     if model is not None:
         _require_known(session, reports[model], model)
-    unreachable = tuple(
-        sorted({replica.target for report in reports.values() for replica in report.observed.replicas if replica.error})
-    )
+    unreachable = _silent(session, reports)
     drift = "" if unreachable else _drift(session, state)
     return GroupReport(session.group.name, session.group.mode.value, reports, state.move, drift, unreachable)
+
+
+def _silent(session: GroupSession, reports: dict[str, ModelReport]) -> tuple[str, ...]:
+    """Return the replicas that do not answer, also in a group where there is no model yet to ask them for."""
+    errors = {replica.target for report in reports.values() for replica in report.observed.replicas if replica.error}
+    if not reports:
+        answers = session.on_every_replica(lambda client: client.status(_NO_MODEL, timeout=session.timeouts.status))
+        errors = {target for target, answer in answers.items() if isinstance(answer, TFSDeployError)}
+    return tuple(sorted(errors))
 
 
 def _report(session: GroupSession, state: DesiredState, name: str) -> ModelReport:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tfs_deploy.clock import Clock
-from tfs_deploy.errors import NotFound
+from tfs_deploy.deployment.publish import manifest_of, read_staged
 from tfs_deploy.savedmodel import manifest as manifests
 from tfs_deploy.savedmodel.manifest import MANIFEST_PATH
 from tfs_deploy.serving.client import connect
@@ -36,19 +36,10 @@ def validate_directory(
     `live` is the version to compare with, on the server that serves it. Raises InvalidInput or CorruptModel for a
     directory or requests that do not fit, LoadFailed when the server cannot load it.
     """
+    manifest = manifest_of(directory, clock=clock)
     if (directory / MANIFEST_PATH).is_file():
-        manifest = manifests.read(directory)
         manifests.verify(directory, manifest)
-    else:
-        manifest = manifests.build(directory, clock=clock)
-
-    def read_file(path: str) -> bytes:
-        try:
-            return (directory / path).read_bytes()
-        except OSError as error:
-            raise NotFound(f"{directory} holds no {path}.", "Export the model again.") from error
-
-    material = gather(manifest, gates, read_file)
+    material = gather(manifest, gates, lambda path: read_staged(directory, path))
     with runner.serve(directory, model, _VERSION) as target:
         client = connect(target)
         try:

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tfs_deploy.errors import InvalidInput
-from tfs_deploy.serving.group import Mode, ServingGroup, parse_targets
+from tfs_deploy.serving.group import DEFAULT_PORT, Mode, ServingGroup, parse_targets
 
 if TYPE_CHECKING:
     from tfs_deploy.serving.protocol import TLSOptions
 
 DEFAULT_GROUP = "default"
-_DNS = "dns:"
 
 
 # A struct, not a dataclass: a misspelt key must be an error here, or e.g. the start-up file would silently grow stale.
@@ -41,11 +40,12 @@ class GroupSettings:
 
     where: str
     hosts: tuple[str, ...]
+    default_port: int
     extra: GroupExtra
 
     def targets(self) -> tuple[str, ...]:
         """Return the replicas as host:port; asks the resolver for ``dns:`` names, so it may block."""
-        return parse_targets(self.hosts)
+        return parse_targets(self.hosts, default_port=self.default_port)
 
     def store_uri(self, override: str | None = None) -> str:
         """Return `override`, or the connection's store; raise InvalidInput without either."""
@@ -94,27 +94,14 @@ class GroupSettings:
 def read_settings(conn_id: str, *, host: str | None, port: int | None, extra: Mapping[str, Any]) -> GroupSettings:
     """Check the fields of connection `conn_id` and return them; raise InvalidInput naming the one that does not fit."""
     where = f"The connection {conn_id!r}"
-    parts = tuple(part.strip() for part in (host or "").split(",") if part.strip())
-    if not parts:
+    hosts = tuple(part.strip() for part in (host or "").split(",") if part.strip())
+    if not hosts:
         raise InvalidInput(f"{where} has no host.", "Write host:port of every replica, separated by commas.")
-    hosts = tuple(_with_port(part, port) for part in parts)
     # Checks what is written without asking a resolver, so that a bad address is told before anything else.
     parse_targets(hosts, resolve=lambda name, number: [name])
-    settings = GroupSettings(where, hosts, _extra(where, extra))
+    settings = GroupSettings(where, hosts, port or DEFAULT_PORT, _extra(where, extra))
     _check_tls(settings)
     return settings
-
-
-def _with_port(part: str, port: int | None) -> str:
-    prefix, host = (_DNS, part[len(_DNS) :].lstrip("/")) if part.startswith(_DNS) else ("", part)
-    if port is None:
-        return prefix + host
-    if host.startswith("["):
-        return prefix + (host if host.rpartition("]")[2] else f"{host}:{port}")
-    colons = host.count(":")
-    if colons > 1:
-        return f"{prefix}[{host}]:{port}"
-    return prefix + (host if colons else f"{host}:{port}")
 
 
 def _extra(where: str, extra: Mapping[str, Any]) -> GroupExtra:

@@ -16,6 +16,7 @@ from tfs_deploy.clock import SystemClock
 from tfs_deploy.modelserver import flags as flags_module
 from tfs_deploy.modelserver import runtime
 from tfs_deploy.modelserver.flags import Flags, MalformedFlag, Served
+from tfs_deploy.modelserver.parent import end_with_parent
 from tfs_deploy.modelserver.server import Server
 from tfs_deploy.modelserver.status import StatusError, of_exception
 
@@ -63,6 +64,7 @@ def _serve(flags: Flags) -> int:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_signal)
         signal.signal(signal.SIGINT, on_signal)
+    end_with_parent(stopped.set)
     runtime.start_import()
     # In a thread of its own: start-up may wait for ever for a first version, and signals must be heard meanwhile.
     threading.Thread(target=start, name="start-up", daemon=True).start()

@@ -10,7 +10,6 @@ from airflow.sdk import BaseOperator
 
 from tfs_deploy.errors import InvalidInput
 from tfs_deploy.hooks.tf_serving import TFServingHook
-from tfs_deploy.jsonable import from_json, to_json
 from tfs_deploy.names import check_version
 from tfs_deploy.operators.failures import told_to_airflow
 
@@ -100,9 +99,3 @@ def seconds_of(value: float | str, what: str) -> float:
     if not 0.0 < seconds < float("inf"):
         raise InvalidInput(f"{what} is {value!r}.", "Give a number of seconds above 0.")
     return seconds
-
-
-def xcom_of(value: object) -> dict[str, Any]:
-    """Return a dataclass as plain JSON, so that any XCom backend and any reader can hold it."""
-    plain: dict[str, Any] = from_json(dict, to_json(value))
-    return plain

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tfs_deploy.operators.base import TFServingOperator, seconds_of, xcom_of
+from tfs_deploy.jsonable import to_builtins
+from tfs_deploy.operators.base import TFServingOperator, seconds_of
 from tfs_deploy.operators.failures import told_to_airflow
+from tfs_deploy.operators.gates_argument import gates_of
 from tfs_deploy.operators.publish import directory_of, published_value
 from tfs_deploy.operators.stable_asset import STABLE_MOVED, announce
-from tfs_deploy.operators.validate import gates_of, report_value
+from tfs_deploy.operators.validate import report_value
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -65,6 +67,6 @@ class DeployModelOperator(TFServingOperator):
         return {
             **published_value(done.published),
             "report": report_value(done.report),
-            "record": xcom_of(done.record),
+            "record": to_builtins(done.record),
             "seconds": done.seconds,
         }

@@ -12,7 +12,8 @@ from airflow.sdk import BaseOperator
 
 from tfs_deploy.clock import SystemClock
 from tfs_deploy.errors import InvalidInput
-from tfs_deploy.operators.base import seconds_of, xcom_of
+from tfs_deploy.jsonable import to_builtins
+from tfs_deploy.operators.base import seconds_of
 from tfs_deploy.operators.failures import told_to_airflow
 from tfs_deploy.savedmodel.source import CheckpointSource, ExportOptions, SourceKind, detect
 
@@ -95,7 +96,7 @@ class ExportSavedModelOperator(BaseOperator):
         return {
             "path": staged.path,
             "fingerprint": manifest.fingerprint,
-            "signatures": xcom_of(manifest.signatures),
+            "signatures": to_builtins(manifest.signatures),
             "tensorflow_version": manifest.tensorflow_version,
             "bytes": manifest.total_bytes,
         }

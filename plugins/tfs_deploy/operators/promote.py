@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tfs_deploy.operators.base import TFServingOperator, version_of, xcom_of
+from tfs_deploy.jsonable import to_builtins
+from tfs_deploy.operators.base import TFServingOperator, version_of
 from tfs_deploy.operators.failures import told_to_airflow
 from tfs_deploy.operators.stable_asset import STABLE_MOVED, announce
 
@@ -41,4 +42,5 @@ class PromoteModelVersionOperator(TFServingOperator):
         with self.step(context) as session:
             record = promote(session, self.model, version, reason=self.reason)
         announce(context, record)
-        return xcom_of(record)
+        done: dict[str, Any] = to_builtins(record)
+        return done

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfs_deploy.errors import InvalidInput, Refused
 from tfs_deploy.operators.base import TFServingOperator
+from tfs_deploy.operators.gates_argument import gates_of
 from tfs_deploy.serving.group import Mode
 
 if TYPE_CHECKING:
@@ -23,15 +24,23 @@ class PublishModelOperator(TFServingOperator):
     first (`DeployModelOperator`).
 
     :param saved_model: the directory, or what `ExportSavedModelOperator` returned.
+    :param gates: the gates that the version will meet; files that do not fit it are told before it is published.
 
     Returns ``{model, version, fingerprint, uri, uploaded_bytes, created}``.
     """
 
-    template_fields = (*TFServingOperator.template_fields, "saved_model")
+    template_fields = (*TFServingOperator.template_fields, "saved_model", "gates")
 
-    def __init__(self, *, saved_model: str | Mapping[str, Any], **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        saved_model: str | Mapping[str, Any],
+        gates: str | Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.saved_model = saved_model
+        self.gates = gates
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Publish, unless publishing would move traffic."""
@@ -43,7 +52,8 @@ class PublishModelOperator(TFServingOperator):
                     f"Group {session.group.name!r} serves the latest version by itself, so publishing is going live.",
                     "Use DeployModelOperator, or deploy_model(..., mode='latest'): all gates run before it publishes.",
                 )
-            return published_value(publish(session, directory_of(self.saved_model), self.model))
+            gates = None if self.gates is None else gates_of(self.gates)
+            return published_value(publish(session, directory_of(self.saved_model), self.model, gates=gates))
 
 
 def directory_of(saved_model: Any) -> Path:

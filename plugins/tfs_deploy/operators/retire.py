@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tfs_deploy.errors import InvalidInput
-from tfs_deploy.operators.base import TFServingOperator, xcom_of
+from tfs_deploy.jsonable import to_builtins
+from tfs_deploy.operators.base import TFServingOperator
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -33,7 +34,8 @@ class RetireModelVersionsOperator(TFServingOperator):
 
         with self.step(context) as session:
             keep = _count(self.keep)
-            return xcom_of(retire(session, self.model, keep=keep, dry_run=self.preview))
+            done: dict[str, Any] = to_builtins(retire(session, self.model, keep=keep, dry_run=self.preview))
+            return done
 
 
 def _count(value: int | str) -> int:

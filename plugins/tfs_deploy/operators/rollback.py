@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tfs_deploy.errors import Refused
-from tfs_deploy.operators.base import TFServingOperator, request_of, version_of, xcom_of
+from tfs_deploy.jsonable import to_builtins
+from tfs_deploy.operators.base import TFServingOperator, request_of, version_of
 from tfs_deploy.operators.stable_asset import STABLE_MOVED, announce
 from tfs_deploy.serving.group import Mode
 
@@ -42,7 +43,8 @@ class RollbackModelOperator(TFServingOperator):
             to = None if self.to in (None, "", "None") else version_of(self.to, self.model)
             record = _rollback(session, self.model, to, self.reason, request_of(context))
         announce(context, record)
-        return xcom_of(record)
+        done: dict[str, Any] = to_builtins(record)
+        return done
 
 
 def _rollback(session: GroupSession, model: str, to: int | None, reason: str, request: str) -> DeploymentRecord:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from tfs_deploy.errors import ValidationFailed
 from tfs_deploy.operators.base import TFServingOperator, version_of
 from tfs_deploy.operators.failures import told_to_airflow
+from tfs_deploy.operators.gates_argument import gates_of
 from tfs_deploy.operators.taking_back import fail_and_take_back
-from tfs_deploy.validation.gates import Gates, gates_from, read_gates
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -62,19 +60,6 @@ class ValidateModelVersionOperator(TFServingOperator):
                     fail_and_take_back(session, self.model, version, error)
                 raise
             return report_value(report)
-
-
-def gates_of(given: Any) -> Gates:
-    """Return gates from a path, a dict that may hold rendered templates ("0.9"), or nothing."""
-    if given is None or given == "":
-        return Gates()
-    if isinstance(given, str):
-        return read_gates(given)
-    try:
-        return msgspec.convert(given, type=Gates, strict=False)
-    except msgspec.ValidationError:
-        # Raises with the sentence that a user can act on.
-        return gates_from(given)
 
 
 def report_value(report: ValidationReport) -> dict[str, Any]:

@@ -56,7 +56,10 @@ def _system_resolver(host: str, port: int) -> list[str]:
 
 
 def parse_targets(
-    text: str | Iterable[str], *, resolve: Callable[[str, int], list[str]] = _system_resolver
+    text: str | Iterable[str],
+    *,
+    default_port: int = DEFAULT_PORT,
+    resolve: Callable[[str, int], list[str]] = _system_resolver,
 ) -> tuple[str, ...]:
     """Return replica addresses from ``host[:port],…`` or ``dns:name[:port]`` (one replica per resolved address)."""
     parts = text.split(",") if isinstance(text, str) else list(text)
@@ -65,17 +68,17 @@ def parse_targets(
         if not part:
             continue
         if part.startswith(_DNS):
-            host, port = _split(part[len(_DNS) :].lstrip("/"))
+            host, port = _split(part[len(_DNS) :].lstrip("/"), default_port)
             targets += [_join(address, port) for address in resolve(host, port)]
         else:
-            targets.append(_join(*_split(part)))
+            targets.append(_join(*_split(part, default_port)))
     unique = tuple(dict.fromkeys(targets))
     if not unique:
         raise InvalidInput("No model server address is given.", "Give host:port of every replica, separated by commas.")
     return unique
 
 
-def _split(text: str) -> tuple[str, int]:
+def _split(text: str, default_port: int) -> tuple[str, int]:
     if text.startswith("["):
         host, _, rest = text[1:].partition("]")
         port = rest.lstrip(":")
@@ -88,7 +91,7 @@ def _split(text: str) -> tuple[str, int]:
         raise InvalidInput(
             f"The model server address {text!r} is not host:port.", "Write for example 10.0.0.7:8500 or [::1]:8500."
         )
-    return host, int(port or DEFAULT_PORT)
+    return host, int(port or default_port)
 
 
 def _ipv6(text: str) -> str:

@@ -9,7 +9,8 @@ private pool, so that a process that also holds TensorFlow sees no clash of symb
 
 from __future__ import annotations
 
-from functools import cache, lru_cache
+import threading
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -52,10 +53,13 @@ FULL_NAMES = {
     "TensorShapeProto": "tensorflow.TensorShapeProto",
 }
 
+# Clients of several replicas ask for their first message class at the same time.
+_lock = threading.Lock()
 
-@lru_cache(maxsize=1)
-def descriptor_pool_() -> descriptor_pool.DescriptorPool:
-    """Return the private pool, filled from the descriptor set on the first call."""
+
+@cache
+def _pool() -> descriptor_pool.DescriptorPool:
+    """Build the pool; only under the lock, because two pools would have two classes for one message."""
     files = descriptor_pb2.FileDescriptorSet.FromString(
         (resources.files(__package__) / "descriptors.binpb").read_bytes()
     )
@@ -63,6 +67,12 @@ def descriptor_pool_() -> descriptor_pool.DescriptorPool:
     for file in files.file:
         pool.Add(file)
     return pool
+
+
+def descriptor_pool_() -> descriptor_pool.DescriptorPool:
+    """Return the private pool, filled from the descriptor set on the first call."""
+    with _lock:
+        return _pool()
 
 
 @cache

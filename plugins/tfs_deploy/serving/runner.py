@@ -60,7 +60,9 @@ class EmbeddedRunner:
         flags = [f"--port={port}", f"--model_name={model}", f"--model_base_path={base}", "--max_num_load_retries=0"]
         package_root = str(Path(__file__).resolve().parents[2])
         paths = [package_root, os.environ.get("PYTHONPATH", "")]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        # A deployer that is killed takes the server with it: the server looks whether this process is still there.
+        watched = {"TFS_DEPLOY_END_WITH_PARENT": str(os.getpid())}
+        environment = {**os.environ, **watched, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
         with log.open("wb") as sink:
             return subprocess.Popen(  # noqa: S603 - our own module, arguments as a list
                 [*command, *flags], stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, env=environment

@@ -80,4 +80,6 @@ def _compare(expected: np.ndarray, found: np.ndarray | None, gate: GoldenGate) -
 
 def _largest(a: np.ndarray, b: np.ndarray) -> float:
     difference = np.abs(np.where(np.isnan(a) & np.isnan(b), 0, b - a))
-    return float(np.max(np.nan_to_num(difference, nan=np.inf)))
+    # Finite, because JSON has no infinity: a difference that is no number counts as the largest one there is.
+    largest = np.finfo(np.float64).max
+    return float(np.max(np.nan_to_num(difference, nan=largest, posinf=largest)))
