@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import http.server
 import os
+import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -274,12 +275,15 @@ def test_missing_variables_are_seen_before_anything_is_published(
 def test_a_version_that_loads_but_cannot_predict_never_becomes_stable(
     site: Site, shared_models: Path, tmp_path: Path
 ) -> None:
-    """Somebody else's tool published it: it is AVAILABLE on every replica, and only the gates can tell."""
+    """It lost its variables in the store: it is AVAILABLE on every replica, and only the gates can tell."""
     before = site.answers(MODEL)
-    broken = copy_of(shared_models / PLUS_TWO_TF2, tmp_path / "broken", without="variables")
+    whole = copy_of(shared_models / PLUS_TWO_TF2, tmp_path / "whole")
+    (whole / "assets.extra").mkdir()
+    (whole / "assets.extra" / "note.txt").write_text("other bytes than the version that is live")
     group = ServingGroup("default", site.targets, str(site.store))
     with open_session(open_store(str(site.store)), group, actor="a test") as session:
-        version = publish(session, broken, MODEL).version.version
+        version = publish(session, whole, MODEL).version.version
+    shutil.rmtree(site.store / MODEL / str(version) / "variables")
 
     loaded = site.run("load", MODEL, version)
     assert loaded.code == 0, loaded.err

@@ -52,7 +52,8 @@ class ValidationReport:
         """Return one sentence: what decided the verdict."""
         if self.verdict is Verdict.PASS:
             gates = ", ".join(dict.fromkeys(check.gate for check in self.checks))
-            return f"Version {self.version} of model {self.model!r} passed {gates} on {len(self.replicas)} replica(s)."
+            count = f"{len(self.replicas)} replica" + ("" if len(self.replicas) == 1 else "s")
+            return f"Version {self.version} of model {self.model!r} passed {gates} on {count}."
         decisive = [check for check in self.checks if check.verdict is self.verdict]
         told = "; ".join(dict.fromkeys(f"gate {check.gate}: {_one_line(check.detail)}" for check in decisive[:3]))
         more = f" (and {len(decisive) - 3} more)" if len(decisive) > 3 else ""
