@@ -38,7 +38,8 @@ class GroupStatus:
 
     def available_everywhere(self) -> frozenset[int]:
         """Return the versions that are AVAILABLE on every replica."""
-        return frozenset.intersection(*(replica.available() for replica in self.replicas))
+        found = [replica.available() for replica in self.replicas]
+        return frozenset.intersection(*found) if found else frozenset()
 
     def highest_known(self) -> int:
         """Return the highest number that any replica has ever shown, 0 if none."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tfs_deploy.deployment import evidence, record
 from tfs_deploy.deployment.lease import hold
 from tfs_deploy.deployment.load import wait_until_available
-from tfs_deploy.deployment.observe import GroupStatus, observe
+from tfs_deploy.deployment.observe import GroupStatus, observe, observe_leniently
 from tfs_deploy.deployment.publish import publish
 from tfs_deploy.deployment.record import Action, DeploymentRecord
 from tfs_deploy.deployment.session import GroupSession
@@ -36,15 +36,22 @@ Step = Callable[[str], AbstractContextManager[None]]
 def deploy_latest(
     session: GroupSession, staged: Path, model: str, gates: Gates, *, runner: ModelServerRunner, steps: Step
 ) -> tuple[Published, ValidationReport, DeploymentRecord]:
-    """Validate `staged` on a throw-away server, publish it, and validate it again on every replica."""
-    before = observe(session, model, ())
+    """Validate `staged` on a throw-away server, publish it, and validate it again on every replica.
+
+    A model server with an empty base path opens no port (contract 20.8), so where the store holds no version yet
+    nobody has to answer before the first one is published.
+    """
+    first = not session.store.versions(model)
+    before = (observe_leniently if first else observe)(session, model, ())
     with steps("rehearse"):
         live = _live(session, before)
         require_pass(
             validate_directory(staged, model, gates, runner=runner, clock=session.clock, live=live, wait=session.wait)
         )
     with steps("publish"):
-        published = publish(session, staged, model)
+        waiting_for_it = {replica.target for replica in before.replicas if replica.error}
+        awake = {target: client for target, client in session.clients.items() if target not in waiting_for_it}
+        published = publish(replace(session, clients=awake), staged, model)
     version = published.version.version
     with steps("load"):
         try:

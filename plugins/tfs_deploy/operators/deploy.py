@@ -21,9 +21,9 @@ class DeployModelOperator(TFServingOperator):
     """Deploy a SavedModel by the protocol of the group's mode.
 
     Mode ``latest``: every gate on a throw-away embedded model server, then publish, wait and validate again on every
-    replica; what fails there is withdrawn. (Such a server opens no port before it has a version, so the very first
-    one must be in the store when the server starts.) Mode ``labels``: publish, load,
-    validate, promote. Running it again with the same bytes continues.
+    replica; what fails there is withdrawn. (Such a server opens no port before it has a version, so nobody is asked
+    before the very first one.) Mode ``labels``: publish, load, validate, promote. Running it again with the same bytes
+    continues.
 
     :param saved_model: the directory, or what `ExportSavedModelOperator` returned.
     :param gates: a gates file, or its contents as a dict; None: the gates that need no file.
