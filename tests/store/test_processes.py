@@ -13,24 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from contract.state_documents_suite import increment
 from contract.store_suite import check_whole, stage, watching
 from store.faults import in_child
+from store.work import increment_often, publish
 from tfs_deploy.errors import Contention, StoreError
-from tfs_deploy.savedmodel.manifest import Manifest
 from tfs_deploy.store.local import LocalStore
-from tfs_deploy.store.protocol import Published
 
 NOBODY = 65534
-
-
-def publish(root: Path, directory: Path, manifest: Manifest) -> Published:
-    return LocalStore(root).publish(directory, manifest, "m")
-
-
-def increment_often(root: Path, times: int) -> None:
-    for _ in range(times):
-        increment(LocalStore(root).documents, "counter")
 
 
 @pytest.fixture
