@@ -51,7 +51,7 @@ def test_what_does_not_fit_is_refused_by_name(tmp_path, text, named):
 
 
 def test_a_missing_or_binary_file_is_refused(tmp_path):
-    with pytest.raises(InvalidInput, match="cannot be read"):
+    with pytest.raises(InvalidInput, match="There is no gates file"):
         read_gates(tmp_path / "absent.yaml")
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00\x01")
     with pytest.raises(InvalidInput, match="not YAML"):

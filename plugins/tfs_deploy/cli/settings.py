@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
-import yaml
 
 from tfs_deploy.deployment.session import Timeouts
 from tfs_deploy.errors import InvalidInput
@@ -20,6 +19,7 @@ from tfs_deploy.names import check_model_name
 from tfs_deploy.serving.group import Mode, ServingGroup, parse_targets
 from tfs_deploy.serving.protocol import TLSOptions
 from tfs_deploy.serving.waiting import WaitLimits
+from tfs_deploy.yamlfile import read_yaml
 
 FILE_NAME = "tfs-deploy.yaml"
 DEFAULT_GROUP = "default"
@@ -28,7 +28,6 @@ KEYS = (
     "tls{root_certificates, private_key, certificate_chain, server_name}, "
     "timeouts{status, reload, lease, discovery, load}"
 )
-_MAX_FILE_BYTES = 1 << 20
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:/")
 # A day: whoever waits longer than that has forgotten the command.
 _Seconds = Annotated[float, msgspec.Meta(gt=0.0, le=86400.0)]
@@ -136,19 +135,9 @@ def read_settings(flags: Flags, *, environ: Mapping[str, str], directory: Path) 
 
 
 def _read_file(path: Path, *, required: bool) -> SettingsFile:
-    try:
-        if path.stat().st_size > _MAX_FILE_BYTES:
-            raise InvalidInput(f"The settings file {path} is over {_MAX_FILE_BYTES} bytes.", f"Known keys: {KEYS}.")
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        if not required:
-            return SettingsFile()
-        raise InvalidInput(f"There is no settings file {path}.", "Check the path after --config.") from error
-    except OSError as error:
-        raise InvalidInput(f"The settings file {path} cannot be read: {error.strerror}.", "Check the path.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        told = " ".join(str(error).split())
-        raise InvalidInput(f"The settings file {path} is not YAML: {told}.", "Correct the file.") from error
+    if not required and not path.exists():
+        return SettingsFile()
+    data = read_yaml(path, "settings file")
     try:
         return msgspec.convert({} if data is None else data, type=SettingsFile)
     except msgspec.ValidationError as error:

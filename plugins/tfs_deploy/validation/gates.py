@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
-import yaml
 
 from tfs_deploy.errors import InvalidInput
+from tfs_deploy.yamlfile import read_yaml
 
-_MAX_FILE_BYTES = 1 << 20
 _Fraction = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 _NotNegative = Annotated[float, msgspec.Meta(ge=0.0)]
 
@@ -62,16 +61,8 @@ def read_gates(path: str | Path | None) -> Gates:
     if path is None:
         return Gates()
     source = Path(path)
-    try:
-        if source.stat().st_size > _MAX_FILE_BYTES:
-            raise InvalidInput(f"The gates file {source} is over {_MAX_FILE_BYTES} bytes.", "Give a YAML gates file.")
-        data = yaml.safe_load(source.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InvalidInput(f"The gates file {source} cannot be read: {error.strerror}.", "Check the path.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        told = " ".join(str(error).split())
-        raise InvalidInput(f"The gates file {source} is not YAML: {told}.", "Correct the file.") from error
-    return _anchored(gates_from(data or {}, where=str(source)), source.parent)
+    data = read_yaml(source, "gates file")
+    return _anchored(gates_from({} if data is None else data, where=str(source)), source.parent)
 
 
 def gates_from(data: object, *, where: str = "the gates") -> Gates:
