@@ -24,6 +24,16 @@ def check_model_name(name: str) -> str:
     return name
 
 
+def check_group_name(name: str) -> str:
+    """Return `name` if it can be one segment of a state document's key; raise InvalidInput otherwise."""
+    if not isinstance(name, str) or not _MODEL_NAME.fullmatch(name):
+        raise InvalidInput(
+            f"The group name {name!r} is not usable.",
+            "Use letters, digits, '_', '-' and '.', at most 127, not starting with '.' or '-'.",
+        )
+    return name
+
+
 def check_version(version: int | str) -> int:
     """Return `version` as a positive 64-bit int; raise InvalidInput otherwise."""
     try:

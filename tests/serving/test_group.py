@@ -51,3 +51,9 @@ def test_a_name_that_does_not_resolve_may_do_so_later():
 
 def test_base_paths_hang_below_the_model_root():
     assert ServingGroup("g", ("a:1",), "/models").base_path("m") == "/models/m"
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden"])
+def test_a_group_name_is_one_segment(name):
+    with pytest.raises(InvalidInput, match="group name"):
+        ServingGroup(name, ("a:1",), "/models")

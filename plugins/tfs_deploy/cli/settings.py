@@ -15,7 +15,7 @@ import msgspec
 
 from tfs_deploy.deployment.session import Timeouts
 from tfs_deploy.errors import InvalidInput
-from tfs_deploy.names import check_model_name
+from tfs_deploy.names import check_group_name
 from tfs_deploy.serving.group import Mode, ServingGroup, parse_targets
 from tfs_deploy.serving.protocol import TLSOptions
 from tfs_deploy.serving.waiting import WaitLimits
@@ -123,7 +123,7 @@ def read_settings(flags: Flags, *, environ: Mapping[str, str], directory: Path) 
     return Settings(
         store=flags.store or environ.get("TFS_DEPLOY_STORE") or in_file,
         target=target or None,
-        group=_check_group(group),
+        group=check_group_name(group),
         actor=flags.actor or environ.get("TFS_DEPLOY_ACTOR") or _user(),
         model_root=_check_model_root(held.model_root),
         mode=held.mode,
@@ -150,13 +150,6 @@ def _joined(target: str | tuple[str, ...] | None) -> str:
 
 def _anchored(text: str, base: Path) -> str:
     return text if _URI.match(text) else str(base / Path(text).expanduser())
-
-
-def _check_group(name: str) -> str:
-    try:
-        return check_model_name(name)
-    except InvalidInput as error:
-        raise InvalidInput(f"The group name {name!r} is not usable.", error.remedy) from error
 
 
 def _check_model_root(text: str | None) -> str | None:

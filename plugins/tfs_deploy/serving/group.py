@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from tfs_deploy.errors import InvalidInput, Unreachable
+from tfs_deploy.names import check_group_name
 
 # TF Serving's default gRPC port (contract section 1).
 DEFAULT_PORT = 8500
@@ -38,6 +39,10 @@ class ServingGroup:
     model_root: str
     mode: Mode = Mode.LABELS
     startup_config: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raise InvalidInput for a name that could lead out of the group's own state documents."""
+        check_group_name(self.name)
 
     def base_path(self, model: str) -> str:
         """Return the directory that holds the versions of `model`, as the model servers see it."""
