@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -111,12 +111,9 @@ def command(*, somewhere: bool) -> Callable[[Callable[..., None]], Callable[...,
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        hints = get_type_hints(function, include_extras=True)
-        own = [
-            parameter.replace(annotation=hints[parameter.name])
-            for parameter in inspect.signature(function).parameters.values()
-            if parameter.name != "call"
-        ]
+        # Not `get_type_hints`: on Python 3.10 it hides the annotation of a parameter whose default is None.
+        parameters = inspect.signature(function, eval_str=True).parameters.values()
+        own = [parameter for parameter in parameters if parameter.name != "call"]
         common = [*(_WHERE_OPTIONS if somewhere else ()), *_OUTPUT_OPTIONS]
 
         @functools.wraps(function)
