@@ -28,22 +28,38 @@ with DAG(
             description="A .keras or .weights.h5 file, a checkpoint prefix, or the directory of a SavedModel.",
         ),
         "kind": Param("auto", type="string", enum=KINDS, description="auto: as the path looks."),
-        "builder": Param("", type="string", description="module:function that builds the model, where weights only."),
-        "search_path": Param("", type="string", description="Directories of the builder's module, with commas."),
+        "builder": Param(
+            "", type=["null", "string"], description="module:function that builds the model, where weights only."
+        ),
+        "search_path": Param(
+            "", type=["null", "string"], description="Directories of the builder's module, with commas."
+        ),
         "moving_average_decay": Param(
             None, type=["null", "number"], description="Restore moving averages (TensorFlow 1 checkpoints only)."
         ),
         "signature": Param("serving_default", type="string", minLength=1, description="Name of the signature."),
-        "inputs": Param("", type="string", description="Names for the inputs, with commas; empty: the model's own."),
-        "outputs": Param("", type="string", description="Names for the outputs, with commas; empty: the model's own."),
-        "postprocess": Param("", type="string", description="module:function that is compiled in after the model."),
-        "samples": Param("", type="string", description=".npz of sample inputs, for warm-up and golden requests."),
+        "inputs": Param(
+            "", type=["null", "string"], description="Names for the inputs, with commas; empty: the model's own."
+        ),
+        "outputs": Param(
+            "", type=["null", "string"], description="Names for the outputs, with commas; empty: the model's own."
+        ),
+        "postprocess": Param(
+            "", type=["null", "string"], description="module:function that is compiled in after the model."
+        ),
+        "samples": Param(
+            "", type=["null", "string"], description=".npz of sample inputs, for warm-up and golden requests."
+        ),
         "warmup": Param(1, type="integer", minimum=0, maximum=1000, description="How many warm-up requests to write."),
         "golden": Param(0, type="integer", minimum=0, description="How many golden requests to record from samples."),
-        "gates": Param("", type="string", description="Gates file (YAML); empty: the gates that need no file."),
+        "gates": Param(
+            "", type=["null", "string"], description="Gates file (YAML); empty: the gates that need no file."
+        ),
         "tf_serving_conn_id": Param("tf_serving_default", type="string", description="The serving group."),
         "work_dir": Param(WORK_DIR, type="string", description="Directory for this run's files, on all workers."),
-        "python": Param("", type="string", description="Interpreter that has TensorFlow; empty: Airflow's own."),
+        "python": Param(
+            "", type=["null", "string"], description="Interpreter that has TensorFlow; empty: Airflow's own."
+        ),
     },
     tags=["tfs_deploy"],
     doc_md=__doc__,
@@ -53,25 +69,25 @@ with DAG(
         checkpoint="{{ params.checkpoint }}",
         out="{{ params.work_dir }}/{{ run_id | replace(':', '') }}-try{{ ti.try_number }}/saved_model",
         kind="{{ params.kind }}",
-        builder="{{ params.builder }}",
+        builder="{{ params.builder or '' }}",
         moving_average_decay="{{ params.moving_average_decay or '' }}",
         options={
             "signature": "{{ params.signature }}",
-            "inputs": "{{ params.inputs }}",
-            "outputs": "{{ params.outputs }}",
-            "postprocess": "{{ params.postprocess }}",
-            "samples": "{{ params.samples }}",
+            "inputs": "{{ params.inputs or '' }}",
+            "outputs": "{{ params.outputs or '' }}",
+            "postprocess": "{{ params.postprocess or '' }}",
+            "samples": "{{ params.samples or '' }}",
             "warmup": "{{ params.warmup }}",
             "golden": "{{ params.golden }}",
-            "search_path": "{{ params.search_path }}",
+            "search_path": "{{ params.search_path or '' }}",
         },
-        python="{{ params.python }}",
+        python="{{ params.python or '' }}",
     )
 
     deploy_model(
         model="{{ params.model }}",
         saved_model=export.output,
-        gates="{{ params.gates }}",
+        gates="{{ params.gates or '' }}",
         tf_serving_conn_id="{{ params.tf_serving_conn_id }}",
         group_id="deploy",
     )

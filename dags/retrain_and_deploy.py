@@ -39,7 +39,9 @@ with DAG(
         "keep": Param(5, type="integer", minimum=0, description="How many old versions stay in the store."),
         "tf_serving_conn_id": Param("tf_serving_default", type="string", description="The serving group."),
         "work_dir": Param(WORK_DIR, type="string", description="Directory for this run's files, on all workers."),
-        "python": Param("", type="string", description="Interpreter that has TensorFlow; empty: Airflow's own."),
+        "python": Param(
+            "", type=["null", "string"], description="Interpreter that has TensorFlow; empty: Airflow's own."
+        ),
     },
     tags=["tfs_deploy"],
     doc_md=__doc__,
@@ -75,7 +77,7 @@ with DAG(
             "warmup": 4,
             "golden": 4,
         },
-        python="{{ params.python }}",
+        python="{{ params.python or '' }}",
     )
 
     deploy_model(

@@ -17,7 +17,7 @@ with DAG(
     params={
         "model": Param("", type="string", minLength=1, description="Name in the store and on the servers."),
         "to": Param(None, type=["null", "integer"], minimum=1, description="Version; empty: the previous one."),
-        "reason": Param("", type="string", description="One sentence for the record."),
+        "reason": Param("", type=["null", "string"], description="One sentence for the record."),
         "tf_serving_conn_id": Param("tf_serving_default", type="string", description="The serving group."),
     },
     tags=["tfs_deploy"],
@@ -27,6 +27,6 @@ with DAG(
         task_id="rollback",
         model="{{ params.model }}",
         to="{{ params.to or '' }}",
-        reason="{{ params.reason }}",
+        reason="{{ params.reason or '' }}",
         tf_serving_conn_id="{{ params.tf_serving_conn_id }}",
     )

@@ -252,7 +252,7 @@ def test_nothing_is_promoted_without_a_passing_validation(group, context) -> Non
         (LoadModelVersionOperator, {"version": {"model": "other", "version": 1}}, "one of model 'other'"),
         (LoadModelVersionOperator, {"version": 1, "wait_seconds": "soon"}, "wait_seconds is 'soon'"),
         (ValidateModelVersionOperator, {"version": 1, "gates": {"acuracy": {}}}, "acuracy"),
-        (ValidateModelVersionOperator, {"version": 1, "gates": "no.yaml"}, r"gates file no\.yaml cannot be read"),
+        (ValidateModelVersionOperator, {"version": 1, "gates": "no.yaml"}, r"There is no gates file no\.yaml"),
         (PromoteModelVersionOperator, {"version": 0}, "version 0 is not usable"),
         (RollbackModelOperator, {}, "no stable version"),
         (RollbackModelOperator, {"to": "x"}, "version 'x' is not usable"),
