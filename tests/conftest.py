@@ -9,6 +9,21 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let tests/contract/model_server be pointed at any model server; here, so that plain ``pytest`` knows it too."""
+    group = parser.getgroup("model server")
+    group.addoption(
+        "--server-command",
+        metavar="COMMAND",
+        help="starts the model server of tests/contract/model_server; flags are appended (default: the embedded one)",
+    )
+    group.addoption(
+        "--model-root",
+        metavar="DIRECTORY",
+        help="where tests/contract/model_server puts all models and config files (default: a temporary directory)",
+    )
+
+
 @pytest.fixture(scope="session")
 def shared_models() -> Path:
     """The SavedModels that this project did not write; they stand beside a checkout in CI."""

@@ -4,7 +4,7 @@
 
 `EmbeddedServer(flags=...)` starts ``python -m tfs_deploy.modelserver`` on a free loopback port and waits until the
 port answers; `target` is ``127.0.0.1:PORT``. Without --model_base_path or --model_config_file among the flags it starts
-on ``model_config_list { }``.
+on ``model_config_list { }``. With `command` the same is done with another model server, for the contract suite.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ RPC_DRIVEN_FLAGS = (
     "--allow_version_labels_for_unavailable_models=true",
     "--file_system_poll_wait_seconds=1",
 )
+COMMAND = (sys.executable, "-m", "tfs_deploy.modelserver")
 _START_SECONDS = 60.0
 
 
@@ -48,14 +49,20 @@ class EmbeddedServer:
         port: int | None = None,
         wait: bool = True,
         start_seconds: float = _START_SECONDS,
+        command: Sequence[str] = COMMAND,
+        below: Path | None = None,
     ) -> None:
-        """Prepare; `wait=False` leaves it to the test to see whether the port ever opens."""
+        """Prepare; `wait=False` leaves it to the test to see whether the port ever opens.
+
+        Log and config file are written to a directory of their own, `below` a directory that `command` can read.
+        """
+        self._command = tuple(command)
         self.port = port or free_port()
         self.target = f"127.0.0.1:{self.port}"
         self._flags = tuple(flags)
         self._wait = wait
         self._start_seconds = start_seconds
-        self._directory = tempfile.TemporaryDirectory(prefix="embedded_server_")
+        self._directory = tempfile.TemporaryDirectory(prefix="embedded_server_", dir=below)
         self.log_path = Path(self._directory.name) / "server.log"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -70,7 +77,7 @@ class EmbeddedServer:
 
     def start(self) -> EmbeddedServer:
         """Start the process and wait until the port answers; raise AssertionError with the log if it does not."""
-        command = [sys.executable, "-m", "tfs_deploy.modelserver", f"--port={self.port}", *self._all_flags()]
+        command = [*self._command, f"--port={self.port}", *self._all_flags()]
         with self.log_path.open("ab") as log:
             # A session of its own: a Ctrl-C at the terminal is the test run's, which then stops the server.
             self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)

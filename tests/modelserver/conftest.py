@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from embedded_server import RPC_DRIVEN_FLAGS, EmbeddedServer
-from modelserver.wire import Wire, eventually
+from modelserver.wire import Wire
+from modelserver.wire import wait_state as wait_state
 
 
 @pytest.fixture(scope="session")
@@ -59,9 +60,3 @@ def install(models: Path, tmp_path: Path) -> Callable[..., Path]:
         return staged.rename(target)
 
     return put
-
-
-def wait_state(wire: Wire, name: str, version: int, state: str, seconds: float = 15.0) -> tuple[int, str]:
-    """Wait until a version is in `state`; return its code and message."""
-    row = eventually(lambda: [r for r in wire.rows(name) if r[:2] == (version, state)], seconds)[0]
-    return row[2], row[3]

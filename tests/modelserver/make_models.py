@@ -64,6 +64,77 @@ class Several(tf.Module):
         ]  # fmt: skip
         return {kind.name: tf.cast(x, kind) for kind in kinds}
 
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
+    def echo(self, inputs):
+        lengths = tf.cast(tf.strings.length(inputs), tf.float32)
+        other = tf.fill(tf.shape(inputs), b"\xff")
+        return {"classes": tf.stack([inputs, other], 1), "scores": lengths[:, None] * [1, 0]}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
+    def slow(self, inputs):
+        return {"outputs": tf.zeros_like(inputs, tf.float32) + self.spin(2_000_000_000)["s"]}
+
+
+class Rest(tf.Module):
+    """What JSON can and cannot carry."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.float32, name="x")])
+    def matrix(self, x):
+        return {"y": x * 2.0}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.half, name="x")])
+    def half(self, x):
+        return {"y": tf.cast(x, tf.float32)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.uint8, name="x")])
+    def small(self, x):
+        return {"y": x}
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec(None, tf.float64, name="d"),
+            tf.TensorSpec(None, tf.int64, name="i"),
+            tf.TensorSpec(None, tf.bool, name="b"),
+        ]
+    )
+    def several(self, d, i, b):
+        return {"d": d, "i": i, "b": b}
+
+    @tf.function(input_signature=[tf.TensorSpec(None, tf.string, name="text")])
+    def text(self, text):
+        return {"raw": text, "raw_bytes": text}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
+    def classify(self, inputs):
+        scores = self.regress(inputs)["outputs"][:, None] * [1.0, 0.5]
+        return {"classes": tf.fill(tf.shape(scores), "a \"b\""), "scores": scores}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
+    def regress(self, inputs):
+        features = {
+            "x": tf.io.FixedLenFeature([], tf.float32, 0.0),
+            "n": tf.io.FixedLenFeature([], tf.int64, 0),
+            "s": tf.io.FixedLenFeature([], tf.string, ""),
+        }
+        read = tf.io.parse_example(inputs, features)
+        return {
+            "outputs": read["x"] + tf.cast(read["n"], tf.float32) + tf.cast(tf.strings.length(read["s"]), tf.float32)
+        }
+
+
+class Ends(tf.Module):
+    """A signature that ends the process: an abort, or exit(0)."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+    def abort(self, x):
+        with tf.control_dependencies([tf.raw_ops.Abort(error_msg="of the test")]):
+            return {"y": tf.identity(x)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+    def leave(self, x):
+        with tf.control_dependencies([tf.raw_ops.Abort(exit_without_error=True)]):
+            return {"y": tf.identity(x)}
+
 
 def main(out: Path) -> None:
     for w in (1, 2, 3):
@@ -72,8 +143,13 @@ def main(out: Path) -> None:
     vocabulary = out / "vocabulary.txt"
     vocabulary.write_text("zero\none\ntwo\n")
     several = Several(str(vocabulary))
-    names = ("add", "spin", "conv", "look_up", "dtypes")
+    names = ("add", "spin", "conv", "look_up", "dtypes", "echo", "slow")
     tf.saved_model.save(several, str(out / "several"), signatures={name: getattr(several, name) for name in names})
+    rest = Rest()
+    names = ("matrix", "half", "small", "several", "text", "classify", "regress")
+    tf.saved_model.save(rest, str(out / "rest"), signatures={name: getattr(rest, name) for name in names})
+    ends = Ends()
+    tf.saved_model.save(ends, str(out / "ends"), signatures={"abort": ends.abort, "leave": ends.leave})
     graph = tf.Graph()
     with graph.as_default(), tf.compat.v1.Session() as session:
         x = tf.compat.v1.placeholder(tf.float32, [None], name="x")

@@ -10,6 +10,7 @@ import grpc
 import numpy as np
 
 from tfs_deploy.serving import messages, rpc, tensors
+from tfs_deploy.serving.status_wire import read_statuses
 
 
 class Wire:
@@ -62,17 +63,19 @@ class Wire:
 
     def rows(self, model: str) -> list[tuple[int, str, int, str]]:
         """Return (version, state, code, message) as they come; an empty list for NOT_FOUND."""
+        # As bytes: a message in it may not be UTF-8 (contract 20.7).
+        ask = self.channel.unary_unary(
+            rpc.GET_MODEL_STATUS.path, request_serializer=lambda message: message.SerializeToString()
+        )
+        request = messages.GetModelStatusRequest(model_spec={"name": model})
         try:
-            reply = self.call(rpc.GET_MODEL_STATUS, messages.GetModelStatusRequest(model_spec={"name": model}))
+            rows = read_statuses(ask(request, timeout=20.0, wait_for_ready=True))
         except grpc.RpcError as failed:
             if failed.code() is not grpc.StatusCode.NOT_FOUND:
                 raise
             return []
-        names = messages.enum_names("tensorflow.serving.ModelVersionStatus.State")
-        return [
-            (row.version, names[row.state], row.status.error_code, row.status.error_message)
-            for row in reply.model_version_status
-        ]
+        codes = {name: number for number, name in messages.enum_names("tensorflow.error.Code").items()}
+        return [(row.version, row.state.value, codes[row.error_code], row.error_message) for row in rows]
 
     def states(self, model: str) -> dict[int, str]:
         """Return the state by version."""
@@ -135,3 +138,9 @@ def eventually(condition: Callable[[], Any], seconds: float = 15.0) -> Any:
             return value
         assert time.monotonic() < deadline, f"not within {seconds} s: {value!r}"
         time.sleep(0.03)
+
+
+def wait_state(wire: Wire, name: str, version: int, state: str, seconds: float = 15.0) -> tuple[int, str]:
+    """Wait until a version is in `state`; return its code and message."""
+    row = eventually(lambda: [r for r in wire.rows(name) if r[:2] == (version, state)], seconds)[0]
+    return row[2], row[3]

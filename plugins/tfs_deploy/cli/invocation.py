@@ -112,8 +112,8 @@ def command(*, somewhere: bool) -> Callable[[Callable[..., None]], Callable[...,
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         # Not `get_type_hints`: on Python 3.10 it hides the annotation of a parameter whose default is None.
-        parameters = inspect.signature(function, eval_str=True).parameters.values()
-        own = [parameter for parameter in parameters if parameter.name != "call"]
+        taken = inspect.signature(function, eval_str=True).parameters.values()
+        own = [parameter for parameter in taken if parameter.name != "call"]
         common = [*(_WHERE_OPTIONS if somewhere else ()), *_OUTPUT_OPTIONS]
 
         @functools.wraps(function)

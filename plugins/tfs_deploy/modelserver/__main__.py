@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import sys
 
-from tfs_deploy.modelserver.main import main
-
 if __name__ == "__main__":
+    # Read by gRPC when it is imported. Its care for forks stops its threads for a moment; our forks do not use gRPC.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    from tfs_deploy.modelserver.main import main
+
     code = main(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfs_deploy.modelserver import runtime
+from tfs_deploy.modelserver.graph_parts import Part, parts_of
 from tfs_deploy.modelserver.reply import varint
 from tfs_deploy.modelserver.status import Code, StatusError, invalid_argument
 
@@ -24,9 +25,9 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class GraphPieces:
-    """A serialized GraphDef, and those of its functions that are added to the graph after it."""
+    """A GraphDef in parts, and those of its functions that are added to the graph after it."""
 
-    nodes: bytes
+    parts: tuple[Part, ...]
     functions: tuple[bytes, ...] = ()
 
     @classmethod
@@ -40,10 +41,10 @@ class GraphPieces:
         library = graph_def.library
         names = {function.signature.name for function in library.function}
         if library.gradient or any(node.op in names for node in graph_def.node):
-            return cls(graph_def.SerializeToString())
+            return cls(parts_of(graph_def))
         functions = tuple(function.SerializeToString() for function in library.function)
         graph_def.ClearField("library")
-        return cls(graph_def.SerializeToString(), functions)
+        return cls(parts_of(graph_def), functions)
 
 
 class GraphSession:
@@ -100,25 +101,46 @@ class GraphSession:
 
     def _import(self, pieces: GraphPieces, tensors: list[str], operations: list[str]) -> None:
         c_api = self._c_api
+        earlier: dict[str, Any] = {}
+        with self._graph._c_graph.get() as graph:
+            for part in pieces.parts:
+                self._import_part(graph, part, tensors, operations, earlier)
+            for definition in pieces.functions:
+                function = c_api.TF_FunctionImportFunctionDef(definition)
+                c_api.TF_GraphCopyFunction(graph, function, None)
+                c_api.TF_DeleteFunction(function)
+
+    def _import_part(
+        self, graph: Any, part: Part, tensors: list[str], operations: list[str], earlier: dict[str, Any]
+    ) -> None:
+        """Add the nodes of one part; `earlier` holds the operations that later parts take from."""
+        c_api = self._c_api
         options = c_api.TF_NewImportGraphDefOptions()
-        for name in tensors:
-            operation, _, index = name.partition(":")
-            c_api.TF_ImportGraphDefOptionsAddReturnOutput(options, operation, int(index or 0))
-        for name in operations:
+        # A node may be placed beside one of another part; the session looks at that when it has the whole graph.
+        c_api.TF_ImportGraphDefOptionsSetValidateColocationConstraints(options, False)
+        for name, index in part.inputs:
+            source = c_api.TF_Output()
+            source.oper, source.index = earlier[name], index
+            c_api.TF_ImportGraphDefOptionsAddInputMapping(options, name, index, source)
+        for name in part.controls:
+            c_api.TF_ImportGraphDefOptionsRemapControlDependency(options, name, earlier[name])
+        wanted = [name for name in tensors if name.partition(":")[0] in part.names]
+        for name in wanted:
+            operation, _, index_text = name.partition(":")
+            c_api.TF_ImportGraphDefOptionsAddReturnOutput(options, operation, int(index_text or 0))
+        returned = list(dict.fromkeys([*(name for name in operations if name in part.names), *part.exports]))
+        for name in returned:
             c_api.TF_ImportGraphDefOptionsAddReturnOperation(options, name)
-        buffer = c_api.TF_NewBufferFromString(pieces.nodes)
+        buffer = c_api.TF_NewBufferFromString(part.graph_def)
         try:
-            with self._graph._c_graph.get() as graph:
-                results = c_api.TF_GraphImportGraphDefWithResults(graph, buffer, options)
-                for definition in pieces.functions:
-                    function = c_api.TF_FunctionImportFunctionDef(definition)
-                    c_api.TF_GraphCopyFunction(graph, function, None)
-                    c_api.TF_DeleteFunction(function)
+            results = c_api.TF_GraphImportGraphDefWithResults(graph, buffer, options)
         finally:
             c_api.TF_DeleteBuffer(buffer)
             c_api.TF_DeleteImportGraphDefOptions(options)
-        self._tensors = dict(zip(tensors, c_api.TF_ImportGraphDefResultsReturnOutputs(results), strict=True))
-        self._operations = dict(zip(operations, c_api.TF_ImportGraphDefResultsReturnOperations(results), strict=True))
+        self._tensors |= dict(zip(wanted, c_api.TF_ImportGraphDefResultsReturnOutputs(results), strict=True))
+        found = dict(zip(returned, c_api.TF_ImportGraphDefResultsReturnOperations(results), strict=True))
+        earlier |= {name: found[name] for name in part.exports}
+        self._operations |= {name: found[name] for name in operations if name in found}
         c_api.TF_DeleteImportGraphDefResults(results)
 
     def _tensor(self, name: str) -> Any:

@@ -9,24 +9,34 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tfs_deploy.modelserver import metrics
 from tfs_deploy.modelserver.graph_session import GraphPieces, GraphSession, text
 from tfs_deploy.modelserver.monitor import ServableId
 from tfs_deploy.modelserver.saved_model import INIT_OP_KEY, Initialization, initialization, read_meta_graph
-from tfs_deploy.modelserver.servable import Array, Servable
+from tfs_deploy.modelserver.servable import Array, Servable, Session
 from tfs_deploy.modelserver.warmup import replay
 from tfs_deploy.serving import messages
 
 logger = logging.getLogger(__name__)
 
+SessionWrapper = Callable[[Session, Path], Session]
+
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """What the flags say about loading; `session_config` makes the ConfigProto once TensorFlow is imported."""
+    """What the flags say about loading.
+
+    `session_config` makes the ConfigProto once TensorFlow is imported; `wrap_session` gets the initialized session and
+    the version's directory, and returns what the requests run on; `probe` may raise before each load.
+    """
 
     tags: Sequence[str] = ("serve",)
     enable_warmup: bool = True
     warmup_iterations: int = 1
+    check_method_name: bool = False
     session_config: Callable[[], Any] = field(default=lambda: None)
+    wrap_session: SessionWrapper = field(default=lambda session, directory: session)
+    probe: Callable[[ServableId, str], None] = field(default=lambda id_, path: None)
 
 
 class SavedModelLoader:
@@ -36,7 +46,7 @@ class SavedModelLoader:
         self._id = id_
         self._directory = Path(path)
         self._options = options
-        self._session: GraphSession | None = None
+        self._session: Session | None = None
 
     def estimate(self) -> None:
         """Walk the whole directory as TF Serving does for its resource estimate; raise the first OSError."""
@@ -51,28 +61,21 @@ class SavedModelLoader:
 
     def load(self) -> Servable:
         """Return the version, warmed up."""
-        meta_graph = read_meta_graph(self._directory, self._options.tags)
-        plan = initialization(self._directory, meta_graph)
-        signatures = messages.SignatureDefMap()
-        for key, signature in meta_graph.signature_def.items():
-            signatures.signature_def[key].CopyFrom(signature)
-        nodes = frozenset(node.name for node in meta_graph.graph_def.node)
-        session = GraphSession(
-            GraphPieces.of(meta_graph.graph_def),
-            [name for name in _tensor_names(plan, signatures) if name.partition(":")[0] in nodes],
-            [name for name in (plan.restore_operation, plan.init_operation) if name in nodes],
-            self._options.session_config(),
-        )
-        del meta_graph
-        try:
-            self._initialize(session, plan)
-            servable = Servable(self._id.name, self._id.version, signatures, session)
-            if self._options.enable_warmup:
-                replay(self._directory, servable, self._options.warmup_iterations)
-        except BaseException:
-            session.close()
-            raise
-        self._session = session
+        self._options.probe(self._id, str(self._directory))
+        with metrics.measured_load(str(self._directory)):
+            servable = self._read()
+        if self._options.enable_warmup:
+            try:
+                replay(
+                    self._directory,
+                    servable,
+                    self._options.warmup_iterations,
+                    check_method_name=self._options.check_method_name,
+                )
+            except BaseException:
+                servable.session.close()
+                raise
+        self._session = servable.session
         return servable
 
     def unload(self) -> None:
@@ -80,6 +83,29 @@ class SavedModelLoader:
         if self._session is not None:
             self._session.close()
             self._session = None
+
+    def _read(self) -> Servable:
+        meta_graph = read_meta_graph(self._directory, self._options.tags)
+        plan = initialization(self._directory, meta_graph)
+        signatures = messages.SignatureDefMap()
+        for key, signature in meta_graph.signature_def.items():
+            signatures.signature_def[key].CopyFrom(signature)
+        nodes = frozenset(node.name for node in meta_graph.graph_def.node)
+        graph = GraphSession(
+            GraphPieces.of(meta_graph.graph_def),
+            [name for name in _tensor_names(plan, signatures) if name.partition(":")[0] in nodes],
+            [name for name in (plan.restore_operation, plan.init_operation) if name in nodes],
+            self._options.session_config(),
+        )
+        del meta_graph
+        session: Session = graph
+        try:
+            self._initialize(graph, plan)
+            session = self._options.wrap_session(graph, self._directory)
+        except BaseException:
+            session.close()
+            raise
+        return Servable(self._id.name, self._id.version, signatures, session)
 
     def _initialize(self, session: GraphSession, plan: Initialization) -> None:
         assets: dict[str, Array] = {tensor: text(path) for tensor, path in plan.assets}

@@ -7,6 +7,7 @@ protobuf writes and that memory; integers travel as varints and are left to prot
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,10 @@ import numpy.typing as npt
 
 from tfs_deploy.errors import TFSDeployError
 from tfs_deploy.modelserver.status import Code, StatusError
-from tfs_deploy.serving import tensors
+from tfs_deploy.serving import messages, tensors
 
 Array = npt.NDArray[Any]
+Buffer = bytes | memoryview
 
 # Field number and wire element of the lists whose packed form is the array's memory (tensor.proto).
 _PACKED: dict[str, tuple[int, str]] = {
@@ -31,35 +33,56 @@ _HALVES = ("DT_HALF", "DT_BFLOAT16")
 _OUTPUTS, _SPEC, _KEY, _VALUE = 1, 2, 1, 2
 
 
-def encode_predict_response(spec: Any, outputs: Mapping[str, Array], *, as_content: bool = False) -> bytes:
-    """Return the serialized PredictResponse; `as_content` puts numbers into ``tensor_content`` instead."""
-    parts = [_lengthed(_SPEC, spec.SerializeToString())]
+def encode_predict_response(spec: bytes, outputs: Mapping[str, Array], *, as_content: bool = False) -> bytes:
+    """Return the serialized PredictResponse; `spec` is a serialized ModelSpec.
+
+    `as_content` puts numbers into ``tensor_content`` instead of lists.
+    """
+    parts: list[Buffer] = [lengthed(_SPEC, spec)]
     for alias, array in outputs.items():
         try:
-            tensor = tensors.to_proto(array).SerializeToString() if as_content else encode_tensor(array)
+            head, body = (_serialized(tensors.to_proto(array)), b"") if as_content else _tensor(array)
         except TFSDeployError as error:
             raise StatusError(Code.UNIMPLEMENTED, f"output tensor {alias}: {error.cause}") from error
-        parts.append(_lengthed(_OUTPUTS, _lengthed(_KEY, alias.encode()) + _lengthed(_VALUE, tensor)))
+        size = len(head) + len(body)
+        entry = lengthed(_KEY, alias.encode()) + _start(_VALUE, size)
+        parts += (_start(_OUTPUTS, len(entry) + size), entry, head, body)
     return b"".join(parts)
 
 
 def encode_tensor(array: Array) -> bytes:
     """Return the serialized TensorProto of `array` with its values in the typed list of its dtype."""
+    return b"".join(_tensor(array))
+
+
+def _tensor(array: Array) -> tuple[bytes, Buffer]:
+    """Return the serialized TensorProto in two pieces, the second of which may be the array's own memory."""
     if isinstance(array, bytes):  # what the session gives for a scalar string; numpy would drop trailing NULs
         array = np.array(array, dtype=object)
     name = tensors.dtype_name(array)
-    head = tensors.tensor_head(array)
-    if name == "DT_STRING":
-        head.string_val.extend(tensors.strings(array))
-    elif name in _HALVES:
-        head.half_val.extend(array.reshape(-1).view(np.uint16).tolist())
-    elif name not in _PACKED:
-        getattr(head, _LISTS.get(name, "int_val")).extend(array.reshape(-1).tolist())
-    else:
+    head = _head(name, array.shape)
+    if name in _PACKED:
         field, element = _PACKED[name]
-        packed = np.ascontiguousarray(array).reshape(-1).view(element).tobytes()
-        return _serialized(head) + (_lengthed(field, packed) if packed else b"")
-    return _serialized(head)
+        packed: Buffer = np.ascontiguousarray(array).reshape(-1).view(element).view(np.uint8).data
+        return (head + _start(field, len(packed)), packed) if len(packed) else (head, b"")
+    values = messages.TensorProto()
+    if name == "DT_STRING":
+        values.string_val.extend(tensors.strings(array))
+    elif name in _HALVES:
+        values.half_val.extend(array.reshape(-1).view(np.uint16).tolist())
+    else:
+        getattr(values, _LISTS.get(name, "int_val")).extend(array.reshape(-1).tolist())
+    return head, _serialized(values)
+
+
+@lru_cache(maxsize=1024)
+def _head(dtype: str, shape: tuple[int, ...]) -> bytes:
+    """Return the serialized dtype and shape: few of them come back again and again."""
+    proto = messages.TensorProto(dtype=tensors.dtype_number(dtype))
+    proto.tensor_shape.SetInParent()
+    for size in shape:
+        proto.tensor_shape.dim.add(size=size)
+    return _serialized(proto)
 
 
 def _serialized(message: Any) -> bytes:
@@ -67,8 +90,13 @@ def _serialized(message: Any) -> bytes:
     return data
 
 
-def _lengthed(field: int, payload: bytes) -> bytes:
-    return bytes((field << 3 | 2,)) + varint(len(payload)) + payload
+def lengthed(field: int, payload: bytes) -> bytes:
+    """Return a length-delimited field; its number is below 16."""
+    return _start(field, len(payload)) + payload
+
+
+def _start(field: int, length: int) -> bytes:
+    return bytes((field << 3 | 2,)) + varint(length)
 
 
 def varint(number: int) -> bytes:

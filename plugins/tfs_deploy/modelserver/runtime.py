@@ -7,10 +7,13 @@ wait for it.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
+import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from types import ModuleType
 
@@ -23,6 +26,7 @@ _DEFAULTS = {"TF_CPP_MIN_LOG_LEVEL": "2"}
 
 _lock = threading.Lock()
 _tensorflow: Future[ModuleType] | None = None
+_hooks: list[Callable[[], None]] = []
 
 
 def start_import() -> Future[ModuleType]:
@@ -43,6 +47,20 @@ def tensorflow() -> ModuleType:
     return start_import().result()
 
 
+def when_imported(hook: Callable[[], None]) -> None:
+    """Call `hook` after the import and before anybody can use the module; nothing happens if that is too late."""
+    with _lock:
+        _hooks.append(hook)
+
+
+def after_fork() -> None:
+    """Make the module usable in a child that was forked by a hook: locks of that moment stay locked there."""
+    global _lock, _tensorflow
+    _lock = threading.Lock()
+    _tensorflow = Future()
+    _tensorflow.set_result(sys.modules["tensorflow"])
+
+
 def _import(future: Future[ModuleType]) -> None:
     begun = time.monotonic()
     try:
@@ -55,4 +73,13 @@ def _import(future: Future[ModuleType]) -> None:
         future.set_exception(error)
         return
     logger.info("TensorFlow %s imported in %.1f s", module.__version__, time.monotonic() - begun)
+    # The import leaves a million objects that stay; a full collection would hold up requests by 0.25 s for them.
+    gc.freeze()
+    with _lock:
+        hooks = tuple(_hooks)
+    for hook in hooks:
+        try:
+            hook()
+        except Exception:  # TensorFlow is there nonetheless
+            logger.exception("A hook of TensorFlow's import failed")
     future.set_result(module)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from tfs_deploy.modelserver.signature_plan import SignaturePlan
 
 Array = npt.NDArray[Any]
 
@@ -40,3 +42,12 @@ class Servable:
     version: int
     signature_defs: Any
     session: Session
+    _plans: dict[str, SignaturePlan] = field(default_factory=dict, init=False, repr=False)
+
+    def plan(self, key: str) -> SignaturePlan | None:
+        """Return what requests for the signature `key` need, made when it is first asked for; None if unknown."""
+        plan = self._plans.get(key)
+        if plan is None and key in self.signature_defs.signature_def:
+            plan = SignaturePlan.of(self.name, self.version, key, self.signature_defs.signature_def[key])
+            self._plans[key] = plan
+        return plan

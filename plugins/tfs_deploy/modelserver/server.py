@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import grpc
 
 from tfs_deploy.clock import Clock
-from tfs_deploy.modelserver import model_config, session_config
+from tfs_deploy.modelserver import health, metrics, model_config, rest_port, runtime, session_config, ssl_config
+from tfs_deploy.modelserver.batching_flags import batching
 from tfs_deploy.modelserver.core import CoreOptions, ServerCore
 from tfs_deploy.modelserver.flags import Flags
+from tfs_deploy.modelserver.load_probe import LoadProbe, try_load
 from tfs_deploy.modelserver.loader import LoadOptions, SavedModelLoader
 from tfs_deploy.modelserver.manager import RetryOptions
 from tfs_deploy.modelserver.monitor import ServableId
@@ -33,13 +36,22 @@ class Server:
         self._flags = flags
         self._stopped = threading.Event()
         self._grpc: grpc.Server | None = None
+        self._rest: rest_port.RestPort | None = None
+        if flags.text("monitoring_config_file"):
+            metrics.turn_on()
+        self._credentials: grpc.ServerCredentials | None = None
         load = LoadOptions(
             tags=tuple(tag for tag in flags.text("saved_model_tags").split(",") if tag),
             enable_warmup=flags.switch("enable_model_warmup"),
             warmup_iterations=flags.number("num_request_iterations_for_warmup"),
+            check_method_name=flags.switch("enable_signature_method_name_check"),
             session_config=partial(session_config.make, flags),
+            wrap_session=batching(flags, clock),
         )
-        self.core = ServerCore(_core_options(flags), partial(_loader_of, load), clock)
+        probe = LoadProbe(partial(try_load, load))
+        runtime.when_imported(probe.start)
+        loader_of = partial(_loader_of, replace(load, probe=probe.check))
+        self.core = ServerCore(_core_options(flags), loader_of, clock)
 
     def start(self) -> None:
         """Load the first models, then open the ports; raise StatusError where TF Serving exits with 255.
@@ -47,6 +59,8 @@ class Server:
         Waits for ever while a configured model has no version (contract 20.8).
         """
         _check(self._flags)
+        if self._flags.text("ssl_config_file"):
+            self._credentials = ssl_config.credentials(self._flags.text("ssl_config_file"))
         path = self._flags.text("model_config_file")
         if path:
             config = model_config.read_file(path)
@@ -62,8 +76,11 @@ class Server:
     def stop(self, grace: float) -> None:
         """Take no new calls, give those that run `grace` seconds, and end."""
         self._stopped.set()
-        if self._grpc is not None:
-            self._grpc.stop(grace).wait(grace + 1)
+        stopped = None if self._grpc is None else self._grpc.stop(grace)
+        if self._rest is not None:
+            self._rest.stop(grace)
+        if stopped is not None:
+            stopped.wait(grace + 1)
         self.core.stop()
 
     def _poll_config(self, path: str, period: int) -> None:
@@ -84,25 +101,24 @@ class Server:
         flags = self._flags
         pool = ThreadPoolExecutor(max(flags.number("grpc_max_threads"), 1), thread_name_prefix="grpc")
         server = grpc.server(pool, options=_channel_options(flags))
-        server.add_generic_rpc_handlers(
-            handlers(
-                self.core,
-                PredictOptions(
-                    as_content=flags.switch("enable_serialization_as_tensor_content"),
-                    check_method_name=flags.switch("enable_signature_method_name_check"),
-                ),
-            )
+        options = PredictOptions(
+            as_content=flags.switch("enable_serialization_as_tensor_content"),
+            check_method_name=flags.switch("enable_signature_method_name_check"),
         )
+        server.add_generic_rpc_handlers(handlers(self.core, options))
+        if flags.switch("enable_grpc_healthcheck_service"):
+            server.add_generic_rpc_handlers((health.handler(),))
         addresses = []
         if flags.number("port"):
             addresses.append(f"0.0.0.0:{flags.number('port')}")
         if flags.text("grpc_socket_path"):
             addresses.append(f"unix:{flags.text('grpc_socket_path')}")
         for address in addresses:
-            _bind(server, address)
+            _bind(server, address, self._credentials)
         server.start()
         self._grpc = server
         logger.info("Running gRPC ModelServer at %s ...", " and ".join(addresses))
+        self._rest = rest_port.open_port(self.core, flags, options)
 
 
 def _check(flags: Flags) -> None:
@@ -117,10 +133,11 @@ def _check(flags: Flags) -> None:
         raise invalid_argument(
             "server_options.batching_parameters_file is set without setting server_options.enable_batching to true."
         )
-    if flags.text("ssl_config_file") or flags.switch("use_alts_credentials"):
-        # Accepting the flag and listening without TLS would expose what the caller wants protected.
-        raise StatusError(Code.UNIMPLEMENTED, "This build serves gRPC without TLS; leave out --ssl_config_file.")
+    if flags.switch("use_alts_credentials"):
+        # Accepting the flag and listening without it would expose what the caller wants protected.
+        raise StatusError(Code.UNIMPLEMENTED, "ALTS is for Google's own network; use --ssl_config_file instead.")
     session_config.check(flags)
+    rest_port.check(flags)
 
 
 def _core_options(flags: Flags) -> CoreOptions:
@@ -152,9 +169,12 @@ def _channel_options(flags: Flags) -> list[tuple[str, Any]]:
     return options
 
 
-def _bind(server: grpc.Server, address: str) -> None:
+def _bind(server: grpc.Server, address: str, credentials: grpc.ServerCredentials | None) -> None:
     try:
-        bound = server.add_insecure_port(address)
+        if credentials is None:
+            bound = server.add_insecure_port(address)
+        else:
+            bound = server.add_secure_port(address, credentials)
     except RuntimeError as error:
         raise StatusError(Code.UNKNOWN, f"gRPC cannot listen on {address}; is the port taken? ({error})") from error
     if not bound:

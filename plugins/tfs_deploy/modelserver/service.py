@@ -9,11 +9,17 @@ from typing import Any
 
 import grpc
 
+from tfs_deploy.modelserver import metrics
+from tfs_deploy.modelserver.classify import run_classify
 from tfs_deploy.modelserver.core import ServerCore
+from tfs_deploy.modelserver.inference_reply import encode_classifications, encode_multi_inference, encode_regressions
 from tfs_deploy.modelserver.monitor import Event, ServableId
+from tfs_deploy.modelserver.multi_inference import run_multi_inference, spec_of
 from tfs_deploy.modelserver.predict import PredictOptions, run_predict
+from tfs_deploy.modelserver.regress import run_regress
 from tfs_deploy.modelserver.status import Code, StatusError, invalid_argument, not_found, of_exception, truncated
 from tfs_deploy.serving import messages, rpc
+from tfs_deploy.serving.predict_wire import PredictCall, decode_predict_request
 
 logger = logging.getLogger(__name__)
 
@@ -23,39 +29,49 @@ _RELOAD_THREADS = 64
 
 _GRPC_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
+# Requests that are read with fewer copies than protobuf makes.
+_DECODERS: dict[rpc.Method, Callable[[bytes], Any]] = {rpc.PREDICT: decode_predict_request}
+
 Behaviour = Callable[[Any, "grpc.ServicerContext"], Any]
 
 
 class PredictionService:
-    """Answers with a version: Predict and GetModelMetadata."""
+    """Answers with a version: Predict, Classify, Regress, MultiInference and GetModelMetadata."""
 
     def __init__(self, core: ServerCore, options: PredictOptions) -> None:
         self._core = core
         self._options = options
 
-    def predict(self, request: Any, context: grpc.ServicerContext) -> bytes:
+    def predict(self, request: PredictCall, context: grpc.ServicerContext) -> bytes:
         """Return the serialized PredictResponse."""
-        _require_spec(request)
-        remaining = context.time_remaining()
-        # The run ends with the caller's deadline; without one there is no limit.
-        timeout_ms = None if remaining is None else int(remaining * 1000)
+        if not request.has_spec:
+            raise invalid_argument("Missing ModelSpec")
         with self._core.lease(request.model_spec) as (_, servable):
-            return run_predict(servable, request, self._options, timeout_ms=timeout_ms)
+            return run_predict(servable, request, self._options, timeout_ms=_timeout_ms(context))
+
+    def classify(self, request: Any, context: grpc.ServicerContext) -> bytes:
+        """Return the serialized ClassificationResponse."""
+        _require_spec(request)
+        with self._core.lease(request.model_spec) as (_, servable):
+            return encode_classifications(run_classify(servable, request, **self._run_options(context)))
+
+    def regress(self, request: Any, context: grpc.ServicerContext) -> bytes:
+        """Return the serialized RegressionResponse."""
+        _require_spec(request)
+        with self._core.lease(request.model_spec) as (_, servable):
+            return encode_regressions(run_regress(servable, request, **self._run_options(context)))
+
+    def multi_inference(self, request: Any, context: grpc.ServicerContext) -> bytes:
+        """Return the serialized MultiInferenceResponse; the first task's spec chooses the version."""
+        with self._core.lease(spec_of(request)) as (_, servable):
+            return encode_multi_inference(run_multi_inference(servable, request, **self._run_options(context)))
 
     def get_model_metadata(self, request: Any, context: grpc.ServicerContext) -> Any:
-        """Return the signatures as they stand in saved_model.pb, internal ones included."""
-        _require_spec(request)
-        if not request.metadata_field:
-            raise invalid_argument("GetModelMetadataRequest must specify at least one metadata_field")
-        for field in request.metadata_field:
-            if field != "signature_def":
-                raise invalid_argument(f"Metadata field {field} is not supported")
-        response = messages.GetModelMetadataResponse()
-        with self._core.lease(request.model_spec) as (version, servable):
-            response.model_spec.name = request.model_spec.name
-            response.model_spec.version.value = version
-            response.metadata["signature_def"].Pack(servable.signature_defs)
-        return response
+        """Return the GetModelMetadataResponse."""
+        return model_metadata(self._core, request)
+
+    def _run_options(self, context: grpc.ServicerContext) -> dict[str, Any]:
+        return {"check_method_name": self._options.check_method_name, "timeout_ms": _timeout_ms(context)}
 
 
 class ModelService:
@@ -65,25 +81,8 @@ class ModelService:
         self._core = core
 
     def get_model_status(self, request: Any, context: grpc.ServicerContext) -> Any:
-        """Return the rows of one version, or of all, the highest first; a label is ignored."""
-        _require_spec(request)
-        name = request.model_spec.name
-        if request.model_spec.HasField("version"):
-            number = request.model_spec.version.value
-            event = self._core.monitor.version(ServableId(name, number))
-            if event is None:
-                raise not_found(f"Could not find version {number} of model {name}")
-            events: tuple[Event, ...] = (event,)
-        else:
-            events = self._core.monitor.versions(name)
-            if not events:
-                raise not_found(f"Could not find any versions of model {name}")
-        response = messages.GetModelStatusResponse()
-        for event in events:
-            row = response.model_version_status.add(version=event.id.version, state=int(event.state))
-            row.status.error_code = int(event.code)
-            row.status.error_message = event.message
-        return response
+        """Return the GetModelStatusResponse."""
+        return model_status(self._core, request)
 
     def handle_reload_config(self, request: Any, context: grpc.ServicerContext) -> Any:
         """Apply the config; the caller's deadline does not stop it (contract 5.3)."""
@@ -98,20 +97,73 @@ class ModelService:
         return response
 
 
+def model_metadata(core: ServerCore, request: Any) -> Any:
+    """Return the signatures of a version as they stand in saved_model.pb, internal ones included."""
+    _require_spec(request)
+    if not request.metadata_field:
+        raise invalid_argument("GetModelMetadataRequest must specify at least one metadata_field")
+    for field in request.metadata_field:
+        if field != "signature_def":
+            raise invalid_argument(f"Metadata field {field} is not supported")
+    response = messages.GetModelMetadataResponse()
+    with core.lease(request.model_spec) as (version, servable):
+        response.model_spec.name = request.model_spec.name
+        response.model_spec.version.value = version
+        response.metadata["signature_def"].Pack(servable.signature_defs)
+    return response
+
+
+def model_status(core: ServerCore, request: Any) -> Any:
+    """Return the rows of one version, or of all, the highest first; a label is ignored."""
+    _require_spec(request)
+    name = request.model_spec.name
+    if request.model_spec.HasField("version"):
+        number = request.model_spec.version.value
+        event = core.monitor.version(ServableId(name, number))
+        if event is None:
+            raise not_found(f"Could not find version {number} of model {name}")
+        events: tuple[Event, ...] = (event,)
+    else:
+        events = core.monitor.versions(name)
+        if not events:
+            raise not_found(f"Could not find any versions of model {name}")
+    response = messages.GetModelStatusResponse()
+    for event in events:
+        row = response.model_version_status.add(version=event.id.version, state=int(event.state))
+        row.status.error_code = int(event.code)
+        row.status.error_message = event.message
+    return response
+
+
 def handlers(core: ServerCore, options: PredictOptions) -> tuple[grpc.GenericRpcHandler[Any, Any], ...]:
-    """Return the handlers of both services; Classify, Regress and MultiInference are left to gRPC's UNIMPLEMENTED."""
+    """Return the handlers of both services."""
     prediction, model = PredictionService(core, options), ModelService(core)
     status_pool = ThreadPoolExecutor(_STATUS_THREADS, thread_name_prefix="status")
     reload_pool = ThreadPoolExecutor(_RELOAD_THREADS, thread_name_prefix="reload")
     table: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
     for method, behaviour, pool in (
-        (rpc.PREDICT, prediction.predict, None),
+        (rpc.PREDICT, _measured(rpc.PREDICT, prediction.predict), None),
+        (rpc.CLASSIFY, _measured(rpc.CLASSIFY, prediction.classify), None),
+        (rpc.REGRESS, _measured(rpc.REGRESS, prediction.regress), None),
+        (rpc.MULTI_INFERENCE, prediction.multi_inference, None),
         (rpc.GET_MODEL_METADATA, prediction.get_model_metadata, status_pool),
         (rpc.GET_MODEL_STATUS, model.get_model_status, status_pool),
         (rpc.HANDLE_RELOAD_CONFIG, model.handle_reload_config, reload_pool),
     ):
         table.setdefault(method.service, {})[method.name] = _handler(method, behaviour, pool)
     return tuple(grpc.method_handlers_generic_handler(service, methods) for service, methods in table.items())
+
+
+def _measured(method: rpc.Method, behaviour: Behaviour) -> Behaviour:
+    """Return `behaviour` with its calls counted, where somebody can see the counts."""
+    if not metrics.are_on():
+        return behaviour
+
+    def answer(request: Any, context: grpc.ServicerContext) -> Any:
+        with metrics.measured_request(request.model_spec.name, method.name, "GRPC"):
+            return behaviour(request, context)
+
+    return answer
 
 
 def _handler(
@@ -130,9 +182,8 @@ def _handler(
     if pool is not None:
         # gRPC runs a behaviour that carries this attribute in that pool instead of the server's.
         answer.experimental_thread_pool = pool  # type: ignore[attr-defined]
-    return grpc.unary_unary_rpc_method_handler(
-        answer, request_deserializer=method.request_class.FromString, response_serializer=_serialize
-    )
+    decode = _DECODERS.get(method, method.request_class.FromString)
+    return grpc.unary_unary_rpc_method_handler(answer, request_deserializer=decode, response_serializer=_serialize)
 
 
 def _set_status(context: grpc.ServicerContext, status: StatusError) -> None:
@@ -143,6 +194,12 @@ def _set_status(context: grpc.ServicerContext, status: StatusError) -> None:
 def _serialize(response: Any) -> bytes:
     serialized: bytes = response if isinstance(response, bytes) else response.SerializeToString()
     return serialized
+
+
+def _timeout_ms(context: grpc.ServicerContext) -> int | None:
+    """Return the time left: the run ends with the caller's deadline; without one there is no limit."""
+    remaining = context.time_remaining()
+    return None if remaining is None else int(remaining * 1000)
 
 
 def _require_spec(request: Any) -> None:

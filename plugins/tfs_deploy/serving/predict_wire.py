@@ -12,6 +12,7 @@ type 0 is a varint, 1 eight bytes, 2 a varint length and that many bytes, 5 four
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,10 @@ _PACKED: dict[str, tuple[int, np.dtype[Any]]] = {
     "DT_COMPLEX64": (9, np.dtype("<f4")),
     "DT_COMPLEX128": (12, np.dtype("<f8")),
 }
+
+# Requests from this size on are scanned. Measured: a scan takes 17 microseconds whatever the size; protobuf and
+# `to_array` take 8 for a small request, 13 for 64 KB of content and 760 for 64 KB of packed floats.
+_SCAN_BYTES = 4096
 
 
 class _Unfamiliar(Exception):
@@ -69,6 +74,71 @@ def decode_predict_response(data: bytes) -> tuple[Any, dict[str, Array]]:
         response = _parse(messages.PredictResponse, data, "PredictResponse")
         return response.model_spec, {alias: _read(alias, proto) for alias, proto in response.outputs.items()}
     return spec, {alias: _decode_tensor(alias, value) for alias, value in values.items()}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PredictCall:
+    """What a PredictRequest holds, for the side that answers it.
+
+    Each input is an array, or the TensorProto it came in where that is not one piece of memory or holds no array.
+    `has_spec` is false where the request has no `model_spec`; it is an empty one then.
+    """
+
+    model_spec: Any
+    has_spec: bool
+    inputs: Mapping[str, Any]
+    output_filter: Sequence[str]
+
+
+def decode_predict_request(data: bytes) -> PredictCall:
+    """Return what the serialized PredictRequest holds; raise DecodeError where the bytes are none.
+
+    Arrays of large requests are read-only views of `data`. Small ones, where a scan in Python costs more than it
+    saves, and those that protobuf alone can read come as protobuf reads them.
+    """
+    if len(data) >= _SCAN_BYTES:
+        try:
+            return _scan_request(data)
+        except _Unfamiliar:
+            pass
+    request = messages.PredictRequest.FromString(data)
+    return PredictCall(request.model_spec, request.HasField("model_spec"), request.inputs, request.output_filter)
+
+
+def _scan_request(data: bytes) -> PredictCall:
+    spec: bytes | None = None
+    inputs: dict[str, Any] = {}
+    output_filter: list[str] = []
+    for number, kind, payload in _fields(memoryview(data)):
+        if kind != _BYTES or number > _REQUEST_FILTER:
+            raise _Unfamiliar
+        if number == _REQUEST_SPEC:
+            if spec is not None:
+                raise _Unfamiliar
+            spec = bytes(payload)
+        elif number == _REQUEST_INPUTS:
+            alias, value = _scan_entry(payload)
+            if alias in inputs:
+                raise _Unfamiliar
+            inputs[alias] = _array_or_proto(value)
+        else:
+            output_filter.append(_text(payload))
+    return PredictCall(messages.ModelSpec.FromString(spec or b""), spec is not None, inputs, output_filter)
+
+
+def _array_or_proto(data: memoryview) -> Any:
+    try:
+        array = _view_tensor(data)
+    except (_Unfamiliar, CorruptModel):
+        array = None
+    return messages.TensorProto.FromString(bytes(data)) if array is None else array
+
+
+def _text(data: memoryview) -> str:
+    try:
+        return bytes(data).decode()
+    except UnicodeDecodeError as error:
+        raise _Unfamiliar from error
 
 
 def _entry(alias: str, array: Array) -> Iterator[bytes | memoryview]:
@@ -127,11 +197,7 @@ def _scan_entry(entry: memoryview) -> tuple[str, memoryview]:
         if number not in (_ENTRY_KEY, _ENTRY_VALUE) or kind != _BYTES or number in found:
             raise _Unfamiliar
         found[number] = payload
-    try:
-        alias = bytes(found.get(_ENTRY_KEY, b"")).decode()
-    except UnicodeDecodeError as error:
-        raise _Unfamiliar from error
-    return alias, found.get(_ENTRY_VALUE, memoryview(b""))
+    return _text(found.get(_ENTRY_KEY, memoryview(b""))), found.get(_ENTRY_VALUE, memoryview(b""))
 
 
 def _decode_tensor(alias: str, data: memoryview) -> Array:

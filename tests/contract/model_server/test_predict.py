@@ -1,10 +1,9 @@
-"""Predict, GetModelMetadata and GetModelStatus: the codes and messages of contract 20.1 to 20.3."""
+"""Predict: the codes and messages of contract 20.1, the tensors of 20.11."""
 
 from __future__ import annotations
 
 import time
 
-import grpc
 import ml_dtypes
 import numpy as np
 import pytest
@@ -18,13 +17,14 @@ T = messages.TensorProto
 
 
 @pytest.fixture(scope="module")
-def loaded(server, models, tmp_path_factory):
-    base = tmp_path_factory.mktemp("predict")
-    for name, source in {"m/3": "scale3", "s/1": "several", "g/5": "graph5"}.items():
+def loaded(server, models, model_root):
+    base = model_root / "predict"
+    base.mkdir()
+    for name, source in {"m/3": "scale3", "s/1": "several", "g/5": "graph5", "f/1": "shapes"}.items():
         (base / name).parent.mkdir(exist_ok=True)
         (base / name).symlink_to(models / source)
     wire = Wire(server.target)
-    wire.models = model("m", base / "m", 3, labels={"stable": 3}), model("s", base / "s"), model("g", base / "g")
+    wire.models = model("m", base / "m", 3, labels={"stable": 3}), *(model(name, base / name) for name in "sgf")
     wire.reload(*wire.models)
     yield wire
     wire.reload()
@@ -84,10 +84,8 @@ def test_empty_batch(loaded):
         ({"inputs": {"x": np.int32([1])}}, "INVALID_ARGUMENT", "Expects arg[0] to be float but int32 is provided"),
         ({"inputs": {"x": np.float64([1])}}, "INVALID_ARGUMENT", "Expects arg[0] to be float but double is provided"),
         ({"inputs": {"x": np.array([b"a"])}}, "INVALID_ARGUMENT", "Expects arg[0] to be float but string is provided"),
-        ({"inputs": {"x": T(dtype=20)}}, "INVALID_ARGUMENT", "Expects arg[0] to be float but resource is provided"),
         ({"inputs": {"x": T(dtype=21)}}, "INVALID_ARGUMENT", "Expects arg[0] to be float but variant is provided"),
         ({"inputs": {"x": T(dtype=0)}}, "INVALID_ARGUMENT", "tensor parsing error: x"),
-        ({"inputs": {"x": T(dtype=101)}}, "INVALID_ARGUMENT", "tensor parsing error: x"),
         ({"inputs": {"x": T(dtype=1, tensor_content=b"abc")}}, "INVALID_ARGUMENT", "tensor parsing error: x"),
         (
             {"inputs": {"x": T(dtype=1, tensor_shape={"dim": [{"size": 10**12}]})}},
@@ -110,6 +108,8 @@ def test_errors(loaded, options, code, text):
     ("method", "request_"),
     [
         (rpc.PREDICT, messages.PredictRequest()),
+        (rpc.CLASSIFY, messages.ClassificationRequest()),
+        (rpc.REGRESS, messages.RegressionRequest()),
         (rpc.GET_MODEL_METADATA, messages.GetModelMetadataRequest(metadata_field=["signature_def"])),
         (rpc.GET_MODEL_STATUS, messages.GetModelStatusRequest()),
     ],
@@ -204,61 +204,9 @@ def test_long_messages_are_cut_at_1024_characters(loaded):
     )
 
 
-def metadata_request(name: str, *fields: str, **spec):
-    return messages.GetModelMetadataRequest(model_spec={"name": name, **spec}, metadata_field=fields)
-
-
-def test_metadata_serves_the_signatures_of_the_file(loaded, models):
-    reply = loaded.call(rpc.GET_MODEL_METADATA, metadata_request("m", "signature_def", version_label="stable"))
-    assert (reply.model_spec.name, reply.model_spec.version.value) == ("m", 3)
-    assert not reply.model_spec.signature_name
-    found = messages.SignatureDefMap()
-    assert reply.metadata["signature_def"].Unpack(found)
-    saved = messages.SavedModel.FromString((models / "scale3" / "saved_model.pb").read_bytes())
-    assert dict(found.signature_def) == dict(saved.meta_graphs[0].signature_def)
-    assert "__saved_model_init_op" in found.signature_def
-
-
-@pytest.mark.parametrize(
-    ("request_", "code", "text"),
-    [
-        (metadata_request("m"), "INVALID_ARGUMENT", "GetModelMetadataRequest must specify at least one metadata_field"),
-        (metadata_request("m", "foo"), "INVALID_ARGUMENT", "Metadata field foo is not supported"),
-        (metadata_request("nope", "signature_def"), "NOT_FOUND", "Servable not found for request: Latest(nope)"),
-        (
-            metadata_request("m", "signature_def", version_label="zz"),
-            "INVALID_ARGUMENT",
-            "Unrecognized servable version label: zz",
-        ),
-    ],
-)
-def test_metadata_errors(loaded, request_, code, text):
-    assert loaded.error(rpc.GET_MODEL_METADATA, request_) == (code, text)
-
-
-def test_status_ignores_labels_and_names_what_is_unknown(loaded):
-    def status(**spec):
-        return messages.GetModelStatusRequest(model_spec=spec)
-
-    reply = loaded.call(rpc.GET_MODEL_STATUS, status(name="m", version_label="unknown"))
-    assert [row.version for row in reply.model_version_status] == [3]
-    assert loaded.error(rpc.GET_MODEL_STATUS, status(name="m", version={"value": 9})) == (
-        "NOT_FOUND",
-        "Could not find version 9 of model m",
-    )
-    assert loaded.error(rpc.GET_MODEL_STATUS, status(name="nope")) == (
-        "NOT_FOUND",
-        "Could not find any versions of model nope",
-    )
-
-
-def test_other_prediction_rpcs_are_unimplemented(loaded):
-    assert loaded.error(rpc.CLASSIFY, messages.ClassificationRequest())[0] == grpc.StatusCode.UNIMPLEMENTED.name
-
-
-def test_models_that_this_project_did_not_write(loaded, shared_models):
+def test_models_that_this_project_did_not_write(loaded, other_models):
     names = ("half_plus_two_2_versions", "half_plus_two_tf2_cpu", "half_plus_three")
-    others = [model(name, shared_models / name) for name in names]
+    others = [model(name, other_models / name) for name in names]
     loaded.reload(*loaded.models, *others)
     two, tf2, three = (loaded.predict(name, inputs={"x": np.float32([4])}) for name in names)
     assert [list(reply.outputs["y"].float_val) for reply in (two, tf2, three)] == [[4.0], [4.0], [5.0]]
@@ -269,3 +217,30 @@ def test_models_that_this_project_did_not_write(loaded, shared_models):
         "INVALID_ARGUMENT",
         "Inputs contains invalid name. Used request inputs: , request input: q",
     )
+
+
+def test_shapes_that_the_signature_does_not_name_are_answered(loaded):
+    ones = np.ones((1, 2), np.float32)
+    assert list(loaded.predict("f", signature="rows", inputs={"x": ones}).outputs["n"].float_val) == [2.0]
+    assert list(loaded.predict("f", signature="scalar", inputs={"x": ones}).outputs["y"].float_val) == [2.0, 2.0]
+    scalar = loaded.predict("f", signature="scalar", inputs={"x": np.float32(1)}).outputs["y"]
+    assert (list(scalar.float_val), len(scalar.tensor_shape.dim)) == ([2.0], 0)
+
+
+def test_incomplete_lists_of_strings(loaded):
+    three = {"dim": [{"size": 3}]}
+    for given, expected in (([b"a"], [b"a"] * 3), ([], [b""] * 3)):
+        proto = T(dtype=7, tensor_shape=three, string_val=given)
+        reply = loaded.predict("f", signature="echo", inputs={"word": proto})
+        assert list(reply.outputs["word_bytes"].string_val) == expected
+
+
+def test_an_unknown_rank_is_accepted(loaded):
+    proto = T(dtype=1, tensor_shape={"unknown_rank": True}, float_val=[2])
+    reply = loaded.predict("f", signature="scalar", inputs={"x": proto})
+    assert list(reply.outputs["y"].float_val) == [3.0]
+
+
+def test_half_precision_goes_in_and_out(loaded):
+    reply = loaded.predict("f", signature="half", inputs={"x": np.float16([1.5, -2])})
+    assert tensors.to_array(reply.outputs["y"]).tolist() == [1.5, -2.0]

@@ -1,4 +1,4 @@
-"""HandleReloadConfigRequest and labels: contract 20.4 and 20.10."""
+"""HandleReloadConfigRequest and labels: contract 20.4."""
 
 from __future__ import annotations
 
@@ -8,34 +8,14 @@ import time
 import grpc
 import pytest
 
-from modelserver.conftest import wait_state
-from modelserver.wire import model, reload_request
+from modelserver.wire import model, reload_request, wait_state
 from tfs_deploy.serving import messages, rpc
 
 pytestmark = pytest.mark.tensorflow
 
 
-def test_deploy_and_roll_back_by_label(wire, name, install, tmp_path):
-    base = tmp_path / "base"
-    install("scale1", 1)
-    install("scale2", 2)
-    wire.reload(model(name, base, 1))
-    assert wire.states(name) == {1: "AVAILABLE"}
-    wire.reload(model(name, base, 1, labels={"stable": 1}))
-    begun = time.monotonic()
-    wire.reload(model(name, base, 1, 2, labels={"stable": 1}))
-    assert time.monotonic() - begun < 0.5
-    wait_state(wire, name, 2, "AVAILABLE")
-    assert wire.answer(name, label="stable") == 1.0
-    wire.reload(model(name, base, 1, 2, labels={"stable": 2, "previous": 1}))
-    assert (wire.answer(name, label="stable"), wire.answer(name, label="previous")) == (2.0, 1.0)
-    wire.reload(model(name, base, 1, 2, labels={"stable": 1}))
-    assert wire.answer(name, label="stable") == 1.0
-    assert wire.predict_error(name, label="previous")[1] == "Unrecognized servable version label: previous"
-
-
-def test_moving_a_label_in_use_to_an_unavailable_version_changes_nothing(wire, name, install, tmp_path):
-    base = tmp_path / "base"
+def test_moving_a_label_in_use_to_an_unavailable_version_changes_nothing(wire, name, install, place):
+    base = place / "base"
     install("scale1", 1)
     install("scale2", 2)
     wire.reload(model(name, base, 1, labels={"stable": 1}))
@@ -51,52 +31,28 @@ def test_moving_a_label_in_use_to_an_unavailable_version_changes_nothing(wire, n
     assert wire.answer(name, label="canary") == 2.0
 
 
-def test_dangling_label(wire, name, install, tmp_path):
-    base = tmp_path / "base"
+def test_a_broken_new_model_is_unknown_stays_configured_and_the_same_config_is_ok_then(wire, name, install, place):
     install("scale1", 1)
-    install("scale3", 3)
-    wire.reload(model(name, base, 1, 3))
-    wait_state(wire, name, 1, "AVAILABLE")
-    wire.reload(model(name, base, 1, 3, labels={"stable": 3}))
-    wire.reload(model(name, base, 1, labels={"stable": 3}))
-    wait_state(wire, name, 3, "END")
-    assert wire.predict_error(name, label="stable") == (
-        "NOT_FOUND",
-        f"Servable not found for request: Specific({name}, 3)",
-    )
-    wire.reload(model(name, base, 1, labels={"stable": 3}))  # the same mapping again is excused by the flag
-
-
-def test_a_second_name_on_the_same_base_path_is_waited_for(wire, name, install, tmp_path):
-    install("scale1", 1)
-    install("scale2", 2)
-    wire.reload(model(name, tmp_path / "base", 1))
-    wire.reload(model(name, tmp_path / "base", 1), model(f"{name}--candidate", tmp_path / "base", 2))
-    assert wire.states(f"{name}--candidate") == {2: "AVAILABLE"}
-
-
-def test_a_broken_new_model_is_unknown_stays_configured_and_the_same_config_is_ok_then(wire, name, install, tmp_path):
-    install("scale1", 1)
-    (tmp_path / "broken" / "1").mkdir(parents=True)
-    models = model(name, tmp_path / "base"), model(f"{name}_x", tmp_path / "broken")
+    (place / "broken" / "1").mkdir(parents=True)
+    models = model(name, place / "base"), model(f"{name}_x", place / "broken")
     code, text = wire.reload_error(*models)
     assert (code, text) == (
         "UNKNOWN",
         f"1 model(s) did not become available: {{{{{{name: {name}_x version: 1}} due to error: NOT_FOUND: Specified "
         "file path does not appear to contain a SavedModel bundle (should have a file called `saved_model.pb`)\n"
-        f"Specified file path: {tmp_path}/broken/1}}, }}",
+        f"Specified file path: {place}/broken/1}}, }}",
     )
     assert wire.states(f"{name}_x") == {1: "END"}
     assert wire.answer(name) == 1.0
     wire.reload(*models)
 
 
-def test_an_empty_directory_blocks_reloads_but_nothing_else(wire, name, install, tmp_path):
+def test_an_empty_directory_blocks_reloads_but_nothing_else(wire, name, install, place):
     install("scale1", 1)
-    empty = tmp_path / "empty"
+    empty = place / "empty"
     empty.mkdir()
-    wire.reload(model(name, tmp_path / "base"))
-    both = model(name, tmp_path / "base"), model(f"{name}_e", empty)
+    wire.reload(model(name, place / "base"))
+    both = model(name, place / "base"), model(f"{name}_e", empty)
     # The caller's deadline does not stop it, and later reloads queue behind it.
     assert wire.reload_error(*both, timeout=0.5)[0] == "DEADLINE_EXCEEDED"
     queued = [wire.start(rpc.HANDLE_RELOAD_CONFIG, reload_request(*both), timeout=30) for _ in range(12)]
@@ -141,9 +97,9 @@ REFUSED = (
 )
 
 
-def test_refused_configs(wire, name, install, tmp_path):
+def test_refused_configs(wire, name, install, place):
     install("scale1", 1)
-    base = tmp_path / "base"
+    base = place / "base"
     for make, text in REFUSED:
         wire.reload(model(name, base))
         assert wire.reload_error(*make(name, base)) == ("INVALID_ARGUMENT", text.format(n=name))
@@ -158,49 +114,49 @@ def test_no_list(wire):
     )
 
 
-def test_model_type_alone_is_fine(wire, name, install, tmp_path):
+def test_model_type_alone_is_fine(wire, name, install, place):
     install("scale1", 1)
-    wire.reload(model(name, tmp_path / "base", model_platform="", model_type=1))
+    wire.reload(model(name, place / "base", model_platform="", model_type=1))
     assert wire.answer(name) == 1.0
 
 
-def test_logging_config_is_refused_after_the_model_is_loaded(wire, name, install, tmp_path):
+def test_logging_config_is_refused_after_the_model_is_loaded(wire, name, install, place):
     install("scale1", 1)
-    config = model(name, tmp_path / "base")
+    config = model(name, place / "base")
     config.logging_config.SetInParent()
     assert wire.reload_error(config) == ("INVALID_ARGUMENT", "No request-logger-creator provided.")
     assert wire.answer(name) == 1.0
 
 
-def test_a_new_base_path_keeps_the_loaded_data_of_the_same_number(wire, name, install, tmp_path):
+def test_a_new_base_path_keeps_the_loaded_data_of_the_same_number(wire, name, install, place):
     install("scale1", 1)
-    install("scale2", 1, tmp_path / "new")
-    wire.reload(model(name, tmp_path / "base"))
-    wire.reload(model(name, tmp_path / "new"))
+    install("scale2", 1, place / "new")
+    wire.reload(model(name, place / "base"))
+    wire.reload(model(name, place / "new"))
     time.sleep(1.5)
     assert wire.answer(name) == 1.0
-    install("scale3", 2, tmp_path / "new")
+    install("scale3", 2, place / "new")
     wait_state(wire, name, 2, "AVAILABLE")
     assert wire.answer(name) == 3.0
 
 
-def test_removed_and_added_again_after_its_end(wire, name, install, tmp_path):
+def test_removed_and_added_again_after_its_end(wire, name, install, place):
     install("scale1", 1)
-    wire.reload(model(name, tmp_path / "base"))
+    wire.reload(model(name, place / "base"))
     wire.reload()
     wait_state(wire, name, 1, "END")
     assert wire.predict_error(name)[0] == "NOT_FOUND"
-    wire.reload(model(name, tmp_path / "base"))
+    wire.reload(model(name, place / "base"))
     assert wire.answer(name) == 1.0
 
 
-def test_concurrent_reloads_all_answer(wire, name, install, tmp_path):
+def test_concurrent_reloads_all_answer(wire, name, install, place):
     install("scale1", 1)
     failures = []
 
     def apply():
         try:
-            wire.reload(model(name, tmp_path / "base"))
+            wire.reload(model(name, place / "base"))
         except grpc.RpcError as error:
             failures.append(error)
 
@@ -211,3 +167,39 @@ def test_concurrent_reloads_all_answer(wire, name, install, tmp_path):
         thread.join()
     assert not failures
     assert wire.answer(name) == 1.0
+
+
+def test_omitted_labels_and_models_are_gone(wire, name, install, place):
+    install("scale1", 1)
+    wire.reload(model(name, place / "base", 1))
+    wire.reload(model(name, place / "base", 1, labels={"a": 1, "with space/ünd 9": 1}))
+    assert wire.answer(name, label="with space/ünd 9") == 1.0
+    wire.reload(model(name, place / "base", 1, labels={"a": 1}))
+    assert wire.answer(name, label="a") == 1.0
+    assert wire.predict_error(name, label="with space/ünd 9")[0] == "INVALID_ARGUMENT"
+    wire.reload()
+    assert wait_state(wire, name, 1, "END") == (0, "")
+    assert wire.predict_error(name, label="a") == ("INVALID_ARGUMENT", "Unrecognized servable version label: a")
+
+
+def test_an_empty_label_is_a_label(wire, name, install, place):
+    install("scale1", 1)
+    wire.reload(model(name, place / "base", 1, labels={"": 1}))
+    assert wire.answer(name, label="") == 1.0
+
+
+def test_a_model_without_a_name_loads(wire, install, place):
+    install("scale1", 1)
+    wire.reload(model("", place / "base"))
+    assert [row[:2] for row in wire.rows("")] == [(1, "AVAILABLE")]
+
+
+def test_an_existing_model_is_not_waited_for(wire, name, install, place):
+    install("scale1", 1)
+    wire.reload(model(name, place / "base", 1))
+    (place / "base" / "2").mkdir()
+    begun = time.monotonic()
+    wire.reload(model(name, place / "base", 1, 2))
+    assert time.monotonic() - begun < 0.5
+    assert 2 not in wire.states(name) or wire.states(name)[2] in ("START", "LOADING", "END")
+    wait_state(wire, name, 2, "END")

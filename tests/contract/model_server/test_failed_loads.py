@@ -1,85 +1,21 @@
-"""Versions come and go on a running server: contract 20.6, 20.7, 20.10 and 20.11."""
+"""Loads that fail, and loads that ought to: contract 20.7 and 20.11."""
 
 from __future__ import annotations
 
 import shutil
-import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from modelserver.conftest import wait_state
-from modelserver.wire import Wire, eventually, model, predict_request
+from contract.model_server.place import LOADERR
+from modelserver.wire import Wire, model, predict_request, wait_state
 from tfs_deploy.savedmodel.requests import WARMUP_PATH, WarmupRequest, write_warmup
 from tfs_deploy.savedmodel.tfrecord import encode
-from tfs_deploy.serving import messages, rpc
+from tfs_deploy.serving import messages
 
 pytestmark = pytest.mark.tensorflow
-
-LOADERR = (
-    "Specified file path does not appear to contain a SavedModel bundle (should have a file called "
-    "`saved_model.pb`)\nSpecified file path: DIRECTORY"
-)
-
-
-def test_hot_load_latest_without_a_gap(wire, name, install, tmp_path):
-    install("scale1", 1)
-    wire.reload(model(name, tmp_path / "base"))
-    assert wire.answer(name) == 1.0
-    answers, done = [], threading.Event()
-
-    def ask():
-        while not done.is_set():
-            answers.append(wire.answer(name))
-
-    asking = threading.Thread(target=ask)
-    asking.start()
-    install("scale2", 2)
-    assert wait_state(wire, name, 1, "END") == (0, "")
-    done.set()
-    asking.join()
-    assert wire.rows(name) == [(2, "AVAILABLE", 0, ""), (1, "END", 0, "")]
-    assert answers[0] == 1.0
-    assert answers[-1] == 2.0
-    assert answers == sorted(answers)
-    shutil.rmtree(tmp_path / "base" / "2")
-    wait_state(wire, name, 2, "END")
-    assert wire.answer(name) == 1.0
-    wire.reload()
-    wait_state(wire, name, 1, "END")
-    assert wire.states(name) == {2: "END", 1: "END"}
-
-
-def test_a_directory_that_comes_later(wire, name, install, tmp_path):
-    install("scale1", 1)
-    wire.reload(model(name, tmp_path / "base", 1, 2))
-    assert wire.states(name) == {1: "AVAILABLE"}
-    install("scale2", "002")
-    wait_state(wire, name, 2, "AVAILABLE")
-    assert wire.answer(name, version=1) == 1.0
-    assert wire.answer(name) == 2.0
-
-
-def test_missing_base_path_freezes_every_model(wire, name, install, tmp_path):
-    install("scale1", 1)
-    other = install("scale2", 1, tmp_path / "other").parent
-    wire.reload(model(name, tmp_path / "base"), model(f"{name}_b", other))
-    other.rename(tmp_path / "away")
-    install("scale2", 2)
-    time.sleep(2.5)
-    assert wire.states(name) == {1: "AVAILABLE"}
-    assert wire.answer(f"{name}_b") == 2.0
-    (tmp_path / "away").rename(other)
-    wait_state(wire, name, 2, "AVAILABLE")
-
-
-def test_specific_with_nothing_that_exists_unloads_everything(wire, name, install, tmp_path):
-    install("scale1", 1)
-    wire.reload(model(name, tmp_path / "base", 1))
-    wire.reload(model(name, tmp_path / "base", 77))
-    wait_state(wire, name, 1, "END")
-    assert wire.predict_error(name) == ("NOT_FOUND", f"Servable not found for request: Latest({name})")
 
 
 def drop_everything(directory):
@@ -114,6 +50,21 @@ def junk_index(directory):
     (directory / "variables" / "variables.index").write_bytes(b"junk")
 
 
+def short_shard(directory):
+    shard = directory / "variables" / "variables.data-00000-of-00001"
+    shard.write_bytes(shard.read_bytes()[:1])
+
+
+def junk_text(directory):
+    (directory / "saved_model.pb").unlink()
+    (directory / "saved_model.pbtxt").write_text("no { pbtxt")
+
+
+def dangling_link(directory):
+    shutil.rmtree(directory)
+    directory.symlink_to(directory.parent / "nowhere")
+
+
 def unknown_op(directory):
     saved = messages.SavedModel.FromString((directory / "saved_model.pb").read_bytes())
     saved.meta_graphs[0].graph_def.node.add(name="strange", op="NoSuchOpAnywhere")
@@ -134,11 +85,33 @@ def unparsable_warmup(directory):
     (directory / WARMUP_PATH).write_bytes(b"".join(encode([b"\xff\xff\xff"])))
 
 
+def write_records(directory, *records, cut=None):
+    (directory / WARMUP_PATH).parent.mkdir(exist_ok=True)
+    (directory / WARMUP_PATH).write_bytes(b"".join(encode(records))[:cut])
+
+
 def session_run_warmup(directory):
     log = messages.PredictionLog()
     log.session_run_log.SetInParent()
-    (directory / WARMUP_PATH).parent.mkdir(exist_ok=True)
-    (directory / WARMUP_PATH).write_bytes(b"".join(encode([log.SerializeToString()])))
+    write_records(directory, log.SerializeToString())
+
+
+def truncated_warmup(directory):
+    write_records(directory, warmup_log().SerializeToString(), b"x" * 100, cut=-40)
+
+
+def wrong_dtype_warmup(directory):
+    write_warmup(directory / WARMUP_PATH, "m", [WarmupRequest("serving_default", {"x": np.int32([1])})])
+
+
+def unknown_signature_warmup(directory):
+    write_warmup(directory / WARMUP_PATH, "m", [WarmupRequest("zz", {"x": np.float32([1])})])
+
+
+def warmup_log():
+    log = messages.PredictionLog()
+    log.predict_log.request.CopyFrom(predict_request("anything"))
+    return log
 
 
 def too_much_warmup(directory):
@@ -154,17 +127,23 @@ def no_variables_but_warmup(directory):
 
 
 BROKEN = (
-    (drop_everything, 5, LOADERR),
+    (drop_everything, 5, f"{LOADERR}DIRECTORY"),
     (garble, 11, "Read less bytes than requested"),
     (empty_pb, 5, "Could not find meta graph def matching supplied tags: { serve }. "),
     (drop_tags, 5, "Could not find meta graph def matching supplied tags: { serve }. "),
     (only_export_meta, 12, "Session Bundle is deprecated and removed."),
+    (dangling_link, 5, ""),
+    (junk_text, 11, ""),
     (drop_shard, 5, "; No such file or directory"),
+    (short_shard, 11, ""),
     (junk_index, 15, "file is too short to be an sstable"),
     (unknown_op, 5, "Op type not registered 'NoSuchOpAnywhere'"),
     (bad_warmup, 3, "Signature input alias: x(feed name: serving_default_x:0) not found"),
     (foreign_warmup, 15, "corrupted record at 0 (Is this even a TFRecord file?). Please verify your warmup data"),
     (unparsable_warmup, 3, "Failed to parse warmup record: "),
+    (wrong_dtype_warmup, 3, "Expects arg[0] to be float but int32 is provided"),
+    (unknown_signature_warmup, 9, 'Serving signature key "zz" not found.'),
+    (truncated_warmup, 15, "truncated record at "),
     (session_run_warmup, 12, "Unsupported log_type for warmup: 5"),
     (too_much_warmup, 3, "Number of warmup records exceeds the maximum (1000) at "),
     (no_variables_but_warmup, 9, "Could not find variable w"),
@@ -172,13 +151,13 @@ BROKEN = (
 
 
 @pytest.fixture(scope="module")
-def broken(server, models, tmp_path_factory):
+def broken(server, models, model_root):
     """Every damage at once, as version 2 of a model whose version 1 is good: what came of each, by name."""
-    wire, root = Wire(server.target), tmp_path_factory.mktemp("broken")
+    wire, root = Wire(server.target), model_root / "broken"
     configs = []
     for damage, _, _ in BROKEN:
         base = root / damage.__name__
-        base.mkdir()
+        base.mkdir(parents=True)
         (base / "1").symlink_to(models / "scale1")
         shutil.copytree(models / "scale2", base / "staged")
         damage(base / "staged")
@@ -205,10 +184,67 @@ def test_a_broken_version_ends_and_the_good_one_serves_on(broken, damage, code, 
     assert answer == 1.0
 
 
-def test_a_file_as_version(wire, name, install, tmp_path):
+def test_a_missing_asset(wire, name, install, place):
+    directory = install("several", 1)
+    (directory / "assets" / "vocabulary.txt").unlink()
+    wire.reload_error(model(name, place / "base"))
+    assert wire.rows(name)[0][:3] == (1, "END", 5)
+
+
+def nothing(directory):
+    pass
+
+
+def no_fingerprint(directory):
+    (directory / "fingerprint.pb").unlink()
+
+
+def empty_warmup(directory):
+    write_records(directory)
+
+
+def a_few_bytes_of_warmup(directory):
+    write_records(directory)
+    (directory / WARMUP_PATH).write_bytes(b"abc")
+
+
+def records_without_type_or_spec(directory):
+    log = warmup_log()
+    log.predict_log.request.ClearField("model_spec")
+    write_records(directory, messages.PredictionLog().SerializeToString(), log.SerializeToString())
+
+
+def the_most_warmup(directory):
+    write_records(directory, *[warmup_log().SerializeToString()] * 1000)
+
+
+GOOD = (nothing, no_fingerprint, empty_warmup, a_few_bytes_of_warmup, records_without_type_or_spec, the_most_warmup)
+
+
+@pytest.fixture(scope="module")
+def intact(server, models, model_root):
+    """Every form that loads although it looks odd, as models of one config."""
+    wire, root, configs = Wire(server.target), model_root / "intact", []
+    for change in GOOD:
+        directory = Path(shutil.copytree(models / "scale1", root / change.__name__ / "1"))
+        change(directory)
+        configs.append(model(f"intact_{change.__name__}", directory.parent))
+    wire.reload(*configs, timeout=60)
+    yield wire
+    wire.reload()
+    wire.close()
+
+
+@pytest.mark.parametrize("change", GOOD, ids=lambda change: change.__name__)
+def test_what_loads_all_the_same(intact, change):
+    assert intact.rows(f"intact_{change.__name__}") == [(1, "AVAILABLE", 0, "")]
+    assert intact.answer(f"intact_{change.__name__}") == 1.0
+
+
+def test_a_file_as_version(wire, name, install, place):
     install("scale1", 1)
-    wire.reload(model(name, tmp_path / "base", 1, 9))
-    path = tmp_path / "base" / "9"
+    wire.reload(model(name, place / "base", 1, 9))
+    path = place / "base" / "9"
     path.write_text("")
     assert wait_state(wire, name, 9, "END") == (
         9,
@@ -217,12 +253,12 @@ def test_a_file_as_version(wire, name, install, tmp_path):
     )
 
 
-def test_missing_variables_become_available_displace_the_good_and_fail_each_request(wire, name, install, tmp_path):
+def test_missing_variables_become_available_displace_the_good_and_fail_each_request(wire, name, install, place):
     install("scale1", 1)
-    wire.reload(model(name, tmp_path / "base"))
+    wire.reload(model(name, place / "base"))
     staged = install("scale2", "staged")
     shutil.rmtree(staged / "variables")
-    staged.rename(tmp_path / "base" / "2")
+    staged.rename(place / "base" / "2")
     wait_state(wire, name, 2, "AVAILABLE")
     wait_state(wire, name, 1, "END")
     code, text = wire.predict_error(name)
@@ -230,7 +266,7 @@ def test_missing_variables_become_available_displace_the_good_and_fail_each_requ
     assert "Could not find variable w" in text
 
 
-def test_unknown_op_in_a_function_fails_only_its_signature(wire, name, install, tmp_path):
+def test_unknown_op_in_a_function_fails_only_its_signature(wire, name, install, place):
     directory = install("several", 1)
     saved = messages.SavedModel.FromString((directory / "saved_model.pb").read_bytes())
     functions = saved.meta_graphs[0].graph_def.library.function
@@ -245,71 +281,17 @@ def test_unknown_op_in_a_function_fails_only_its_signature(wire, name, install, 
     assert wire.predict(name, signature="spin", inputs={"n": np.int32(1)})
 
 
-def test_a_failed_number_is_tried_again_only_after_it_was_dropped(wire, name, install, tmp_path):
+def test_a_failed_number_is_tried_again_only_after_it_was_dropped(wire, name, install, place):
     install("scale1", 1)
-    (tmp_path / "base" / "5").mkdir()
-    wire.reload(model(name, tmp_path / "base", 1))
-    wire.reload(model(name, tmp_path / "base", 1, 5))
+    (place / "base" / "5").mkdir()
+    wire.reload(model(name, place / "base", 1))
+    wire.reload(model(name, place / "base", 1, 5))
     wait_state(wire, name, 5, "END")
-    (tmp_path / "base" / "5").rmdir()
+    (place / "base" / "5").rmdir()
     install("scale2", 5)
     time.sleep(2.2)
     assert wire.states(name) == {5: "END", 1: "AVAILABLE"}
-    wire.reload(model(name, tmp_path / "base", 1))
+    wire.reload(model(name, place / "base", 1))
     time.sleep(1.5)
-    wire.reload(model(name, tmp_path / "base", 1, 5))
+    wire.reload(model(name, place / "base", 1, 5))
     wait_state(wire, name, 5, "AVAILABLE")
-
-
-def test_wedge_without_overlap(wire, name, install, tmp_path):
-    install("scale1", 1)
-    (tmp_path / "base" / "2").mkdir()
-    install("scale3", 3)
-    wire.reload(model(name, tmp_path / "base", 1))
-    wire.reload(model(name, tmp_path / "base", 2))
-    wait_state(wire, name, 2, "END")
-    wire.reload(model(name, tmp_path / "base", 1, 3))
-    time.sleep(2.5)
-    assert wire.states(name) == {2: "END", 1: "AVAILABLE"}
-    assert wire.answer(name) == 1.0
-    wire.reload(model(name, tmp_path / "base", 3))
-    wait_state(wire, name, 3, "AVAILABLE")
-    wait_state(wire, name, 1, "END")
-
-
-def test_a_request_in_flight_holds_every_swap(wire, name, install, tmp_path):
-    install("scale1", 1)
-    install("several", 1, tmp_path / "other")
-    wire.reload(model(name, tmp_path / "base"), model(f"{name}_slow", tmp_path / "other"))
-    assert wire.predict(f"{name}_slow", signature="spin", inputs={"n": np.int32(1)})
-    endless = predict_request(f"{name}_slow", signature="spin", inputs={"n": np.int32(2_000_000_000)})
-    running = wire.start(rpc.PREDICT, endless, timeout=3.0)
-    install("scale2", 2)
-    # The new version answers already, while its row still says LOADING and the old one's AVAILABLE.
-    eventually(lambda: wire.answer(name) == 2.0, 10)
-    if not running.done():
-        assert wire.states(name) == {2: "LOADING", 1: "AVAILABLE"}
-    assert running.exception() is not None
-    wait_state(wire, name, 1, "END")
-
-
-def test_a_load_does_not_stall_other_models(wire, name, install, tmp_path):
-    install("scale1", 1)
-    wire.reload(model(name, tmp_path / "base"))
-    slowest = 0.0
-    done = threading.Event()
-
-    def load():
-        for version in range(1, 4):
-            install("several", version, tmp_path / "other")
-        wire.reload(model(name, tmp_path / "base"), model(f"{name}_b", tmp_path / "other", 1, 2, 3))
-        done.set()
-
-    loading = threading.Thread(target=load)
-    loading.start()
-    while not done.is_set():
-        begun = time.monotonic()
-        wire.answer(name)
-        slowest = max(slowest, time.monotonic() - begun)
-    loading.join()
-    assert slowest < 1.0

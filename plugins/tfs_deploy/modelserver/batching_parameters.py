@@ -1,0 +1,152 @@
+"""BatchingParameters in TF Serving's text form, for all models or from a version's own directory (contract 10)."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
+
+from tfs_deploy.modelserver.status import invalid_argument, of_os_error
+
+PER_MODEL_FILE = "batching_params.pbtxt"
+
+_Field = descriptor_pb2.FieldDescriptorProto
+# Name and type of each field of `SV/session_bundle_config.proto`. Only text is read, so the names count; the numbers
+# here are positions, not the wire's.
+_WRAPPED = {
+    "max_batch_size": "Int64Value",
+    "batch_timeout_micros": "Int64Value",
+    "max_enqueued_batches": "Int64Value",
+    "num_batch_threads": "Int64Value",
+    "thread_pool_name": "StringValue",
+    "enable_large_batch_splitting": "BoolValue",
+    "max_execution_batch_size": "Int64Value",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class BatchingParameters:
+    """How runs are joined; the defaults are those of TensorFlow's SharedBatchScheduler.
+
+    `max_batch_size` is the most rows of one request (and of one run, unless `enable_large_batch_splitting` sets that by
+    `max_execution_batch_size`); `batch_timeout` is how long, in seconds, a request waits for company; at most
+    `max_enqueued_batches` batches wait, the open one included.
+    """
+
+    max_batch_size: int = 1000
+    batch_timeout: float = 0.0
+    max_enqueued_batches: int = 10
+    num_batch_threads: int = 0
+    allowed_batch_sizes: tuple[int, ...] = ()
+    pad_variable_length_inputs: bool = False
+    enable_large_batch_splitting: bool = False
+    max_execution_batch_size: int = 0
+
+    @property
+    def rows_per_run(self) -> int:
+        """Return the most rows of one run."""
+        if self.enable_large_batch_splitting and self.max_execution_batch_size:
+            return self.max_execution_batch_size
+        return self.max_batch_size
+
+    def check(self) -> None:
+        """Refuse what makes TF Serving fail the load of a batched version."""
+        allowed = self.allowed_batch_sizes
+        if allowed and allowed[-1] != self.max_batch_size:
+            raise invalid_argument(
+                "Last entry in allowed_batch_sizes must match max_batch_size; last entry was "
+                f"{allowed[-1]}; expected {self.max_batch_size}"
+            )
+        if self.max_batch_size <= 0:
+            raise invalid_argument(f"input_batch_size_limit must be positive; was {self.max_batch_size}")
+        if self.batch_timeout < 0:
+            micros = round(self.batch_timeout * 1e6)
+            raise invalid_argument(f"batch_timeout_micros must be non-negative; was {micros}")
+        if self.enable_large_batch_splitting and self.max_enqueued_batches <= 0:
+            raise invalid_argument(f"max_enqueued_batches must be positive; was {self.max_enqueued_batches}")
+        if self.rows_per_run > self.max_batch_size:
+            raise invalid_argument(
+                "When enable_large_batch_splitting is true, input_batch_size_limit must be greater than or equal to "
+                "max_execution_batch_size."
+            )
+
+    def rounded(self, rows: int) -> int:
+        """Return the lowest allowed batch size that holds `rows`."""
+        return next((size for size in self.allowed_batch_sizes if size >= rows), rows)
+
+    @property
+    def threads(self) -> int:
+        """Return how many batches may run at once; raise INVALID_ARGUMENT for a number below one."""
+        if self.num_batch_threads < 0:
+            raise invalid_argument(f"num_batch_threads must be positive; was {self.num_batch_threads}")
+        return self.num_batch_threads or os.cpu_count() or 1
+
+
+def read_file(path: str | Path) -> BatchingParameters:
+    """Return the parameters in a text file; raise NOT_FOUND without it, INVALID_ARGUMENT for another text."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise of_os_error(error) from error
+    except UnicodeDecodeError as error:
+        raise invalid_argument(f"Invalid protobuf file: '{path}'") from error
+    try:
+        message = text_format.Parse(text, _message_class()(), descriptor_pool=_pool())
+    except text_format.ParseError as error:
+        raise invalid_argument(f"Invalid protobuf file: '{path}'") from error
+    return _of_message(message)
+
+
+def of_version(directory: Path) -> BatchingParameters | None:
+    """Return a version's own parameters; None without the file: that version is not batched."""
+    path = directory / PER_MODEL_FILE
+    return read_file(path) if path.exists() else None
+
+
+def _of_message(message: Any) -> BatchingParameters:
+    # -1 for an explicit 0, which TensorFlow refuses, where 0 here means "one per CPU".
+    threads = message.num_batch_threads.value or -1 if message.HasField("num_batch_threads") else 0
+    given: dict[str, int] = {}
+    for name in ("max_batch_size", "max_enqueued_batches", "max_execution_batch_size"):
+        if message.HasField(name):
+            given[name] = getattr(message, name).value
+    return BatchingParameters(
+        batch_timeout=message.batch_timeout_micros.value / 1e6,
+        num_batch_threads=threads,
+        allowed_batch_sizes=tuple(message.allowed_batch_sizes),
+        pad_variable_length_inputs=message.pad_variable_length_inputs,
+        enable_large_batch_splitting=message.enable_large_batch_splitting.value,
+        **given,
+    )
+
+
+@cache
+def _pool() -> descriptor_pool.DescriptorPool:
+    """Return a private pool with the one message: the package's descriptor set has none of it."""
+    file = descriptor_pb2.FileDescriptorProto(
+        name="batching_parameters.proto", package="tensorflow.serving", syntax="proto3"
+    )
+    file.dependency.append("google/protobuf/wrappers.proto")
+    message = file.message_type.add(name="BatchingParameters")
+    for name, wrapper in _WRAPPED.items():
+        _add(message, name, _Field.TYPE_MESSAGE, _Field.LABEL_OPTIONAL, f".google.protobuf.{wrapper}")
+    _add(message, "allowed_batch_sizes", _Field.TYPE_INT64, _Field.LABEL_REPEATED)
+    _add(message, "pad_variable_length_inputs", _Field.TYPE_BOOL, _Field.LABEL_OPTIONAL)
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
+    pool.Add(file)
+    return pool
+
+
+def _add(message: Any, name: str, type_: int, label: int, type_name: str = "") -> None:
+    field = message.field.add(name=name, number=len(message.field) + 1, type=type_, label=label)
+    if type_name:
+        field.type_name = type_name
+
+
+def _message_class() -> Any:
+    return message_factory.GetMessageClass(_pool().FindMessageTypeByName("tensorflow.serving.BatchingParameters"))

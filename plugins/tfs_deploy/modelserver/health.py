@@ -1,0 +1,90 @@
+"""The standard gRPC health service: SERVING for TF Serving's two service names from the start, never changed.
+
+It says that the port is open, which is when the first models were available; nothing about any model now.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from tfs_deploy.modelserver.reply import varint
+from tfs_deploy.serving import messages
+
+SERVICE = "grpc.health.v1.Health"
+# The empty name is the server as a whole: gRPC's own service answers for it too.
+SERVING_NAMES = ("", "ModelService", "PredictionService")
+_SERVING, _SERVICE_UNKNOWN = 1, 3  # `HealthCheckResponse.ServingStatus`
+# A watch holds a thread for as long as its client likes; they are not those of the predictions.
+MAX_WATCHES = 8
+
+
+class Health:
+    """Check and Watch."""
+
+    def __init__(self, max_watches: int = MAX_WATCHES) -> None:
+        self._places = threading.BoundedSemaphore(max_watches)
+
+    def check(self, service: str, context: grpc.ServicerContext) -> int:
+        """Return SERVING, or end with NOT_FOUND for a name that nobody has."""
+        if service not in SERVING_NAMES:
+            context.abort(grpc.StatusCode.NOT_FOUND, "service name unknown")
+        return _SERVING
+
+    def watch(self, service: str, context: grpc.ServicerContext) -> Iterator[int]:
+        """Yield the state once, since it never changes, and keep the call open until its client or the server ends."""
+        if not self._places.acquire(blocking=False):
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many watches of this server's health")
+        try:
+            ended = threading.Event()
+            yield _SERVING if service in SERVING_NAMES else _SERVICE_UNKNOWN
+            if context.add_callback(ended.set):
+                ended.wait()
+        finally:
+            self._places.release()
+
+
+def handler() -> grpc.GenericRpcHandler[Any, Any]:
+    """Return the handler of the service."""
+    health = Health()
+    # Two more than the watches, so that checks and refusals always find one.
+    pool = ThreadPoolExecutor(MAX_WATCHES + 2, thread_name_prefix="health")
+    return grpc.method_handlers_generic_handler(
+        SERVICE,
+        {
+            "Check": grpc.unary_unary_rpc_method_handler(
+                _in(pool, health.check), request_deserializer=service_of, response_serializer=response
+            ),
+            "Watch": grpc.unary_stream_rpc_method_handler(
+                _in(pool, health.watch), request_deserializer=service_of, response_serializer=response
+            ),
+        },
+    )
+
+
+def service_of(request: bytes) -> str:
+    """Return the name in a HealthCheckRequest: field 1, a string, as is the name of a ModelSpec."""
+    try:
+        name: str = messages.ModelSpec.FromString(request).name
+    except DecodeError as error:
+        raise ValueError("not a HealthCheckRequest") from error
+    return name
+
+
+def response(status: int) -> bytes:
+    """Return a HealthCheckResponse: field 1, a varint."""
+    return b"\x08" + varint(status)
+
+
+def _in(pool: ThreadPoolExecutor, behaviour: Callable[..., Any]) -> Callable[..., Any]:
+    def run(request: Any, context: grpc.ServicerContext) -> Any:
+        return behaviour(request, context)
+
+    # gRPC runs a behaviour that carries this attribute in that pool instead of the server's.
+    run.experimental_thread_pool = pool  # type: ignore[attr-defined]
+    return run

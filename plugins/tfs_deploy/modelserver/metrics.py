@@ -1,0 +1,153 @@
+"""Counters and histograms under TF Serving's names, and the Prometheus page that shows them.
+
+One set for the process, as there. Nothing is kept before `turn_on`, so that a server without a metrics page pays
+nothing for them.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from bisect import bisect_left
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from tfs_deploy.modelserver.status import Code, of_exception
+
+# `monitoring::Buckets::Exponential(10, 1.8, 33)`, microseconds: up to about 20 minutes.
+_LIMITS = tuple(10 * 1.8**power for power in range(33))
+_MICROSECONDS = 1_000_000
+
+Labels = tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Cell:
+    """The state for one combination of labels; a counter uses `total` alone."""
+
+    total: float = 0.0
+    buckets: list[int] = field(default_factory=lambda: [0] * (len(_LIMITS) + 1))
+
+
+class Metric:
+    """One counter or histogram; `path` is its name in TensorFlow."""
+
+    def __init__(self, path: str, kind: str, *labels: str) -> None:
+        self.name = re.sub(r"[^a-zA-Z0-9_]", ":", path)
+        self._kind = kind
+        self._labels = labels
+        self._cells: dict[Labels, _Cell] = {}
+        self._lock = threading.Lock()
+
+    def add(self, labels: Labels, value: float = 1) -> None:
+        """Count `value`, or put it into its bucket."""
+        if not _state.on:
+            return
+        with self._lock:
+            cell = self._cells.get(labels)
+            if cell is None:
+                cell = self._cells[labels] = _Cell()
+            cell.total += value
+            if self._kind == "histogram":
+                cell.buckets[bisect_left(_LIMITS, value)] += 1
+
+    def lines(self) -> Iterator[str]:
+        """Return the lines of the metric on the page."""
+        yield f"# TYPE {self.name} {self._kind}"
+        with self._lock:
+            cells = [(labels, cell.total, list(cell.buckets)) for labels, cell in sorted(self._cells.items())]
+        for labels, total, buckets in cells:
+            shown = ",".join(f'{name}="{_escaped(value)}"' for name, value in zip(self._labels, labels, strict=True))
+            if self._kind == "counter":
+                yield f"{self.name}{{{shown}}} {int(total)}"
+            else:
+                yield from self._histogram_lines(shown, total, buckets)
+
+    def _histogram_lines(self, shown: str, total: float, buckets: list[int]) -> Iterator[str]:
+        count = 0
+        for limit, inside in zip((*(f"{limit:g}" for limit in _LIMITS), "+Inf"), buckets, strict=True):
+            count += inside
+            yield f'{self.name}_bucket{{{shown},le="{limit}"}} {count}'
+        yield f"{self.name}_sum{{{shown}}} {total:g}"
+        yield f"{self.name}_count{{{shown}}} {count}"
+
+
+@dataclass(slots=True)
+class _State:
+    on: bool = False
+
+
+_state = _State()
+
+request_count = Metric("/tensorflow/serving/request_count", "counter", "model_name", "status")
+request_latency = Metric("/tensorflow/serving/request_latency", "histogram", "model_name", "API", "entrypoint")
+runtime_latency = Metric("/tensorflow/serving/runtime_latency", "histogram", "model_name", "API", "runtime")
+warmup_latency = Metric("/tensorflow/serving/model_warmup_latency", "histogram", "model_path", "status")
+load_attempts = Metric("/tensorflow/cc/saved_model/load_attempt_count", "counter", "model_path", "status")
+load_latency = Metric("/tensorflow/cc/saved_model/load_latency", "counter", "model_path")
+
+_ALL = (request_count, request_latency, runtime_latency, warmup_latency, load_attempts, load_latency)
+
+
+def turn_on() -> None:
+    """Keep what happens from now on."""
+    _state.on = True
+
+
+def are_on() -> bool:
+    """Tell whether anything is kept."""
+    return _state.on
+
+
+def page() -> str:
+    """Return all metrics in Prometheus' text format, by name."""
+    return "\n".join(line for metric in sorted(_ALL, key=lambda metric: metric.name) for line in metric.lines()) + "\n"
+
+
+@contextmanager
+def measured_request(model: str, api: str, entrypoint: str) -> Iterator[None]:
+    """Count one request by its outcome; its time counts only when it is answered."""
+    if not _state.on:
+        yield
+        return
+    begun = time.monotonic()
+    try:
+        yield
+    except Exception as error:
+        request_count.add((model, of_exception(error).code.name))
+        raise
+    request_latency.add((model, api, entrypoint), (time.monotonic() - begun) * _MICROSECONDS)
+    request_count.add((model, Code.OK.name))
+
+
+def ran(model: str, api: str, begun: float) -> None:
+    """Take the time of one session run that succeeded; `begun` is a monotonic time."""
+    if _state.on:
+        runtime_latency.add((model, api, "TF1"), (time.monotonic() - begun) * _MICROSECONDS)
+
+
+@contextmanager
+def measured_load(path: str) -> Iterator[None]:
+    """Count one attempt to load the SavedModel at `path`, without its warm-up."""
+    begun = time.monotonic()
+    try:
+        yield
+    except Exception:
+        load_attempts.add((path, "fail"))
+        raise
+    load_latency.add((path,), (time.monotonic() - begun) * _MICROSECONDS)
+    load_attempts.add((path, "success"))
+
+
+def warmed_up(path: str, begun: float, status: str = Code.OK.name) -> None:
+    """Take the time of a warm-up that read its file to the end, or to where it is damaged; `begun` is a monotonic time.
+
+    A request that fails ends a warm-up without an entry, as in TF Serving.
+    """
+    warmup_latency.add((path, status), (time.monotonic() - begun) * _MICROSECONDS)
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

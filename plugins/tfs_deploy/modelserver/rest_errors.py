@@ -1,0 +1,36 @@
+"""Status codes as HTTP codes (contract 8)."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from tfs_deploy.modelserver.status import Code
+
+_HTTP = {
+    Code.OK: 200,
+    Code.INVALID_ARGUMENT: 400,
+    Code.FAILED_PRECONDITION: 400,
+    Code.OUT_OF_RANGE: 400,
+    Code.UNAUTHENTICATED: 401,
+    Code.PERMISSION_DENIED: 403,
+    Code.NOT_FOUND: 404,
+    Code.ALREADY_EXISTS: 409,
+    Code.ABORTED: 409,
+    Code.RESOURCE_EXHAUSTED: 429,
+    Code.CANCELLED: 499,
+    Code.UNIMPLEMENTED: 501,
+    Code.UNAVAILABLE: 503,
+    Code.DEADLINE_EXCEEDED: 504,
+}
+# What `http.HTTPStatus` does not name.
+_REASONS = {499: "Client Closed Request"}
+
+
+def http_code(code: Code) -> int:
+    """Return the HTTP code for `code`; 500 for what has none of its own."""
+    return _HTTP.get(code, 500)
+
+
+def reason(code: int) -> str:
+    """Return the reason phrase of an HTTP code."""
+    return _REASONS.get(code) or HTTPStatus(code).phrase

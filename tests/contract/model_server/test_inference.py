@@ -1,0 +1,177 @@
+"""Classify, Regress and MultiInference on tf.Examples: contract 7.3 and 7.4."""
+
+from __future__ import annotations
+
+import pytest
+
+from modelserver.wire import Wire, model, wait_state
+from tfs_deploy.serving import messages, rpc
+
+pytestmark = pytest.mark.tensorflow
+
+CLASSIFY_METHOD, REGRESS_METHOD = "tensorflow/serving/classify", "tensorflow/serving/regress"
+HALF_PLUS_TWO = "half_plus_two_2_versions"
+
+
+@pytest.fixture(scope="module")
+def loaded(server, models, other_models, model_root):
+    base = model_root / "inference"
+    base.mkdir()
+    (base / "1").symlink_to(models / "examples")
+    wire = Wire(server.target)
+    two = model("two", other_models / HALF_PLUS_TWO, 123, 124)
+    wire.reload(two, model("tf2", other_models / "half_plus_two_tf2_cpu"), model("examples", base))
+    for version in (123, 124):
+        wait_state(wire, "two", version, "AVAILABLE")
+    two.version_labels["stable"] = 123
+    wire.reload(two, model("tf2", other_models / "half_plus_two_tf2_cpu"), model("examples", base))
+    yield wire
+    wire.reload()
+    wire.close()
+
+
+def example(**features):
+    made = messages.Example()
+    for feature, value in features.items():
+        made.features.feature[feature].float_list.value.append(value)
+    return made
+
+
+def fill(request, name, signature, values, **spec):
+    request.model_spec.name = name
+    request.model_spec.signature_name = signature
+    if "version" in spec:
+        request.model_spec.version.value = spec["version"]
+    if "label" in spec:
+        request.model_spec.version_label = spec["label"]
+    if values is not None:
+        request.input.example_list.examples.extend(example(x=value) for value in values)
+    return request
+
+
+def classification(name, signature, values=(1.0,), **spec):
+    return fill(messages.ClassificationRequest(), name, signature, values, **spec)
+
+
+def regression(name, signature, values=(1.0,), **spec):
+    return fill(messages.RegressionRequest(), name, signature, values, **spec)
+
+
+def multi(*tasks, values=(2.0,)):
+    request = messages.MultiInferenceRequest()
+    for name, signature, method in tasks:
+        task = request.tasks.add(method_name=method)
+        task.model_spec.name, task.model_spec.signature_name = name, signature
+    request.input.example_list.examples.extend(example(x=value) for value in values)
+    return request
+
+
+@pytest.mark.parametrize(
+    ("name", "signature", "expected"),
+    [
+        ("two", "regress_x_to_y", [2.5, 3.0]),
+        ("two", "regress_x_to_y2", [3.5, 4.0]),
+        ("tf2", "regress_x_to_y", [2.5, 3.0]),
+        ("examples", "regress", [2.0, 4.0]),
+        ("examples", "flat_regress", [3.0, 6.0]),
+    ],
+)
+def test_regress(loaded, name, signature, expected):
+    reply = loaded.call(rpc.REGRESS, regression(name, signature, (1, 2)))
+    assert [row.value for row in reply.result.regressions] == expected
+
+
+def test_the_reply_names_the_version_and_the_signature(loaded):
+    for spec, version in (({}, 124), ({"version": 123}, 123), ({"label": "stable"}, 123)):
+        for method, request in (
+            (rpc.REGRESS, regression("two", "regress_x_to_y", **spec)),
+            (rpc.CLASSIFY, classification("two", "classify_x_to_y", **spec)),
+        ):
+            told = loaded.call(method, request).model_spec
+            assert (told.name, told.version.value) == ("two", version)
+            assert told.WhichOneof("version_choice") == "version"
+            assert told.signature_name == request.model_spec.signature_name
+
+
+def test_classify(loaded):
+    reply = loaded.call(rpc.CLASSIFY, classification("examples", "classify", (0.25, 1)))
+    rows = [[(entry.label, entry.score) for entry in row.classes] for row in reply.result.classifications]
+    assert rows == [[("low", 0.75), ("high", 0.25)], [("low", 0.0), ("high", 1.0)]]
+    only = loaded.call(rpc.CLASSIFY, classification("examples", "classes_only")).result.classifications
+    assert [(entry.label, entry.score) for entry in only[0].classes] == [("only", 0.0)]
+    scores = loaded.call(rpc.CLASSIFY, classification("two", "classify_x_to_y", (1, 2))).result.classifications
+    assert [[(entry.label, entry.score) for entry in row.classes] for row in scores] == [[("", 2.5)], [("", 3.0)]]
+
+
+def test_a_context_stands_before_each_example(loaded):
+    request = regression("two", "regress_x_to_y", None)
+    request.input.example_list_with_context.context.CopyFrom(example(x=4))
+    request.input.example_list_with_context.examples.extend([messages.Example(), example(x=6)])
+    reply = loaded.call(rpc.REGRESS, request)
+    assert [row.value for row in reply.result.regressions] == [4.0, 5.0]
+
+
+ERRORS = (
+    (rpc.CLASSIFY, messages.ClassificationRequest(), "INVALID_ARGUMENT", "Missing ModelSpec"),
+    (rpc.REGRESS, messages.RegressionRequest(), "INVALID_ARGUMENT", "Missing ModelSpec"),
+    (rpc.CLASSIFY, classification("", "a"), "INVALID_ARGUMENT", "ModelSpec has no name specified."),
+    (rpc.REGRESS, regression("nope", "a"), "NOT_FOUND", "Servable not found for request: Latest(nope)"),
+    (rpc.REGRESS, regression("two", "a", version=9), "NOT_FOUND", "Servable not found for request: Specific(two, 9)"),
+    (rpc.REGRESS, regression("two", "a", label="z"), "INVALID_ARGUMENT", "Unrecognized servable version label: z"),
+    (rpc.CLASSIFY, classification("two", "zz"), "INVALID_ARGUMENT", "No signature was found with the name: zz"),
+    (rpc.REGRESS, regression("two", "zz"), "INVALID_ARGUMENT", "No signature was found with the name: zz"),
+    (rpc.CLASSIFY, classification("two", "classify_x_to_y", None), "INVALID_ARGUMENT", "Input is empty."),
+    (rpc.REGRESS, regression("two", "regress_x_to_y", ()), "INVALID_ARGUMENT", "Input is empty."),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "request_", "code", "text"), ERRORS)
+def test_errors(loaded, method, request_, code, text):
+    assert loaded.error(method, request_) == (code, text)
+
+
+@pytest.mark.parametrize(
+    ("method", "request_"),
+    [
+        (rpc.CLASSIFY, classification("two", "serving_default")),
+        (rpc.REGRESS, regression("two", "")),
+        (rpc.REGRESS, regression("examples", "two_inputs")),
+        (rpc.REGRESS, regression("examples", "other_output")),
+        (rpc.CLASSIFY, classification("examples", "other_output")),
+        (rpc.REGRESS, regression("examples", "int_outputs")),
+        (rpc.CLASSIFY, classification("examples", "rank_1_scores")),
+        (rpc.CLASSIFY, classification("examples", "one_row", (1, 2))),
+        (rpc.REGRESS, regression("examples", "one_value", (1, 2))),
+        # A string vector goes into a float input.
+        (rpc.REGRESS, regression("two", "regress_x2_to_y3")),
+    ],
+)
+def test_forms_that_are_refused(loaded, method, request_):
+    assert loaded.error(method, request_)[0] == "INVALID_ARGUMENT"
+
+
+def test_multi_inference(loaded):
+    request = multi(("two", "regress_x_to_y", REGRESS_METHOD), ("two", "classify_x_to_y", CLASSIFY_METHOD))
+    regress, classify = loaded.call(rpc.MULTI_INFERENCE, request).results
+    assert [row.value for row in regress.regression_result.regressions] == [3.0]
+    assert [row.classes[0].score for row in classify.classification_result.classifications] == [3.0]
+    assert (regress.model_spec.name, regress.model_spec.version.value) == ("two", 124)
+    assert [part.model_spec.signature_name for part in (regress, classify)] == ["regress_x_to_y", "classify_x_to_y"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "code", "text"),
+    [
+        (multi(), "INVALID_ARGUMENT", "ModelSpec has no name specified."),
+        (multi(("nope", "s", REGRESS_METHOD)), "NOT_FOUND", "Servable not found for request: Latest(nope)"),
+        (multi(*[(name, "regress_x_to_y", REGRESS_METHOD) for name in ("two", "tf2")]), "INVALID_ARGUMENT", None),
+        (multi(*[("two", "regress_x_to_y", REGRESS_METHOD)] * 2), "INVALID_ARGUMENT", None),
+        (multi(("two", "zz", REGRESS_METHOD)), "INVALID_ARGUMENT", "Requested signature not found in model graph: zz"),
+        (multi(("two", "serving_default", "tensorflow/serving/predict")), "UNIMPLEMENTED", None),
+        (multi(("two", "regress_x_to_y", REGRESS_METHOD), values=()), "INVALID_ARGUMENT", "Input is empty."),
+    ],
+)  # fmt: skip
+def test_multi_inference_errors(loaded, request_, code, text):
+    found = loaded.error(rpc.MULTI_INFERENCE, request_)
+    assert found[0] == code, found
+    assert text in (None, found[1])

@@ -1,0 +1,34 @@
+"""What a load costs the other models of a running server."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from modelserver.wire import model
+
+pytestmark = pytest.mark.tensorflow
+
+
+def test_a_load_does_not_stall_other_models(wire, name, install, tmp_path):
+    install("scale1", 1)
+    wire.reload(model(name, tmp_path / "base"))
+    slowest = 0.0
+    done = threading.Event()
+
+    def load():
+        for version in range(1, 4):
+            install("several", version, tmp_path / "other")
+        wire.reload(model(name, tmp_path / "base"), model(f"{name}_b", tmp_path / "other", 1, 2, 3))
+        done.set()
+
+    loading = threading.Thread(target=load)
+    loading.start()
+    while not done.is_set():
+        begun = time.monotonic()
+        wire.answer(name)
+        slowest = max(slowest, time.monotonic() - begun)
+    loading.join()
+    assert slowest < 1.0
