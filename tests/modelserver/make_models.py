@@ -107,7 +107,7 @@ class Rest(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
     def classify(self, inputs):
         scores = self.regress(inputs)["outputs"][:, None] * [1.0, 0.5]
-        return {"classes": tf.fill(tf.shape(scores), "a \"b\""), "scores": scores}
+        return {"classes": tf.fill(tf.shape(scores), 'a "b"'), "scores": scores}
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
     def regress(self, inputs):

@@ -1,4 +1,4 @@
-"""Tries each load in a process of its own first, so that a crash of TensorFlow's runtime is a failed load (contract 0).
+"""Tries each load in a process of its own first, so that a crash of TensorFlow's runtime is a failed load.
 
 When TensorFlow is imported and before its first session, the server forks a keeper; for each load the keeper forks a
 child, which loads the version with its warm-up and ends. Forking costs no second import and, as the pages are shared,
