@@ -233,6 +233,7 @@ def test_what_served_answers_by_the_record(desk: Desk) -> None:
     assert desk.run("what-served", MODEL, "--at", before.isoformat(), "--json").json["version"] is None
     assert desk.run("what-served", MODEL, "--at", now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"), "--json").json["version"] == 1
     assert "Version 1 of half_plus_two answered `stable`" in desk.run("what-served", MODEL, "--at", now.isoformat()).out
+    assert desk.run("what-served", MODEL, "--json").json["version"] == 1
 
 
 @pytest.mark.parametrize("at", ["yesterday", "2026-01-01T12:00:00", "2999-01-01T00:00:00Z"])

@@ -57,14 +57,18 @@ def history(
 def what_served(
     call: Invocation,
     model: options.Model,
-    at: Annotated[str, typer.Option("--at", metavar="TIME", help="ISO 8601 with time zone, e.g. 2026-11-22T12:00Z.")],
+    at: Annotated[
+        str | None,
+        typer.Option("--at", metavar="TIME", help="ISO 8601 with time zone, e.g. 2026-11-22T12:00Z; without it: now."),
+    ] = None,
 ) -> None:
     """Say which version answered `stable` at a moment, by the record."""
     from tfs_deploy.cli.moments import past, readable
     from tfs_deploy.clock import SystemClock
     from tfs_deploy.deployment import record
 
-    when = past(at, now=SystemClock().now())
+    now = SystemClock().now()
+    when = now if at is None else past(at, now=now)
     documents, group = call.store().documents, call.settings.group
     _known(call, model, record.history(documents, group, _checked(model)))
     served = record.what_served(documents, group, model, when)
