@@ -36,8 +36,8 @@ def calls_per_second(run: object, threads: int, seconds: float) -> float:
 def main(directory: Path, seconds: float) -> None:
     """Load the model as the server does, and measure."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    from tfs_deploy.modelserver.loader import LoadOptions, SavedModelLoader
-    from tfs_deploy.modelserver.monitor import ServableId
+    from tfs_deploy.modelserver.lifecycle.monitor import ServableId
+    from tfs_deploy.modelserver.loading.loader import LoadOptions, SavedModelLoader
     from under_load import digits
 
     servable = SavedModelLoader(ServableId("digits", 1), str(directory), LoadOptions()).load()

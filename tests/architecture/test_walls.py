@@ -32,8 +32,8 @@ ROOMS = {
         "demo/*.py",
     ],
     "tensorflow_serving": [],
-    "boto3": ["store/*.py", "hooks/*.py"],
-    "obstore": ["store/*.py"],
+    "boto3": ["store/s3/*.py", "hooks/*.py"],
+    "obstore": ["store/s3/*.py"],
     "docker": ["containers/*.py"],
     "tornado": ["gateway/*.py", "modelserver/*.py"],
 }

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfs_deploy.modelserver.batching import BatchingSession, BatchScheduler
-from tfs_deploy.modelserver.batching_parameters import BatchingParameters
+from tfs_deploy.modelserver.batching.parameters import BatchingParameters
+from tfs_deploy.modelserver.batching.session import BatchingSession, BatchScheduler
 from tfs_deploy.modelserver.status import Code, StatusError
 
 

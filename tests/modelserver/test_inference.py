@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 
 from modelserver.inference_requests import CLASSIFY, REGRESS, classification, example, multi, regression
-from tfs_deploy.modelserver.classify import run_classify
-from tfs_deploy.modelserver.inference_reply import encode_classifications, encode_multi_inference, encode_regressions
-from tfs_deploy.modelserver.multi_inference import run_multi_inference
-from tfs_deploy.modelserver.regress import run_regress
-from tfs_deploy.modelserver.servable import Servable
+from tfs_deploy.modelserver.graph.servable import Servable
+from tfs_deploy.modelserver.inference.classify import run_classify
+from tfs_deploy.modelserver.inference.examples_reply import (
+    encode_classifications,
+    encode_multi_inference,
+    encode_regressions,
+)
+from tfs_deploy.modelserver.inference.multi_inference import run_multi_inference
+from tfs_deploy.modelserver.inference.regress import run_regress
 from tfs_deploy.modelserver.status import Code, StatusError
 from tfs_deploy.serving import messages
 

@@ -7,8 +7,8 @@ import threading
 import pytest
 
 from modelserver.world import World
-from tfs_deploy.modelserver.monitor import Event, EventBus, Monitor, ServableId, State
-from tfs_deploy.modelserver.policy import Action, Phase, Snapshot, first_action, next_action
+from tfs_deploy.modelserver.lifecycle.monitor import Event, EventBus, Monitor, ServableId, State
+from tfs_deploy.modelserver.lifecycle.policy import Action, Phase, Snapshot, first_action, next_action
 from tfs_deploy.modelserver.status import Code
 
 

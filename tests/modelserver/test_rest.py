@@ -15,7 +15,7 @@ import pytest
 
 from embedded_server import RPC_DRIVEN_FLAGS, EmbeddedServer, free_port
 from modelserver.wire import Wire, model, wait_state
-from tfs_deploy.modelserver.rest_server import MAX_BODY_BYTES
+from tfs_deploy.modelserver.rest.server import MAX_BODY_BYTES
 
 pytestmark = pytest.mark.tensorflow
 

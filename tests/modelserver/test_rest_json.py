@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfs_deploy.modelserver import rest_urls
-from tfs_deploy.modelserver.rest_json import block, decimals, error_body, is_double, shown
-from tfs_deploy.modelserver.rest_json_reader import _Reader, parse
-from tfs_deploy.modelserver.rest_predict import columns_body, rows_body
-from tfs_deploy.modelserver.rest_tensors import TensorFiller, base64_bytes
+from tfs_deploy.modelserver.rest import urls as rest_urls
+from tfs_deploy.modelserver.rest.json_reader import _Reader, parse
+from tfs_deploy.modelserver.rest.json_writer import block, decimals, error_body, is_double, shown
+from tfs_deploy.modelserver.rest.predict import columns_body, rows_body
+from tfs_deploy.modelserver.rest.tensors import TensorFiller, base64_bytes
 from tfs_deploy.modelserver.status import Code, StatusError
 from tfs_deploy.serving import tensors
 

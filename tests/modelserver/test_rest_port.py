@@ -12,10 +12,11 @@ import pytest
 
 from embedded_server import free_port
 from tfs_deploy.clock import SystemClock
-from tfs_deploy.modelserver import metrics, monitoring_config, rest_port
-from tfs_deploy.modelserver.core import CoreOptions, ServerCore
+from tfs_deploy.modelserver import metrics, monitoring_config
 from tfs_deploy.modelserver.flags import parse
-from tfs_deploy.modelserver.predict import PLAIN
+from tfs_deploy.modelserver.inference.predict import PLAIN
+from tfs_deploy.modelserver.lifecycle.core import CoreOptions, ServerCore
+from tfs_deploy.modelserver.rest import port as rest_port
 from tfs_deploy.modelserver.status import Code, StatusError, invalid_argument
 
 

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfs_deploy.modelserver.source import All, Latest, Specific, StoragePathSource, WatchedModel, parse_version
+from tfs_deploy.modelserver.lifecycle.source import (
+    All,
+    Latest,
+    Specific,
+    StoragePathSource,
+    WatchedModel,
+    parse_version,
+)
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
-from tfs_deploy.modelserver.manager import InlineExecutor, Manager, RetryOptions
-from tfs_deploy.modelserver.monitor import Event, EventBus, Monitor, ServableId, State
-from tfs_deploy.modelserver.serving_map import ServingMap
-from tfs_deploy.modelserver.source import VersionPath
+from tfs_deploy.modelserver.lifecycle.manager import InlineExecutor, Manager, RetryOptions
+from tfs_deploy.modelserver.lifecycle.monitor import Event, EventBus, Monitor, ServableId, State
+from tfs_deploy.modelserver.lifecycle.serving_map import ServingMap
+from tfs_deploy.modelserver.lifecycle.source import VersionPath
 from tfs_deploy.modelserver.status import Code, StatusError
 
 

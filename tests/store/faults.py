@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from tfs_deploy.store.filesystem import Filesystem
+from tfs_deploy.store.local.filesystem import Filesystem
 
 
 class FaultyFilesystem(Filesystem):

@@ -15,8 +15,8 @@ from contract.store_suite import check_whole, stage
 from store.faults import FaultyFilesystem, die, failing, in_child
 from tfs_deploy.errors import StoreError, TFSDeployError, Unreachable
 from tfs_deploy.savedmodel.manifest import Manifest
-from tfs_deploy.store.local import LocalStore
-from tfs_deploy.store.numbering import served_number
+from tfs_deploy.store.local.numbering import served_number
+from tfs_deploy.store.local.store import LocalStore
 
 Staged = tuple[Path, Manifest]
 Operation = Callable[[LocalStore, Staged], object]

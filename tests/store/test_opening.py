@@ -10,7 +10,7 @@ import pytest
 from contract.store_suite import stage
 from tfs_deploy.errors import Contention, InvalidInput, Permanent, StoreError, TFSDeployError
 from tfs_deploy.savedmodel.manifest import Manifest
-from tfs_deploy.store.local import LocalStore
+from tfs_deploy.store.local.store import LocalStore
 from tfs_deploy.store.open import open_store
 
 Staged = tuple[Path, Manifest]

@@ -17,7 +17,7 @@ from contract.store_suite import check_whole, stage, watching
 from store.faults import in_child
 from store.work import increment_often, publish
 from tfs_deploy.errors import Contention, StoreError
-from tfs_deploy.store.local import LocalStore
+from tfs_deploy.store.local.store import LocalStore
 
 NOBODY = 65534
 

@@ -11,7 +11,7 @@ from contract.state_documents_suite import StateDocumentsSuite
 from contract.store_suite import StoreSuite
 from store.history import history_of
 from store_fake import FakeStore
-from tfs_deploy.store.local import LocalStore
+from tfs_deploy.store.local.store import LocalStore
 from tfs_deploy.store.open import open_store
 from tfs_deploy.store.protocol import StateDocuments, Store
 

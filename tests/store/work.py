@@ -6,7 +6,7 @@ from pathlib import Path
 
 from contract.state_documents_suite import increment
 from tfs_deploy.savedmodel.manifest import Manifest
-from tfs_deploy.store.local import LocalStore
+from tfs_deploy.store.local.store import LocalStore
 from tfs_deploy.store.protocol import Published
 
 

@@ -3,8 +3,13 @@
 For laptops, CI and tests; production runs ``tensorflow/serving``. It is a program of its own
 (``python -m tfs_deploy.modelserver``), and nothing else in the package imports it.
 
-The pieces, in the order in which a version passes them: `source` finds it on disk, `manager` decides when it is loaded
-and unloaded, `loader` and `graph_session` load it, `serving_map` answers with it, `monitor` remembers its states;
-`core` applies configurations, `service` speaks gRPC, `rest_port` opens HTTP (`rest_api` answers it), `metrics` counts,
-`main` starts and ends it all.
+`main` starts and ends it, `server` opens its ports, `service` answers gRPC. The rooms, in the order in which a version
+and then a request pass them:
+
+- `lifecycle`: which versions there are, which should answer, and what states they went through
+- `loading`: one version from disk into memory, tried in a child process first, then warmed up
+- `graph`: a version in memory, as a graph session
+- `batching`: sessions that join concurrent runs
+- `inference`: Predict, Classify, Regress and MultiInference on one version
+- `rest`: the same over HTTP
 """

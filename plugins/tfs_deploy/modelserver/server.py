@@ -12,15 +12,18 @@ from typing import Any
 import grpc
 
 from tfs_deploy.clock import Clock
-from tfs_deploy.modelserver import health, metrics, model_config, rest_port, runtime, session_config, ssl_config
-from tfs_deploy.modelserver.batching_flags import batching
-from tfs_deploy.modelserver.core import CoreOptions, ServerCore
+from tfs_deploy.modelserver import health, metrics, runtime, ssl_config
+from tfs_deploy.modelserver.batching.options import batching
 from tfs_deploy.modelserver.flags import Flags
-from tfs_deploy.modelserver.load_probe import LoadProbe, try_load
-from tfs_deploy.modelserver.loader import LoadOptions, SavedModelLoader
-from tfs_deploy.modelserver.manager import RetryOptions
-from tfs_deploy.modelserver.monitor import ServableId
-from tfs_deploy.modelserver.predict import PredictOptions
+from tfs_deploy.modelserver.graph import session_config
+from tfs_deploy.modelserver.inference.predict import PredictOptions
+from tfs_deploy.modelserver.lifecycle import model_config
+from tfs_deploy.modelserver.lifecycle.core import CoreOptions, ServerCore
+from tfs_deploy.modelserver.lifecycle.manager import RetryOptions
+from tfs_deploy.modelserver.lifecycle.monitor import ServableId
+from tfs_deploy.modelserver.loading.load_probe import LoadProbe, try_load
+from tfs_deploy.modelserver.loading.loader import LoadOptions, SavedModelLoader
+from tfs_deploy.modelserver.rest import port as rest_port
 from tfs_deploy.modelserver.service import handlers
 from tfs_deploy.modelserver.status import Code, StatusError, invalid_argument, of_exception
 

@@ -10,13 +10,17 @@ from typing import Any
 import grpc
 
 from tfs_deploy.modelserver import metrics
-from tfs_deploy.modelserver.classify import run_classify
-from tfs_deploy.modelserver.core import ServerCore
-from tfs_deploy.modelserver.inference_reply import encode_classifications, encode_multi_inference, encode_regressions
-from tfs_deploy.modelserver.monitor import Event, ServableId
-from tfs_deploy.modelserver.multi_inference import run_multi_inference, spec_of
-from tfs_deploy.modelserver.predict import PredictOptions, run_predict
-from tfs_deploy.modelserver.regress import run_regress
+from tfs_deploy.modelserver.inference.classify import run_classify
+from tfs_deploy.modelserver.inference.examples_reply import (
+    encode_classifications,
+    encode_multi_inference,
+    encode_regressions,
+)
+from tfs_deploy.modelserver.inference.multi_inference import run_multi_inference, spec_of
+from tfs_deploy.modelserver.inference.predict import PredictOptions, run_predict
+from tfs_deploy.modelserver.inference.regress import run_regress
+from tfs_deploy.modelserver.lifecycle.core import ServerCore
+from tfs_deploy.modelserver.lifecycle.monitor import Event, ServableId
 from tfs_deploy.modelserver.status import Code, StatusError, invalid_argument, not_found, of_exception, truncated
 from tfs_deploy.serving import messages, rpc
 from tfs_deploy.serving.predict_wire import PredictCall, decode_predict_request

@@ -21,6 +21,7 @@ from google.protobuf.message import DecodeError
 
 from tfs_deploy.errors import CorruptModel, InvalidInput
 from tfs_deploy.serving import messages, tensors
+from tfs_deploy.serving.wire_format import lead, lengthed
 
 Array = npt.NDArray[Any]
 
@@ -49,10 +50,10 @@ class _Unfamiliar(Exception):
 
 def encode_predict_request(spec: Any, inputs: Mapping[str, Array], outputs: Sequence[str] = ()) -> bytes:
     """Return the serialized PredictRequest; `spec` is a ModelSpec; each array's memory is copied once."""
-    parts: list[bytes | memoryview] = [_lengthed(_REQUEST_SPEC, spec.SerializeToString())]
+    parts: list[bytes | memoryview] = [lengthed(_REQUEST_SPEC, spec.SerializeToString())]
     for alias, array in inputs.items():
         parts.extend(_entry(alias, array))
-    parts.extend(_lengthed(_REQUEST_FILTER, alias.encode()) for alias in outputs)
+    parts.extend(lengthed(_REQUEST_FILTER, alias.encode()) for alias in outputs)
     size = sum(map(len, parts))
     if size > tensors.MAX_BYTES:
         raise InvalidInput(
@@ -143,34 +144,17 @@ def _text(data: memoryview) -> str:
 
 def _entry(alias: str, array: Array) -> Iterator[bytes | memoryview]:
     """Yield one `inputs` entry: the key, then a TensorProto whose content is the array's memory."""
-    key = _lengthed(_ENTRY_KEY, alias.encode())
+    key = lengthed(_ENTRY_KEY, alias.encode())
     if tensors.dtype_name(array) == "DT_STRING":
         head, body = tensors.to_proto(array).SerializeToString(), memoryview(b"")
     else:
         head, body = tensors.tensor_head(array).SerializeToString(), tensors.content(array)
         if len(body):
-            head += _head(_TENSOR_CONTENT, len(body))
+            head += lead(_TENSOR_CONTENT, len(body))
     value_size = len(head) + len(body)
-    value_head = _head(_ENTRY_VALUE, value_size)
-    yield _head(_REQUEST_INPUTS, len(key) + len(value_head) + value_size) + key + value_head + head
+    value_head = lead(_ENTRY_VALUE, value_size)
+    yield lead(_REQUEST_INPUTS, len(key) + len(value_head) + value_size) + key + value_head + head
     yield body
-
-
-def _lengthed(field: int, payload: bytes) -> bytes:
-    return _head(field, len(payload)) + payload
-
-
-def _head(field: int, length: int) -> bytes:
-    return _varint(field << 3 | _BYTES) + _varint(length)
-
-
-def _varint(number: int) -> bytes:
-    encoded = bytearray()
-    while number > 0x7F:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)
 
 
 def _scan_response(data: bytes) -> tuple[Any, dict[str, memoryview]]:

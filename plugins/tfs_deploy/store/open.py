@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 from tfs_deploy.clock import Clock, SystemClock
 from tfs_deploy.errors import InvalidInput, Permanent
-from tfs_deploy.store.local import LocalStore
+from tfs_deploy.store.local.store import LocalStore
 from tfs_deploy.store.protocol import Store
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:/")

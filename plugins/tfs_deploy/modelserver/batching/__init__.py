@@ -1,0 +1,1 @@
+"""Sessions that join concurrent runs into one (contract 10)."""

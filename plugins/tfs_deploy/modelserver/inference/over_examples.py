@@ -1,0 +1,92 @@
+"""What Classify, Regress and MultiInference share: the signature that is meant, one run, the answer's ModelSpec."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from google.protobuf import text_format
+
+from tfs_deploy.modelserver.graph.servable import Array, Servable
+from tfs_deploy.modelserver.status import StatusError, invalid_argument, of_exception
+from tfs_deploy.serving import messages, tensors
+from tfs_deploy.serving.signature import DEFAULT_SIGNATURE
+
+CLASSIFY_METHOD = "tensorflow/serving/classify"
+REGRESS_METHOD = "tensorflow/serving/regress"
+INPUTS = "inputs"
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The ModelSpec of an answer: the version that gave it, never a label."""
+
+    model: str
+    version: int
+    signature: str
+
+    def serialized(self) -> bytes:
+        """Return the serialized ModelSpec."""
+        spec = messages.ModelSpec(name=self.model, signature_name=self.signature)
+        spec.version.value = self.version
+        data: bytes = spec.SerializeToString()
+        return data
+
+
+def signature_key(spec: Any) -> str:
+    """Return the signature name in a ModelSpec, or the default one."""
+    return str(spec.signature_name) or DEFAULT_SIGNATURE
+
+
+def find_signature(servable: Servable, key: str) -> Any:
+    """Return the SignatureDef called `key`; INVALID_ARGUMENT where Predict says FAILED_PRECONDITION (contract 7.3)."""
+    if key not in servable.signature_defs.signature_def:
+        raise invalid_argument(f"No signature was found with the name: {key}")
+    return servable.signature_defs.signature_def[key]
+
+
+def check_method(signature: Any, kind: str, method: str) -> None:
+    """Refuse a signature of another method; only asked for with --enable_signature_method_name_check."""
+    if signature.method_name != method:
+        raise invalid_argument(f"Expected {kind} signature method_name to be {method}. Was: {signature.method_name}")
+
+
+def check_one_input(signature: Any) -> None:
+    """Refuse a signature with no input or several."""
+    if len(signature.inputs) != 1:
+        raise invalid_argument("Expected one input Tensor.")
+
+
+def input_tensor(signature: Any, kind: str) -> str:
+    """Return the tensor that takes the examples: that of the input called ``inputs``."""
+    if INPUTS not in signature.inputs:
+        raise invalid_argument(f"No {kind} inputs found in SignatureDef: {shown(signature)}")
+    return str(signature.inputs[INPUTS].name)
+
+
+def run(
+    servable: Servable, feed: str, examples: Array, fetches: Sequence[str], timeout_ms: int | None
+) -> dict[str, Array]:
+    """Return the fetched tensors by name, from one run on a vector of serialized examples."""
+    try:
+        outputs = servable.session.run({feed: examples}, fetches, timeout_ms=timeout_ms)
+    except Exception as error:  # of the runtime: every kind of it has a code
+        raise of_exception(error) from error
+    return {name: np.asarray(value) for name, value in zip(fetches, outputs, strict=True)}
+
+
+def shown(message: Any) -> str:
+    """Return a message as text, as C++ puts it into errors."""
+    return text_format.MessageToString(message)
+
+
+def shape_text(array: Array) -> str:
+    """Return the shape as TensorFlow writes it, ``[2,3]``."""
+    return f"[{','.join(map(str, array.shape))}]"
+
+
+def wrong_dtype(kind: str, expected: str, gap: str, array: Array) -> StatusError:
+    """Return the error for an output of another dtype; `gap` is what TF Serving puts between the two sentences."""
+    return invalid_argument(f"Expected {kind} Tensor of {expected}.{gap}Got: {tensors.dtype_name(array)}")

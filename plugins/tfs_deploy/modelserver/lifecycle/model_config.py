@@ -1,0 +1,105 @@
+"""What a ModelServerConfig must look like, and what it says: the checks of contract 5.2 with their texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import text_format
+
+from tfs_deploy.modelserver.lifecycle.source import All, Latest, Policy, Specific, WatchedModel
+from tfs_deploy.modelserver.status import StatusError, invalid_argument, of_os_error
+from tfs_deploy.serving import messages
+
+PLATFORM = "tensorflow"
+# `ModelType`, deprecated: 1 is TENSORFLOW, 2 is OTHER, 0 is not set.
+_TYPE_TENSORFLOW = 1
+
+
+def check_list(models: Iterable[Any]) -> None:
+    """Refuse a name that is listed twice and a base path that is not absolute."""
+    seen: set[str] = set()
+    for model in models:
+        if model.name in seen:
+            raise invalid_argument(f"Illegal to list model {model.name} multiple times in config list")
+        seen.add(model.name)
+    for model in models:
+        if not model.base_path.startswith("/") and "://" not in model.base_path:
+            raise invalid_argument(
+                f"Expected model {model.name} to have an absolute path or URI; got base_path()={model.base_path}"
+            )
+
+
+def check_platforms_kept(old: Iterable[Any], new: Iterable[Any]) -> None:
+    """Refuse another platform for a model that is known."""
+    known: dict[str, str] = {}
+    for model in old:
+        try:
+            known[model.name] = platform_of(model)
+        except StatusError:  # a model that was refused before; it is not held against this config
+            continue
+    for model in new:
+        if model.name in known and (requested := platform_of(model)) != known[model.name]:
+            raise invalid_argument(
+                f"Illegal to change a model's platform. For model {model.name} platform was {known[model.name]} "
+                f"and new platform requested is {requested}"
+            )
+
+
+def check_platforms_served(models: Iterable[Any]) -> None:
+    """Refuse every platform but TensorFlow."""
+    for model in models:
+        if (platform := platform_of(model)) != PLATFORM:
+            raise invalid_argument(f"Model {model.name} requests unsupported platform {platform}")
+
+
+def platform_of(model: Any) -> str:
+    """Return the platform of a model, from either of the two fields that may hold it."""
+    fields = "ModelServerConfig::model_type (deprecated)"
+    if model.model_type and model.model_platform:
+        raise invalid_argument(
+            f"Illegal setting both {fields} and ModelServerConfig::model_platform, model name is {model.name}"
+        )
+    if model.model_type:
+        return PLATFORM if model.model_type == _TYPE_TENSORFLOW else "other"
+    if not model.model_platform:
+        raise invalid_argument(
+            f"Illegal setting neither {fields} nor ModelServerConfig::model_platform, model name is {model.name}"
+        )
+    return str(model.model_platform)
+
+
+def watched(model: Any) -> WatchedModel:
+    """Return what the source watches for a ModelConfig."""
+    return WatchedModel(model.name, model.base_path, _policy(model.model_version_policy))
+
+
+def _policy(policy: Any) -> Policy:
+    choice = policy.WhichOneof("policy_choice")
+    if choice == "all":
+        return All()
+    if choice == "specific":
+        return Specific(frozenset(policy.specific.versions))
+    return Latest(policy.latest.num_versions or 1)
+
+
+def single_model(name: str, base_path: str) -> Any:
+    """Return the config of the flags --model_name and --model_base_path."""
+    config = messages.ModelServerConfig()
+    config.model_config_list.config.add(name=name, base_path=base_path, model_platform=PLATFORM)
+    return config
+
+
+def read_file(path: str) -> Any:
+    """Return the ModelServerConfig in a text file; raise NOT_FOUND without it, INVALID_ARGUMENT for another text."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise of_os_error(error) from error
+    except UnicodeDecodeError as error:
+        raise invalid_argument(f"Invalid protobuf file: '{path}'") from error
+    try:
+        return text_format.Parse(text, messages.ModelServerConfig(), descriptor_pool=messages.descriptor_pool_())
+    except text_format.ParseError as error:
+        raise invalid_argument(f"Invalid protobuf file: '{path}'") from error

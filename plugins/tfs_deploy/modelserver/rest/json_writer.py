@@ -1,0 +1,149 @@
+"""Writes JSON as TF Serving's REST API does: its number format, its line breaks, its escapes.
+
+A value is what `rest_json_reader` gives: dict, list, str, int, float, bool or None. Bytes that are not UTF-8 travel
+through str as surrogate escapes and come out as the same bytes; so may an answer that is not valid JSON, as there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from tfs_deploy.modelserver.graph.servable import Array
+
+INDENT = "    "
+# Python's float of the largest float32; what is greater is a double.
+FLOAT_MAX = float(np.finfo(np.float32).max)
+INT64_MIN, UINT64_MAX = -(2**63), 2**64 - 1
+
+_ESCAPES = {chr(code): f"\\u{code:04X}" for code in range(32)} | {
+    '"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t",
+}  # fmt: skip
+_TABLE = str.maketrans(_ESCAPES)
+
+
+class _Unwritable(Exception):
+    """NaN and infinities inside a list or object end the text where they stand."""
+
+
+def quoted(text: str) -> str:
+    """Return `text` as a JSON string."""
+    return f'"{text.translate(_TABLE)}"'
+
+
+def encoded(text: str) -> bytes:
+    """Return the bytes of an answer."""
+    return text.encode("utf-8", errors="surrogateescape")
+
+
+def decoded(data: bytes) -> str:
+    """Return bytes of any kind as text that `encoded` turns into the same bytes."""
+    return data.decode("utf-8", errors="surrogateescape")
+
+
+def error_body(message: str) -> bytes:
+    """Return the body of a failed call."""
+    return encoded(f'{{\n{INDENT}"error": {quoted(message)}\n}}')
+
+
+def decimals(values: Array) -> list[str]:
+    """Return a flat float32 or float64 array as numbers.
+
+    Six digits where those give the same value again, else as many as every value of the dtype needs (9 or 17); ``.0``
+    where neither a point nor an exponent is there, so that a list of floats never looks like one of integers.
+    """
+    flat: list[float] = values.tolist()
+    texts = [f"{value:g}" for value in flat]
+    if not texts:
+        return texts
+    with np.errstate(over="ignore"):
+        same = np.array([float(text) for text in texts]).astype(values.dtype) == values
+    if not same.all():
+        digits = 9 if values.dtype == np.float32 else 17
+        for index in np.flatnonzero(~same).tolist():
+            texts[index] = f"{flat[index]:.{digits}g}"
+    return [text if "." in text or "e" in text else _whole(text) for text in texts]
+
+
+def decimal(value: float, kind: type[np.floating[Any]] = np.float32) -> str:
+    """Return one number in the same form."""
+    with np.errstate(over="ignore"):
+        return decimals(np.array([value]).astype(kind))[0]
+
+
+def block(items: Iterable[str], level: int, brackets: str) -> str:
+    """Return written items on lines of their own between `brackets`, which stand at `level`."""
+    inner = f"\n{INDENT * (level + 1)}"
+    text = f",{inner}".join(items)
+    return f"{brackets[0]}{inner}{text}\n{INDENT * level}{brackets[1]}" if text else brackets
+
+
+def shown(value: Any) -> str:
+    """Return a value as TF Serving puts it into error messages."""
+    if is_double(value):
+        value = float(value)
+        return decimal(value, np.float32 if abs(value) <= FLOAT_MAX else np.float64)
+    parts: list[str] = []
+    with suppress(_Unwritable):
+        _write(value, 0, parts)
+    return "".join(parts)
+
+
+def is_double(value: Any) -> bool:
+    """Tell whether a number is a double: one with fraction or exponent, or an integer beyond 64 bits."""
+    return type(value) is float or (type(value) is int and not INT64_MIN <= value <= UINT64_MAX)
+
+
+def _whole(text: str) -> str:
+    if text[-1].isdigit():
+        return text + ".0"
+    return {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}.get(text, text)
+
+
+def _write(value: Any, level: int, parts: list[str]) -> None:
+    if isinstance(value, dict):
+        _write_members(value, level, parts)
+    elif isinstance(value, list):
+        _write_elements(value, level, parts)
+    elif isinstance(value, str):
+        parts.append(quoted(value))
+    elif is_double(value):
+        parts.append(_double(float(value)))
+    else:
+        parts.append({None: "null", True: "true", False: "false"}[value] if type(value) is not int else str(value))
+
+
+def _write_members(value: dict[str, Any], level: int, parts: list[str]) -> None:
+    parts.append("{")
+    for index, (name, member) in enumerate(value.items()):
+        parts.append(f"{',' if index else ''}\n{INDENT * (level + 1)}{quoted(name)}: ")
+        _write(member, level + 1, parts)
+    parts.append(f"\n{INDENT * level}}}" if value else "}")
+
+
+def _write_elements(value: list[Any], level: int, parts: list[str]) -> None:
+    parts.append("[")
+    for index, element in enumerate(value):
+        parts.append(f"{',' if index else ''}\n{INDENT * (level + 1)}")
+        _write(element, level + 1, parts)
+    parts.append(f"\n{INDENT * level}]" if value else "]")
+
+
+def _double(value: float) -> str:
+    """Return a double inside a larger value: shortest digits, plain up to 21 of them."""
+    if not math.isfinite(value):
+        raise _Unwritable
+    text = repr(value)
+    if "e" not in text:
+        return text
+    digits, _, exponent = text.partition("e")
+    power, significant = int(exponent), digits.replace(".", "")
+    if 0 <= power < 21:
+        return significant.ljust(power + 1 + (value < 0), "0") + ".0"
+    if -7 < power < 0:
+        return f"{value:.{-power + len(significant.lstrip('-')) - 1}f}"
+    return f"{digits}e{power}"

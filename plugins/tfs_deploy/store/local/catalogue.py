@@ -1,0 +1,129 @@
+"""What is in a store on a file system. Reads only, takes no locks, works on a read-only mount."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tfs_deploy.errors import CorruptModel, InvalidInput, NotFound, StoreError
+from tfs_deploy.jsonable import from_json, to_json
+from tfs_deploy.names import check_model_name, check_version
+from tfs_deploy.savedmodel import manifest as manifests
+from tfs_deploy.savedmodel.files import check_relative_path
+from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, Manifest
+from tfs_deploy.store.local.filesystem import reporting
+from tfs_deploy.store.local.layout import LocalLayout, hex_of
+from tfs_deploy.store.local.numbering import names_in, served_number
+from tfs_deploy.store.protocol import MAX_READ_BYTES, ModelVersion
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """The document ``fingerprints/<model>/<hex>``: the version that was last given to these bytes."""
+
+    version: int
+
+
+class Catalogue:
+    """Lists and reads complete versions."""
+
+    def __init__(self, layout: LocalLayout) -> None:
+        self._layout = layout
+
+    def versions(self, model: str) -> tuple[int, ...]:
+        """Return the complete versions in rising order."""
+        directory = self._layout.directory
+        numbers = self._numbers(check_model_name(model))
+        return tuple(sorted(number for number in numbers if (directory(model, number) / MANIFEST_PATH).is_file()))
+
+    def manifest(self, model: str, version: int) -> Manifest:
+        """Return the manifest of a complete version."""
+        directory = self._layout.directory(check_model_name(model), check_version(version))
+        with reporting("read the manifest of", directory):
+            try:
+                return manifests.read(directory)
+            except NotFound as error:
+                raise self._not_found(model, version) from error
+
+    def find(self, model: str, fingerprint: str) -> ModelVersion | None:
+        """Return the highest complete version with these bytes, or None.
+
+        Takes one document and one manifest, however many versions there are; only versions that somebody else put
+        there (they have no claim) are looked into one by one.
+        """
+        pointer = self._pointer(check_model_name(model), fingerprint)
+        if pointer is not None and self._has(model, pointer.version, fingerprint):
+            return self._version(model, pointer.version, fingerprint)
+        candidates = self._numbers(model)
+        if pointer is None:
+            candidates -= self._layout.numbers.claimed(model)
+        for version in sorted(candidates, reverse=True):
+            if self._has(model, version, fingerprint):
+                return self._version(model, version, fingerprint)
+        return None
+
+    def remember(self, model: str, fingerprint: str, version: int) -> ModelVersion:
+        """Note that these bytes are to be `version`, and return it; the caller holds the lock of the fingerprint."""
+        key = _pointer_key(model, fingerprint)
+        known = self._layout.documents.read(key)
+        body = to_json(Pointer(version))
+        self._layout.documents.write(key, body, expected=None if known is None else known.tag)
+        return self._version(model, version, fingerprint)
+
+    def read(self, model: str, version: int, path: str) -> bytes:
+        """Return one file of a complete version."""
+        self.manifest(model, version)
+        directory = self._layout.directory(model, version)
+        file = directory / check_relative_path(path)
+        with reporting("read", file):
+            if not file.is_file():
+                raise NotFound(f"Version {version} of model {model!r} has no file {path!r}.", "Name one of its files.")
+            if not file.resolve().is_relative_to(directory.resolve()):
+                raise StoreError(f"The link {str(file)!r} leaves the version's directory.", "Remove that link.")
+            with file.open("rb") as stream:
+                data = stream.read(MAX_READ_BYTES + 1)
+        if len(data) > MAX_READ_BYTES:
+            raise InvalidInput(
+                f"The file {path!r} of version {version} of model {model!r} is larger than {MAX_READ_BYTES} bytes.",
+                f"Open it where it lies: {str(file)!r}.",
+            )
+        return data
+
+    def verify(self, model: str, version: int) -> None:
+        """Read every byte of a complete version; raise CorruptModel naming the first file that is wrong."""
+        manifest = self.manifest(model, version)
+        directory = self._layout.directory(model, version)
+        with reporting("read", directory):
+            manifests.verify(directory, manifest, deep=True)
+
+    def _numbers(self, model: str) -> set[int]:
+        """Return the numbers of the directories that may be versions of ours."""
+        numbers = ((name, served_number(name)) for name in names_in(self._layout.base(model)))
+        # Only the plain decimal form is ours: `007` is served as 7, but was put there by somebody else.
+        return {number for name, number in numbers if number and number > 0 and name == str(number)}
+
+    def _not_found(self, model: str, version: int) -> NotFound:
+        there = self.versions(model)
+        # The newest are the likely ones, and thousands do not make a sentence.
+        newest = ", ".join(str(number) for number in there[-5:])
+        remedy = f"The newest are {newest}." if there else "It has none: publish one first."
+        return NotFound(f"Model {model!r} has no complete version {version} in {str(self._layout.root)!r}.", remedy)
+
+    def _pointer(self, model: str, fingerprint: str) -> Pointer | None:
+        document = self._layout.documents.read(_pointer_key(model, fingerprint))
+        return None if document is None else from_json(Pointer, document.body)
+
+    def _has(self, model: str, version: int, fingerprint: str) -> bool:
+        directory: Path = self._layout.directory(model, version)
+        with reporting("read the manifest of", directory):
+            try:
+                return manifests.read(directory).fingerprint == fingerprint
+            except (NotFound, CorruptModel):
+                return False
+
+    def _version(self, model: str, version: int, fingerprint: str) -> ModelVersion:
+        return ModelVersion(model, version, fingerprint, str(self._layout.directory(model, version)))
+
+
+def _pointer_key(model: str, fingerprint: str) -> str:
+    return f"fingerprints/{model}/{hex_of(fingerprint)}"

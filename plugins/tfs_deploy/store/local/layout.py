@@ -1,0 +1,86 @@
+"""Where things lie in a store on a file system.
+
+``<root>/<model>/<version>/`` is what a model server watches. Everything else lies where it does not look: documents,
+claims and locks in ``<root>/.tfs_deploy/``, and beside the versions, under names that are not numbers:
+
+- ``.partial-<fingerprint>``: a publish that is going on, or that died; the lock of that fingerprint tells which
+- ``<version>.withdrawn``: a withdrawn version
+- ``.deleting-<version>-<random>``: a version whose removal has begun
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from tfs_deploy.clock import Clock
+from tfs_deploy.store.local.documents import LocalStateDocuments
+from tfs_deploy.store.local.filesystem import Filesystem
+from tfs_deploy.store.local.locks import Locks
+from tfs_deploy.store.local.numbering import Numbers
+
+STATE_FOLDER = ".tfs_deploy"
+# A model's names change within milliseconds; who waits this long waits for a process that hangs.
+NAMES_LOCK_SECONDS = 30.0
+_PARTIAL = ".partial-"
+_PARTIAL_NAME = re.compile(r"\.partial-([0-9a-f]{64})")
+
+
+@dataclass(frozen=True, slots=True)
+class LocalLayout:
+    """The paths of one store, and the tools that work on them."""
+
+    root: Path
+    files: Filesystem
+    locks: Locks
+    numbers: Numbers
+    documents: LocalStateDocuments
+    clock: Clock
+
+    @classmethod
+    def at(cls, root: Path, *, files: Filesystem, clock: Clock) -> LocalLayout:
+        """Return the layout of the store in the directory `root`; nothing is created."""
+        state = root / STATE_FOLDER
+        locks = Locks(state / ".locks", root=root, files=files, clock=clock)
+        return cls(
+            root=root,
+            files=files,
+            locks=locks,
+            numbers=Numbers(state / "claims", root=root, files=files),
+            documents=LocalStateDocuments(state, root=root, locks=locks, files=files),
+            clock=clock,
+        )
+
+    def base(self, model: str) -> Path:
+        """Return the directory that a model server watches for `model`."""
+        return self.root / model
+
+    def directory(self, model: str, version: int) -> Path:
+        """Return the directory of one version."""
+        return self.root / model / str(version)
+
+    def partial(self, model: str, fingerprint: str) -> Path:
+        """Return the directory in which the files of `fingerprint` are gathered before they become a version."""
+        return self.base(model) / f"{_PARTIAL}{hex_of(fingerprint)}"
+
+    def names_lock(self, model: str) -> contextlib.AbstractContextManager[None]:
+        """Hold the right to give, change and take away names in the model's directory."""
+        return self.locks.hold(f"models/{model}", seconds=NAMES_LOCK_SECONDS)
+
+
+def hex_of(fingerprint: str) -> str:
+    """Return the hex digits of ``sha256:<hex>``."""
+    return fingerprint.rpartition(":")[2]
+
+
+def partial_hex(name: str) -> str | None:
+    """Return the fingerprint's hex digits if `name` is that of a partial directory."""
+    match = _PARTIAL_NAME.fullmatch(name)
+    return match.group(1) if match else None
+
+
+def publish_lock(model: str, fingerprint_hex: str) -> str:
+    """Return the name of the lock that whoever publishes these bytes holds all the time."""
+    return f"publish/{model}/{fingerprint_hex}"

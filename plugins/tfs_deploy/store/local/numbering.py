@@ -1,0 +1,90 @@
+"""Version numbers on a file system: which are used, and how the next one is claimed."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from tfs_deploy.errors import StoreError
+from tfs_deploy.names import MAX_VERSION
+from tfs_deploy.store.local.filesystem import Filesystem, reporting, write_new_file
+
+# What TF Serving reads as a version: a whole number, perhaps with a sign, leading zeros and spaces around it
+# (contract 3.1, 20.11).
+_SERVED_NAME = re.compile(r"[ \t\n\v\f\r]*([+-]?[0-9]+)[ \t\n\v\f\r]*", re.ASCII)
+_WITHDRAWN_NAME = re.compile(r"([0-9]+)\.withdrawn(?:-[0-9a-f]+)?", re.ASCII)
+_DELETING_NAME = re.compile(r"\.deleting-([0-9]+)-[0-9a-f]+", re.ASCII)
+
+
+def served_number(name: str) -> int | None:
+    """Return the number under which a model server would serve a directory called `name`, or None."""
+    if len(name) < 19 and name.isascii() and name.isdigit():
+        return int(name)  # nearly every name, and there may be thousands
+    match = _SERVED_NAME.fullmatch(name)
+    number = int(match.group(1)) if match and len(name) < 100 else MAX_VERSION + 1
+    return number if -MAX_VERSION <= number <= MAX_VERSION else None
+
+
+def withdrawn_number(name: str) -> int | None:
+    """Return the number of the withdrawn version that lies in a directory called `name`, or None."""
+    match = _WITHDRAWN_NAME.fullmatch(name)
+    return int(match.group(1)) if match else None
+
+
+def deleting_number(name: str) -> int | None:
+    """Return the number of the version whose removal was begun in a directory called `name`, or None."""
+    match = _DELETING_NAME.fullmatch(name)
+    return int(match.group(1)) if match else None
+
+
+def names_in(folder: Path) -> list[str]:
+    """Return the names in `folder`; empty if there is no such folder."""
+    with reporting("list", folder):
+        try:
+            return os.listdir(folder)
+        except FileNotFoundError:
+            return []
+
+
+class Numbers:
+    """Claims of version numbers: one file each, created exclusively, never removed."""
+
+    def __init__(self, folder: Path, *, root: Path, files: Filesystem) -> None:
+        self._folder = folder
+        self._root = root
+        self._files = files
+
+    def claimed(self, model: str) -> set[int]:
+        """Return the numbers ever claimed for `model`."""
+        return {number for name in names_in(self._folder / model) if (number := served_number(name)) is not None}
+
+    def claim(self, model: str, version: int, *, note: str) -> bool:
+        """Mark `version` as used, and return whether it was not before; `note` goes into the claim."""
+        folder = self._folder / model
+        with reporting("claim a version number in", folder):
+            self._files.make_folders(folder, self._root)
+            try:
+                write_new_file(self._files, folder / str(version), note.encode())
+            except FileExistsError:
+                return False
+            self._files.sync_folder(folder)
+            return True
+
+    def claim_next(self, model: str, base: Path, *, above: int, note: str) -> int:
+        """Claim the number above `above`, all claims and all that `base` ever showed; `note` goes into the claim."""
+        highest = max(above, 0, *self.claimed(model), *_numbers_in(base))
+        while highest < MAX_VERSION:
+            highest += 1
+            if self.claim(model, highest, note=note):
+                return highest
+        raise StoreError(
+            f"The version numbers of model {model!r} are used up: {MAX_VERSION} is taken.",
+            f"Publish under another model name, or move what uses that number out of {str(base)!r}.",
+        )
+
+
+def _numbers_in(base: Path) -> list[int]:
+    numbers = [(name, served_number(name)) for name in names_in(base)]
+    withdrawn = [withdrawn_number(name) for name, number in numbers if number is None]
+    return [number for number in [*withdrawn, *(number for _, number in numbers)] if number is not None]

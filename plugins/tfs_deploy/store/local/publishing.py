@@ -1,0 +1,143 @@
+"""Turn a staged directory into a version on a file system: gather beside it, flush, claim a number, rename once."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from pathlib import Path
+
+from tfs_deploy.errors import CorruptModel, InvalidInput, TFSDeployError
+from tfs_deploy.jsonable import to_json
+from tfs_deploy.names import MAX_VERSION, check_model_name
+from tfs_deploy.savedmodel import manifest as manifests
+from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, Manifest
+from tfs_deploy.serving.signature import signatures_of_saved_model
+from tfs_deploy.store.local.catalogue import Catalogue
+from tfs_deploy.store.local.copying import VerifiedReader, reading_input
+from tfs_deploy.store.local.filesystem import remove_tree, reporting, write_new_file
+from tfs_deploy.store.local.layout import LocalLayout, hex_of, partial_hex, publish_lock
+from tfs_deploy.store.local.numbering import deleting_number, names_in
+from tfs_deploy.store.protocol import ModelVersion, Progress, Published
+
+log = logging.getLogger(__name__)
+
+
+class Publisher:
+    """Publishes into one store.
+
+    A publish holds the lock of its model and fingerprint from beginning to end. So two publishers of the same bytes
+    give one version, and a partial directory whose lock is free belongs to nobody who is alive. The number is claimed
+    last, under the lock of the model's names: versions appear in the order of their numbers, and a failed copy uses
+    no number up.
+    """
+
+    def __init__(self, layout: LocalLayout, catalogue: Catalogue, *, wait_seconds: float) -> None:
+        self._layout = layout
+        self._catalogue = catalogue
+        self._wait_seconds = wait_seconds
+
+    def publish(
+        self, staged: Path, manifest: Manifest, model: str, *, above: int, progress: Progress | None
+    ) -> Published:
+        """Make `staged` a version of `model`; see `tfs_deploy.store.protocol.Store.publish`."""
+        check_model_name(model)
+        if isinstance(above, bool) or not isinstance(above, int) or above >= MAX_VERSION:
+            raise InvalidInput(f"No version number is above {above!r}.", f"Use a whole number below {MAX_VERSION}.")
+        with reading_input(staged):
+            manifests.verify(staged, manifest, deep=False)
+        reader = VerifiedReader(staged, manifest, progress)
+        lock = publish_lock(model, hex_of(manifest.fingerprint))
+        with self._layout.locks.hold(lock, seconds=self._wait_seconds):
+            existing = self._catalogue.find(model, manifest.fingerprint)
+            if existing is not None:
+                reader.check()
+                self._check_existing(existing)
+                return Published(existing, uploaded_bytes=0, created=False)
+            self._sweep(model)
+            version = self._publish_new(reader, manifest, model, above)
+        log.info("Published version %s of model %s: %s", version.version, model, version.uri)
+        return Published(version, uploaded_bytes=manifest.total_bytes, created=True)
+
+    def _publish_new(self, reader: VerifiedReader, manifest: Manifest, model: str, above: int) -> ModelVersion:
+        partial = self._layout.partial(model, manifest.fingerprint)
+        base_is_new = not partial.parent.is_dir()
+        try:
+            self._open_partial(partial)
+            self._fill(partial, reader, manifest)
+            return self._name(partial, manifest, model, above)
+        except BaseException:
+            self._abandon(partial, model, base_is_new)
+            raise
+
+    def _open_partial(self, partial: Path) -> None:
+        layout, base = self._layout, partial.parent
+        with reporting("remove the leftover", partial):
+            remove_tree(layout.files, partial)
+        with layout.names_lock(base.name), reporting("create", partial):
+            layout.files.make_folders(base, layout.root)
+            layout.files.make_folder(partial)
+
+    def _fill(self, partial: Path, reader: VerifiedReader, manifest: Manifest) -> None:
+        files = self._layout.files
+        reader.copy(partial, files)
+        if signatures_of_saved_model(partial) != manifest.signatures:
+            raise CorruptModel(
+                "The signatures in the manifest are not those of its saved_model.pb.", "Export the model again."
+            )
+        path = partial / MANIFEST_PATH
+        with reporting("write", path):
+            files.make_folders(path.parent, partial)
+            write_new_file(files, path, to_json(manifest))
+            files.sync_folder(path.parent)
+            files.sync_folder(partial)
+
+    def _name(self, partial: Path, manifest: Manifest, model: str, above: int) -> ModelVersion:
+        layout, base = self._layout, partial.parent
+        with layout.names_lock(model):
+            number = layout.numbers.claim_next(model, base, above=above, note=manifest.fingerprint)
+            # Before the rename: whoever comes after a crash finds the version by its fingerprint, if it is there.
+            version = self._catalogue.remember(model, manifest.fingerprint, number)
+            with reporting("rename the finished version to", base / str(number)):
+                layout.files.rename(partial, base / str(number))
+                layout.files.sync_folder(base)
+        return version
+
+    def _check_existing(self, existing: ModelVersion) -> None:
+        manifest = self._catalogue.manifest(existing.model, existing.version)
+        try:
+            manifests.verify(Path(existing.uri), manifest, deep=False)
+        except CorruptModel as error:
+            raise CorruptModel(
+                f"Version {existing.version} of model {existing.model!r} was published with these bytes, but: "
+                f"{error.cause}",
+                "Withdraw that version, then publish again.",
+            ) from error
+
+    def _abandon(self, partial: Path, model: str, base_is_new: bool) -> None:
+        layout = self._layout
+        try:
+            remove_tree(layout.files, partial)
+            if base_is_new:
+                # Another publisher may be at work in it by now, and then it is not empty.
+                with layout.names_lock(model), contextlib.suppress(OSError):
+                    layout.files.remove_folder(partial.parent)
+        except (OSError, TFSDeployError) as error:
+            log.warning("Left %s behind, the next publish removes it: %s", partial, error)
+
+    def _sweep(self, model: str) -> None:
+        """Remove what dead publishes and deletions left in the model's directory."""
+        base = self._layout.base(model)
+        for name in (name for name in names_in(base) if name.startswith(".")):
+            try:
+                if deleting_number(name) is not None:
+                    remove_tree(self._layout.files, base / name)
+                elif (digits := partial_hex(name)) is not None:
+                    self._remove_if_dead(model, digits, base / name)
+            except OSError as error:
+                log.warning("Could not remove the leftover %s: %s", base / name, error)
+
+    def _remove_if_dead(self, model: str, digits: str, partial: Path) -> None:
+        with self._layout.locks.hold_if_free(publish_lock(model, digits)) as dead:
+            if dead:
+                log.info("Removing %s, whose publish died", partial)
+                remove_tree(self._layout.files, partial)
