@@ -20,6 +20,8 @@ def lead(field: int, length: int) -> bytes:
 
 def varint(number: int) -> bytes:
     """Return `number`, not negative, in protobuf's variable length."""
+    if number < 0x80:
+        return bytes((number,))
     encoded = bytearray()
     while number > 0x7F:
         encoded.append(number & 0x7F | 0x80)
