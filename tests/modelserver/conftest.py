@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from embedded_server import RPC_DRIVEN_FLAGS, EmbeddedServer
+from modelserver.models_on_disk import install_copy, make_models
 from modelserver.wire import Wire
 from modelserver.wire import wait_state as wait_state
 
@@ -18,11 +16,7 @@ from modelserver.wire import wait_state as wait_state
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The SavedModels of make_models.py, by name; do not change them."""
-    out = tmp_path_factory.mktemp("models")
-    script = Path(__file__).with_name("make_models.py")
-    done = subprocess.run([sys.executable, str(script), str(out)], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return out
+    return make_models(Path(__file__).with_name("make_models.py"), tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="session")
@@ -54,9 +48,6 @@ def install(models: Path, tmp_path: Path) -> Callable[..., Path]:
     """Put a copy of a model where the server sees it at once: ``install("scale2", 7)`` -> <base>/7."""
 
     def put(which: str, version: int | str, base: Path | None = None) -> Path:
-        target = (base or tmp_path / "base") / str(version)
-        staged = target.parent / f"staged-{version}"
-        shutil.copytree(models / which, staged)
-        return staged.rename(target)
+        return install_copy(models / which, (base or tmp_path / "base") / str(version))
 
     return put

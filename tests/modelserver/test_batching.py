@@ -137,8 +137,8 @@ def test_one_error_is_the_error_of_the_whole_batch():
         errors = [future.exception(5) for future in futures]
     assert {error.code for error in errors} == {Code.FAILED_PRECONDITION}
     assert {error.message for error in errors} == {
-        "Tensors with name 'x:0' from different tasks have different shapes and padding is turned off.Set "
-        "pad_variable_length_inputs to true, or ensure that all tensors with the same namehave equal dimensions "
+        "Tensors with name 'x:0' from different tasks have different shapes and padding is turned off. Set "
+        "pad_variable_length_inputs to true, or ensure that all tensors with the same name have equal dimensions "
         "starting with the first dim."
     }
 
@@ -201,13 +201,25 @@ def test_the_wait_in_the_queue_counts_against_the_deadline():
         assert gate.entered.acquire(timeout=5)
         begun = time.monotonic()
         assert error_of(batching, {"x:0": ones(1)}, timeout_ms=50) == (
-            "DEADLINE_EXCEEDED", "Run() timeout exceeded while waiting in batching queue",
+            "RESOURCE_EXHAUSTED", "Run() timeout exceeded while waiting in batching queue",
         )  # fmt: skip
         assert time.monotonic() - begun < 1
         gate.open.set()
         first.result(5)
         batching.close()
     assert len(runtime.runs) == 1, "nobody waits for that batch any more, so it is not run"
+
+
+def test_a_run_that_has_begun_is_waited_for():
+    gate = Gate()
+    with ThreadPoolExecutor() as pool:
+        batching = session(Runtime(gate))
+        running = pool.submit(batching.run, {"x:0": ones(1)}, ["rows:0"], timeout_ms=50)
+        assert gate.entered.acquire(timeout=5)
+        time.sleep(0.1)
+        assert not running.done(), "the runtime has the deadline, and says itself when it is over"
+        gate.open.set()
+        assert running.result(5)
 
 
 def test_a_batch_runs_until_its_latest_deadline():
@@ -259,7 +271,7 @@ def test_close_finishes_what_waits_first():
 
 def test_a_request_without_rows_waits_for_company_as_in_tensorflow():
     batching = session(Runtime())
-    assert error_of(batching, {"x:0": ones(0)}, timeout_ms=50)[0] == "DEADLINE_EXCEEDED"
+    assert error_of(batching, {"x:0": ones(0)}, timeout_ms=50)[0] == "RESOURCE_EXHAUSTED"
     with ThreadPoolExecutor() as pool:
         lonely = pool.submit(batching.run, {"x:0": ones(0)}, ["y:0"])
         time.sleep(0.05)

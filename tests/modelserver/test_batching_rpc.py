@@ -1,4 +1,4 @@
-"""--enable_batching and the health service on a server: contract 10, 20.1, 20.11."""
+"""--enable_batching and the watches of the health service on a server; the contract suite has the rest."""
 
 from __future__ import annotations
 
@@ -34,30 +34,6 @@ def wire(batching):
     yield connected
     connected.reload()
     connected.close()
-
-
-def test_errors(wire, name, install):
-    wire.reload(model(name, install("several", 1).parent))
-    assert wire.predict_error(name, signature="spin", inputs={"n": np.int32(1)}) == (
-        "INVALID_ARGUMENT", "Batching Run() input tensors must have at least one dimension",
-    )  # fmt: skip
-    unequal = {"a": np.ones(1, np.float32), "b": np.ones(2, np.int32)}
-    assert wire.predict_error(name, signature="add", inputs=unequal) == (
-        "INVALID_ARGUMENT", "Batching Run() input tensors must have equal 0th-dimension size",
-    )  # fmt: skip
-    five = {"a": np.ones(5, np.float32), "b": np.ones(5, np.int32)}
-    assert wire.predict_error(name, signature="add", inputs=five) == (
-        "INVALID_ARGUMENT", "Task size 5 is larger than maximum input batch size 4",
-    )  # fmt: skip
-    word = {"word": np.array([b"two"], object)}
-    assert wire.predict_error(name, signature="look_up", inputs=word) == (
-        "FAILED_PRECONDITION", "Batched output tensor has 0 dimensions",
-    )  # fmt: skip
-    assert wire.predict_error(name, signature="add", inputs={"a": np.ones(1, np.int32), "b": np.ones(1, np.int32)}) == (
-        "INVALID_ARGUMENT", "Expects arg[0] to be float but int32 is provided",
-    )  # fmt: skip
-    reply = wire.predict(name, signature="look_up", inputs=word, outputs=("id",))
-    assert tensors.to_array(reply.outputs["id"]).tolist() == [2]
 
 
 def test_concurrent_answers_and_a_swap_under_load(wire, name, install):
@@ -140,17 +116,6 @@ def test_parameters_with_which_the_server_does_not_start(tmp_path, install, text
 def check(wire: Wire, service: str) -> bytes:
     request = messages.ModelSpec(name=service).SerializeToString()
     return wire.channel.unary_unary("/grpc.health.v1.Health/Check")(request, timeout=10)
-
-
-@pytest.mark.parametrize("service", ["", "ModelService", "PredictionService"])
-def test_health(wire, service):
-    assert check(wire, service) == b"\x08\x01"
-
-
-def test_health_of_a_name_that_nobody_has(wire):
-    with pytest.raises(grpc.RpcError) as caught:
-        check(wire, "tensorflow.serving.PredictionService")
-    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
 def test_watches_of_the_health(wire):

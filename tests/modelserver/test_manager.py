@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
 from modelserver.world import World
+from tfs_deploy.modelserver.lifecycle.manager import InlineExecutor
 from tfs_deploy.modelserver.lifecycle.monitor import Event, EventBus, Monitor, ServableId, State
 from tfs_deploy.modelserver.lifecycle.policy import Action, Phase, Snapshot, first_action, next_action
 from tfs_deploy.modelserver.status import Code
@@ -215,3 +217,44 @@ def test_a_fresh_monitor_sees_nothing_of_the_past():
     bus.publish(Event(ServableId("m", 1), State.AVAILABLE))
     waiting.join(5)
     assert [event.state for event in settled] == [State.AVAILABLE]
+
+
+def test_a_version_that_settled_and_went_on_still_counts_for_who_waited_then():
+    """The moment decides in which the last model settles, not the one in which the waiting thread comes to run."""
+    bus = EventBus()
+    monitor = Monitor(bus)
+    settled = []
+    waiting = threading.Thread(target=lambda: settled.extend(monitor.wait_until_settled(["a", "b"])))
+    waiting.start()
+    while not monitor._waits:
+        time.sleep(0.001)
+    one = ServableId("a", 1)
+    bus.publish(Event(one, State.AVAILABLE))
+    bus.publish(Event(one, State.UNLOADING))
+    bus.publish(Event(ServableId("b", 1), State.AVAILABLE))
+    waiting.join(0.1)
+    assert waiting.is_alive()  # a is neither AVAILABLE nor at its END now
+    with monitor._changed:  # the waiting thread cannot look between these two
+        monitor._observe(Event(one, State.AVAILABLE))
+        monitor._observe(Event(one, State.UNLOADING))
+    waiting.join(5)
+    assert [(event.id.name, event.state) for event in settled] == [("a", State.AVAILABLE), ("b", State.AVAILABLE)]
+
+
+def test_a_new_executor_waits_for_the_loads_of_the_old_one():
+    world = World()
+    world.aspire(1, 2)
+    world.manager.tick()
+    replacing = threading.Thread(target=lambda: world.manager.use_load_executor(InlineExecutor()))
+    replacing.start()
+    replacing.join(0.1)
+    assert replacing.is_alive()
+    ticking = threading.Thread(target=world.manager.tick)
+    ticking.start()
+    ticking.join(0.1)
+    assert ticking.is_alive()  # with the next load, which has to wait too
+    world.loads.run()
+    for thread in (replacing, ticking):
+        thread.join(5)
+    assert world.states() == {2: State.AVAILABLE, 1: State.AVAILABLE}
+    assert not world.loads.waiting

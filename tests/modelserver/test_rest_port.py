@@ -98,7 +98,7 @@ def test_without_tornado_nothing_starts(monkeypatch):
 @pytest.mark.parametrize(
     ("text", "path"),
     [
-        ("", None),
+        ("\n", None),
         ("prometheus_config { path: '/x' }", None),
         ("prometheus_config { enable: true }", "/monitoring/prometheus/metrics"),
         ("prometheus_config { enable: true path: '/x' }", "/x"),
@@ -116,6 +116,10 @@ def test_monitoring_config_that_cannot_be_used(tmp_path):
     with pytest.raises(StatusError) as raised:
         monitoring_config.read_path(str(file))
     assert raised.value.code is Code.NOT_FOUND
+    file.write_text("")
+    with pytest.raises(StatusError) as raised:
+        monitoring_config.read_path(str(file))
+    assert str(raised.value) == f"INVALID_ARGUMENT: {file}; Invalid argument"
     file.write_text("prometheus { }")
     with pytest.raises(StatusError) as raised:
         monitoring_config.read_path(str(file))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 
 import pytest
 from hypothesis import given
@@ -130,17 +131,16 @@ def test_a_model_left_out_is_un_aspired_at_once(tmp_path, source, sink):
     assert source.model_names == {"n"}
 
 
-@pytest.mark.parametrize(("period", "polls"), [(0, 1), (-1, 0)])
-def test_poll_once_or_never(tmp_path, sink, period, polls):
+@pytest.mark.parametrize(("period", "polls"), [(0, 1), (-1, 0), (1, 2)])
+def test_poll_at_once_and_then_each_period_or_once_or_never(tmp_path, sink, period, polls):
     make(tmp_path, "1")
     source = StoragePathSource(sink, poll_wait_seconds=period)
     source.configure([WatchedModel("m", str(tmp_path))])
     source.start()
-    for _ in range(100):
-        if len(sink.calls) >= polls:
-            break
-        source._stopped.wait(0.01)
-    source._stopped.wait(0.1)
+    time.sleep(0.2)
+    assert len(sink.calls) == min(polls, 1)
+    time.sleep(1.2)
+    source.stop()
     assert len(sink.calls) == polls
 
 

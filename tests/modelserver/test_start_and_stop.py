@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
 
-from embedded_server import RPC_DRIVEN_FLAGS, EmbeddedServer, free_port
+from embedded_server import COMMAND, RPC_DRIVEN_FLAGS, EmbeddedServer, free_port
 from modelserver.wire import Wire
 
 pytestmark = pytest.mark.tensorflow
@@ -74,3 +76,32 @@ def test_unix_socket(tmp_path):
         wire = Wire(f"unix:{path}")
         assert wire.rows("nope") == []
         wire.close()
+
+
+def test_version_and_help_end_at_once():
+    def run(*flags: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*COMMAND, *flags], capture_output=True, text=True, timeout=30)
+
+    version = run("--version", "--no_such_flag")
+    assert version.returncode == 0
+    first, second = version.stdout.splitlines()
+    assert first.startswith("TensorFlow ModelServer: tfs-deploy ")
+    assert second.startswith("TensorFlow Library: ")
+    for flags in (("--help",), ("--port=x",), ("--help", "--version")):
+        ended = run(*flags)
+        assert ended.returncode == 255
+        assert "--file_system_poll_wait_seconds=1" in ended.stdout
+
+
+def test_the_fork_of_the_process_that_tries_loads_warns_of_nothing():
+    """From Python 3.12 on a fork beside threads warns, which would stand in the log of every start."""
+    script = (
+        "import os, threading, time\n"
+        "from tfs_deploy.modelserver.loading.load_probe import _fork_beside_threads\n"
+        "threading.Thread(target=time.sleep, args=(1,), daemon=True).start()\n"
+        "child = _fork_beside_threads() or os._exit(7)\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "default", "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "7\n"
+    assert "multi-threaded" not in done.stderr

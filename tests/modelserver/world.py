@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -18,12 +19,20 @@ class Jobs:
 
     def __init__(self) -> None:
         self.waiting: list[Callable[[], None]] = []
+        self._changed = threading.Condition()
 
     def submit(self, job, /, *args) -> None:
         self.waiting.append(lambda: job(*args))
 
     def run(self, index: int = 0) -> None:
-        self.waiting.pop(index)()
+        self.waiting[index]()
+        with self._changed:
+            self.waiting.pop(index)
+            self._changed.notify_all()
+
+    def shutdown(self, wait: bool = True) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not wait or not self.waiting)
 
 
 @dataclass

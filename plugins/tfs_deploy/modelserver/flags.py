@@ -1,60 +1,66 @@
 """The command line: every flag of tensorflow_model_server 2.20, parsed as TensorFlow parses flags (contract 1).
 
-``--name=value``; for booleans also ``--name`` alone. A malformed value ends the program with the usage; what is no flag
-is only printed, and the server starts.
+``--name=value``; for booleans ``--name``, ``--name=true`` and ``--name=false``, and nothing else that begins with
+``--name`` (``--enable_batchings`` is a malformed value). There is no ``--noname``, and ``--name value`` is two unknown
+arguments. A malformed value, or ``--help``, ends the program with the usage; what is no flag is only printed, and the
+server starts.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 
 _INT32 = (-(2**31), 2**31 - 1)
 _INT64 = (-(2**63), 2**63 - 1)
 _CPUS = os.cpu_count() or 1
+# What C's scanf takes for %d and %f, with nothing behind it.
+_INTEGER = re.compile(r"[ \t\n\v\f\r]*[+-]?[0-9]+", re.ASCII)
+_FLOAT = re.compile(
+    r"[ \t\n\v\f\r]*[+-]?([0-9]+\.?[0-9]*([eE][+-]?[0-9]+)?|\.[0-9]+([eE][+-]?[0-9]+)?|inf|nan)", re.ASCII
+)
 
 Value = bool | int | float | str
 
 
-class Served(Enum):
-    """What this build does with a flag."""
+class MalformedFlag(Exception):
+    """A flag's value cannot be read."""
 
-    YES = "has an effect"
-    NO = "has no meaning in this model server"
-    NOT_YET = "is not served by this build"
+    def __init__(self, text: str, name: str) -> None:
+        super().__init__(f"Couldn't interpret value {text} for flag {name}.")
 
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """One flag; `bounds` tells an int32 from an int64."""
+    """One flag; `served` tells whether it has a meaning here, `bounds` an int32 from an int64."""
 
     name: str
     default: Value
-    served: Served
+    served: bool
     usage: str
     bounds: tuple[int, int] = _INT32
 
-    def parse(self, text: str | None) -> Value:
-        """Return the value that `text` stands for; raise ValueError."""
+    def parse(self, text: str) -> Value:
+        """Return the value that `text`, all that stands behind the name, stands for; raise MalformedFlag."""
         if isinstance(self.default, bool):
-            if text not in (None, "true", "false"):
-                raise ValueError(text)
-            return text != "false"
-        if text is None:
-            raise ValueError(text)
+            if text not in ("", "=true", "=false"):
+                raise MalformedFlag(text, self.name)
+            return text != "=false"
+        text = text[1:]
         if isinstance(self.default, str):
             return text
         if isinstance(self.default, float):
+            if not _FLOAT.fullmatch(text):
+                raise MalformedFlag(text, self.name)
             return float(text)
-        number = int(text)
-        if not self.bounds[0] <= number <= self.bounds[1]:
-            raise ValueError(text)
-        return number
+        if not _INTEGER.fullmatch(text) or not self.bounds[0] <= int(text) <= self.bounds[1]:
+            raise MalformedFlag(text, self.name)
+        return int(text)
 
 
-_Y, _N, _L = Served.YES, Served.NO, Served.NOT_YET
+_Y, _N = True, False
 
 FLAGS: tuple[Flag, ...] = (
     Flag("port", 8500, _Y, "TCP port of gRPC, bound to 0.0.0.0; 0 disables it"),
@@ -108,10 +114,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag("enable_serialization_as_tensor_content", False, _Y, "answer Predict with tensor_content"),
 )  # fmt: skip
 _BY_NAME = {flag.name: flag for flag in FLAGS}
-
-
-class MalformedFlag(Exception):
-    """A flag's value cannot be read."""
+_HELP = "--help"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +137,14 @@ class Flags:
         """Return the value of a boolean flag."""
         return bool(self.values[name])
 
-    def without_effect(self) -> dict[Served, tuple[str, ...]]:
-        """Return the flags that were given and do nothing here, by reason."""
-        return {
-            reason: tuple(sorted(name for name in self.given if _BY_NAME[name].served is reason))
-            for reason in (Served.NO, Served.NOT_YET)
-        }
+    @property
+    def asks_for_help(self) -> bool:
+        """Tell whether the first argument that is no flag is ``--help``."""
+        return self.unknown[:1] == (_HELP,)
+
+    def without_effect(self) -> tuple[str, ...]:
+        """Return the flags that were given and do nothing here."""
+        return tuple(sorted(name for name in self.given if not _BY_NAME[name].served))
 
 
 def parse(arguments: Sequence[str]) -> Flags:
@@ -147,18 +152,27 @@ def parse(arguments: Sequence[str]) -> Flags:
     values: dict[str, Value] = {flag.name: flag.default for flag in FLAGS}
     given: set[str] = set()
     unknown: list[str] = []
-    for argument in arguments:
-        name, equals, text = argument[2:].partition("=")
-        flag = _BY_NAME.get(name) if argument.startswith("--") else None
-        if flag is None or (not equals and not isinstance(flag.default, bool)):
+    for at, argument in enumerate(arguments):
+        if argument == "--":
+            unknown.extend(arguments[at:])
+            break
+        flag = _flag_of(argument)
+        if flag is None:
             unknown.append(argument)
             continue
-        try:
-            values[name] = flag.parse(text if equals else None)
-        except ValueError as error:
-            raise MalformedFlag(f"Couldn't interpret value {text} for flag {name}.") from error
-        given.add(name)
+        values[flag.name] = flag.parse(argument[2 + len(flag.name) :])
+        given.add(flag.name)
     return Flags(values, frozenset(given), tuple(unknown))
+
+
+def _flag_of(argument: str) -> Flag | None:
+    """Return the flag that `argument` is for: of a boolean only the beginning must be its name."""
+    if not argument.startswith("--"):
+        return None
+    name, equals, _ = argument[2:].partition("=")
+    if equals and name in _BY_NAME:
+        return _BY_NAME[name]
+    return next((flag for flag in FLAGS if isinstance(flag.default, bool) and name.startswith(flag.name)), None)
 
 
 def usage(program: str) -> str:
@@ -167,6 +181,6 @@ def usage(program: str) -> str:
     for flag in FLAGS:
         kind = "string" if isinstance(flag.default, str) else type(flag.default).__name__
         shown = str(flag.default).lower() if isinstance(flag.default, bool) else repr(flag.default)
-        note = "" if flag.served is Served.YES else f" ({flag.served.value})"
+        note = "" if flag.served else " (has no meaning in this model server)"
         lines.append(f"\t--{flag.name}={shown:<24}\t{kind}\t{flag.usage}{note}")
     return "\n".join(lines) + "\n"

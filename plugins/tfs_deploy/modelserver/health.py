@@ -22,6 +22,11 @@ SERVING_NAMES = ("", "ModelService", "PredictionService")
 _SERVING, _SERVICE_UNKNOWN = 1, 3  # `HealthCheckResponse.ServingStatus`
 # A watch holds a thread for as long as its client likes; they are not those of the predictions.
 MAX_WATCHES = 8
+# `DefaultHealthCheckService` of gRPC.
+_LONGEST_NAME = 200
+_COULD_NOT_PARSE = "could not parse request"
+# What stands for a request that is none: no service has this name.
+UNREADABLE = "\0"
 
 
 class Health:
@@ -32,12 +37,16 @@ class Health:
 
     def check(self, service: str, context: grpc.ServicerContext) -> int:
         """Return SERVING, or end with NOT_FOUND for a name that nobody has."""
+        if service == UNREADABLE:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, _COULD_NOT_PARSE)
         if service not in SERVING_NAMES:
             context.abort(grpc.StatusCode.NOT_FOUND, "service name unknown")
         return _SERVING
 
     def watch(self, service: str, context: grpc.ServicerContext) -> Iterator[int]:
         """Yield the state once, since it never changes, and keep the call open until its client or the server ends."""
+        if service == UNREADABLE:
+            context.abort(grpc.StatusCode.INTERNAL, _COULD_NOT_PARSE)
         if not self._places.acquire(blocking=False):
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many watches of this server's health")
         try:
@@ -68,12 +77,12 @@ def handler() -> grpc.GenericRpcHandler[Any, Any]:
 
 
 def service_of(request: bytes) -> str:
-    """Return the name in a HealthCheckRequest: field 1, a string, as is the name of a ModelSpec."""
+    """Return the name in a HealthCheckRequest: field 1, a string, as is the name of a ModelSpec; or UNREADABLE."""
     try:
         name: str = messages.ModelSpec.FromString(request).name
-    except DecodeError as error:
-        raise ValueError("not a HealthCheckRequest") from error
-    return name
+    except DecodeError:
+        return UNREADABLE
+    return name if len(name.encode()) <= _LONGEST_NAME else UNREADABLE
 
 
 def response(status: int) -> bytes:

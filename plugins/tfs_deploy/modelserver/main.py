@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import logging
-import platform
 import signal
 import sys
 import threading
 import time
 from collections.abc import Sequence
+from importlib import metadata
 from types import FrameType
 
 import tfs_deploy
 from tfs_deploy.clock import SystemClock
 from tfs_deploy.modelserver import flags as flags_module
 from tfs_deploy.modelserver import runtime
-from tfs_deploy.modelserver.flags import Flags, MalformedFlag, Served
+from tfs_deploy.modelserver.flags import Flags, MalformedFlag
 from tfs_deploy.modelserver.parent import end_with_parent
 from tfs_deploy.modelserver.server import Server
 from tfs_deploy.modelserver.status import StatusError, of_exception
@@ -28,14 +28,17 @@ _GRACE_SECONDS = 2.0
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Serve until SIGTERM or SIGINT; return 0 then, 255 if the server could not start, with the reason on stderr."""
+    """Serve until SIGTERM or SIGINT; return 0 then, 255 if the server could not start, with the reason on stdout."""
     try:
         flags = flags_module.parse(arguments)
     except MalformedFlag as error:
         print(f"{error}\n{flags_module.usage(PROGRAM)}", flush=True)  # noqa: T201
         return EXIT_FAILED
+    if flags.asks_for_help:
+        print(flags_module.usage(PROGRAM), flush=True)  # noqa: T201
+        return EXIT_FAILED
     if flags.switch("version"):
-        print(f"tfs-deploy model server: {tfs_deploy.__version__}\nPython: {platform.python_version()}")  # noqa: T201
+        print(_versions())  # noqa: T201
         return 0
     _configure_logging()
     if flags.unknown:
@@ -54,7 +57,7 @@ def _serve(flags: Flags) -> int:
             made = Server(flags, SystemClock())
             server.append(made)
             made.start()
-        except Exception as error:  # told on stderr by the main thread
+        except Exception as error:  # told by the main thread
             failure.append(of_exception(error))
             stopped.set()
 
@@ -70,7 +73,7 @@ def _serve(flags: Flags) -> int:
     threading.Thread(target=start, name="start-up", daemon=True).start()
     stopped.wait()
     if failure:
-        print(f"Failed to start server. Error: {failure[0]}", file=sys.stderr, flush=True)  # noqa: T201
+        print(f"Failed to start server. Error: {failure[0]}", flush=True)  # noqa: T201
         return EXIT_FAILED
     logger.info("Stopping")
     for made in server:
@@ -87,10 +90,14 @@ def _configure_logging() -> None:
 
 
 def _name_flags_without_effect(flags: Flags) -> None:
-    reasons = {
-        Served.NO: "Accepted, without meaning in this model server",
-        Served.NOT_YET: "Accepted, not served by this build",
-    }
-    for reason, names in flags.without_effect().items():
-        if names:
-            logger.warning("%s: %s", reasons[reason], ", ".join(f"--{name}" for name in names))
+    names = flags.without_effect()
+    if names:
+        logger.warning("Accepted, without meaning in this model server: %s", ", ".join(f"--{name}" for name in names))
+
+
+def _versions() -> str:
+    try:
+        library = metadata.version("tensorflow")
+    except metadata.PackageNotFoundError:  # as in builds for one kind of machine, tensorflow-cpu and others
+        library = "unknown"
+    return f"TensorFlow ModelServer: tfs-deploy {tfs_deploy.__version__}\nTensorFlow Library: {library}"

@@ -9,15 +9,17 @@ from __future__ import annotations
 import re
 import threading
 import time
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from tfs_deploy.modelserver.status import Code, of_exception
 
 # `monitoring::Buckets::Exponential(10, 1.8, 33)`, microseconds: up to about 20 minutes.
 _LIMITS = tuple(10 * 1.8**power for power in range(33))
+# `Exponential(1, 2, 15)`, examples: up to 16,384.
+_EXAMPLE_LIMITS = tuple(float(2**power) for power in range(15))
 _MICROSECONDS = 1_000_000
 
 Labels = tuple[str, ...]
@@ -27,17 +29,18 @@ Labels = tuple[str, ...]
 class _Cell:
     """The state for one combination of labels; a counter uses `total` alone."""
 
+    buckets: list[int]
     total: float = 0.0
-    buckets: list[int] = field(default_factory=lambda: [0] * (len(_LIMITS) + 1))
 
 
 class Metric:
-    """One counter or histogram; `path` is its name in TensorFlow."""
+    """One counter or histogram; `path` is its name in TensorFlow, `limits` those of the histogram's buckets."""
 
-    def __init__(self, path: str, kind: str, *labels: str) -> None:
+    def __init__(self, path: str, kind: str, *labels: str, limits: tuple[float, ...] = _LIMITS) -> None:
         self.name = re.sub(r"[^a-zA-Z0-9_]", ":", path)
         self._kind = kind
         self._labels = labels
+        self._limits = limits
         self._cells: dict[Labels, _Cell] = {}
         self._lock = threading.Lock()
 
@@ -48,10 +51,10 @@ class Metric:
         with self._lock:
             cell = self._cells.get(labels)
             if cell is None:
-                cell = self._cells[labels] = _Cell()
+                cell = self._cells[labels] = _Cell([0] * (len(self._limits) + 1))
             cell.total += value
             if self._kind == "histogram":
-                cell.buckets[bisect_left(_LIMITS, value)] += 1
+                cell.buckets[bisect_right(self._limits, value)] += 1
 
     def lines(self) -> Iterator[str]:
         """Return the lines of the metric on the page."""
@@ -67,7 +70,7 @@ class Metric:
 
     def _histogram_lines(self, shown: str, total: float, buckets: list[int]) -> Iterator[str]:
         count = 0
-        for limit, inside in zip((*(f"{limit:g}" for limit in _LIMITS), "+Inf"), buckets, strict=True):
+        for limit, inside in zip((*(f"{limit:g}" for limit in self._limits), "+Inf"), buckets, strict=True):
             count += inside
             yield f'{self.name}_bucket{{{shown},le="{limit}"}} {count}'
         yield f"{self.name}_sum{{{shown}}} {total:g}"
@@ -87,8 +90,13 @@ runtime_latency = Metric("/tensorflow/serving/runtime_latency", "histogram", "mo
 warmup_latency = Metric("/tensorflow/serving/model_warmup_latency", "histogram", "model_path", "status")
 load_attempts = Metric("/tensorflow/cc/saved_model/load_attempt_count", "counter", "model_path", "status")
 load_latency = Metric("/tensorflow/cc/saved_model/load_latency", "counter", "model_path")
+example_counts = Metric("/tensorflow/serving/request_example_counts", "histogram", "model", limits=_EXAMPLE_LIMITS)
+example_total = Metric("/tensorflow/serving/request_example_count_total", "counter", "model")
 
-_ALL = (request_count, request_latency, runtime_latency, warmup_latency, load_attempts, load_latency)
+_ALL = (
+    request_count, request_latency, runtime_latency, warmup_latency, load_attempts, load_latency, example_counts,
+    example_total,
+)  # fmt: skip
 
 
 def turn_on() -> None:
@@ -126,6 +134,12 @@ def ran(model: str, api: str, begun: float) -> None:
     """Take the time of one session run that succeeded; `begun` is a monotonic time."""
     if _state.on:
         runtime_latency.add((model, api, "TF1"), (time.monotonic() - begun) * _MICROSECONDS)
+
+
+def examples_ran(model: str, count: int) -> None:
+    """Count the tf.Examples of one run that succeeded."""
+    example_counts.add((model,), count)
+    example_total.add((model,), count)
 
 
 @contextmanager

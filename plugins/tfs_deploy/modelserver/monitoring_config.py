@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-from tfs_deploy.modelserver.status import invalid_argument, of_os_error
+from tfs_deploy.modelserver import text_proto
 
 DEFAULT_PATH = "/monitoring/prometheus/metrics"  # `PrometheusExporter::kPrometheusPath`
 
@@ -17,16 +16,7 @@ def read_path(file: str) -> str | None:
     """Return the path of the metrics page, or None without one; raise NOT_FOUND or INVALID_ARGUMENT."""
     if not file:
         return None
-    try:
-        text = Path(file).read_text(encoding="utf-8")
-    except OSError as error:
-        raise of_os_error(error) from error
-    except UnicodeDecodeError as error:
-        raise invalid_argument(f"Invalid protobuf file: '{file}'") from error
-    try:
-        config = text_format.Parse(text, _message_class()())
-    except text_format.ParseError as error:
-        raise invalid_argument(f"Invalid protobuf file: '{file}'") from error
+    config = text_proto.read(file, _message_class()())
     if not config.prometheus_config.enable:
         return None
     return str(config.prometheus_config.path) or DEFAULT_PATH

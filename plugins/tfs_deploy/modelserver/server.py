@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -21,6 +20,7 @@ from tfs_deploy.modelserver.lifecycle import model_config
 from tfs_deploy.modelserver.lifecycle.core import CoreOptions, ServerCore
 from tfs_deploy.modelserver.lifecycle.manager import RetryOptions
 from tfs_deploy.modelserver.lifecycle.monitor import ServableId
+from tfs_deploy.modelserver.lifecycle.periodic import Periodic
 from tfs_deploy.modelserver.loading.load_probe import LoadProbe, try_load
 from tfs_deploy.modelserver.loading.loader import LoadOptions, SavedModelLoader
 from tfs_deploy.modelserver.rest import port as rest_port
@@ -37,7 +37,8 @@ class Server:
 
     def __init__(self, flags: Flags, clock: Clock) -> None:
         self._flags = flags
-        self._stopped = threading.Event()
+        self._clock = clock
+        self._config_poll: Periodic | None = None
         self._grpc: grpc.Server | None = None
         self._rest: rest_port.RestPort | None = None
         if flags.text("monitoring_config_file"):
@@ -73,32 +74,21 @@ class Server:
         self.core.reload(config)
         period = self._flags.number("model_config_file_poll_wait_seconds")
         if path and period > 0:
-            threading.Thread(target=self._poll_config, args=(path, period), name="config-poll", daemon=True).start()
+            poll = _ConfigFilePoll(self.core, path)
+            self._config_poll = Periodic(poll, period, self._clock, name="config-poll")
+            self._config_poll.start()
         self._open_ports()
 
     def stop(self, grace: float) -> None:
         """Take no new calls, give those that run `grace` seconds, and end."""
-        self._stopped.set()
+        if self._config_poll is not None:
+            self._config_poll.stop()
         stopped = None if self._grpc is None else self._grpc.stop(grace)
         if self._rest is not None:
             self._rest.stop(grace)
         if stopped is not None:
             stopped.wait(grace + 1)
         self.core.stop()
-
-    def _poll_config(self, path: str, period: int) -> None:
-        """Apply the config file again at every period, changed or not: it overrides reloads (contract 5.5)."""
-        complaint = ""
-        while not self._stopped.wait(period):
-            try:
-                self.core.reload(model_config.read_file(path))
-            except Exception as error:  # whatever is wrong with the file, the old config stays
-                failure = str(of_exception(error))
-                if failure != complaint:
-                    logger.error("PollFilesystemAndReloadConfig failed to ReloadConfig from %s: %s", path, failure)
-                complaint = failure
-            else:
-                complaint = ""
 
     def _open_ports(self) -> None:
         flags = self._flags
@@ -124,14 +114,34 @@ class Server:
         self._rest = rest_port.open_port(self.core, flags, options)
 
 
+class _ConfigFilePoll:
+    """Applies the config file again at every call, changed or not: it overrides reloads (contract 5.5)."""
+
+    def __init__(self, core: ServerCore, path: str) -> None:
+        self._core = core
+        self._path = path
+        self._complaint = ""
+
+    def __call__(self) -> None:
+        try:
+            self._core.reload(model_config.read_file(self._path))
+        except Exception as error:  # whatever is wrong with the file, the old config stays
+            failure = str(of_exception(error))
+            if failure != self._complaint:
+                logger.error("PollFilesystemAndReloadConfig failed to ReloadConfig from %s: %s", self._path, failure)
+            self._complaint = failure
+        else:
+            self._complaint = ""
+
+
 def _check(flags: Flags) -> None:
     """Refuse what TF Serving refuses before it loads anything."""
-    if not flags.text("model_base_path") and not flags.text("model_config_file"):
-        raise invalid_argument("Both server_options.model_base_path and server_options.model_config_file are empty!")
     if not flags.number("port") and not flags.text("grpc_socket_path"):
         raise invalid_argument(
             "At least one of server_options.grpc_port or server_options.grpc_socket_path must be set."
         )
+    if not flags.text("model_base_path") and not flags.text("model_config_file"):
+        raise invalid_argument("Both server_options.model_base_path and server_options.model_config_file are empty!")
     if flags.text("batching_parameters_file") and not flags.switch("enable_batching"):
         raise invalid_argument(
             "server_options.batching_parameters_file is set without setting server_options.enable_batching to true."
@@ -179,6 +189,10 @@ def _bind(server: grpc.Server, address: str, credentials: grpc.ServerCredentials
         else:
             bound = server.add_secure_port(address, credentials)
     except RuntimeError as error:
-        raise StatusError(Code.UNKNOWN, f"gRPC cannot listen on {address}; is the port taken? ({error})") from error
+        raise _not_bound(address) from error
     if not bound:
-        raise StatusError(Code.UNKNOWN, f"gRPC cannot listen on {address}; is the port taken?")
+        raise _not_bound(address)
+
+
+def _not_bound(address: str) -> StatusError:
+    return invalid_argument(f"Failed to BuildAndStart gRPC server: cannot listen on {address}; is the port taken?")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
-from tfs_deploy.modelserver import metrics
+from tfs_deploy.modelserver import metrics, status_reply
 from tfs_deploy.modelserver.inference.classify import run_classify
 from tfs_deploy.modelserver.inference.examples_reply import (
     encode_classifications,
@@ -35,6 +36,10 @@ _GRPC_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.
 
 # Requests that are read with fewer copies than protobuf makes.
 _DECODERS: dict[rpc.Method, Callable[[bytes], Any]] = {rpc.PREDICT: decode_predict_request}
+
+_HEALTH = "/grpc.health.v1.Health/"
+# Stands for bytes that are no request: INTERNAL without a text, as C++ servers say it.
+_UNREADABLE = object()
 
 Behaviour = Callable[[Any, "grpc.ServicerContext"], Any]
 
@@ -84,9 +89,9 @@ class ModelService:
     def __init__(self, core: ServerCore) -> None:
         self._core = core
 
-    def get_model_status(self, request: Any, context: grpc.ServicerContext) -> Any:
-        """Return the GetModelStatusResponse."""
-        return model_status(self._core, request)
+    def get_model_status(self, request: Any, context: grpc.ServicerContext) -> bytes:
+        """Return the serialized GetModelStatusResponse."""
+        return status_reply.encode(model_status(self._core, request))
 
     def handle_reload_config(self, request: Any, context: grpc.ServicerContext) -> Any:
         """Apply the config; the caller's deadline does not stop it (contract 5.3)."""
@@ -117,7 +122,7 @@ def model_metadata(core: ServerCore, request: Any) -> Any:
     return response
 
 
-def model_status(core: ServerCore, request: Any) -> Any:
+def model_status(core: ServerCore, request: Any) -> tuple[Event, ...]:
     """Return the rows of one version, or of all, the highest first; a label is ignored."""
     _require_spec(request)
     name = request.model_spec.name
@@ -126,17 +131,11 @@ def model_status(core: ServerCore, request: Any) -> Any:
         event = core.monitor.version(ServableId(name, number))
         if event is None:
             raise not_found(f"Could not find version {number} of model {name}")
-        events: tuple[Event, ...] = (event,)
-    else:
-        events = core.monitor.versions(name)
-        if not events:
-            raise not_found(f"Could not find any versions of model {name}")
-    response = messages.GetModelStatusResponse()
-    for event in events:
-        row = response.model_version_status.add(version=event.id.version, state=int(event.state))
-        row.status.error_code = int(event.code)
-        row.status.error_message = event.message
-    return response
+        return (event,)
+    events = core.monitor.versions(name)
+    if not events:
+        raise not_found(f"Could not find any versions of model {name}")
+    return events
 
 
 def handlers(core: ServerCore, options: PredictOptions) -> tuple[grpc.GenericRpcHandler[Any, Any], ...]:
@@ -155,7 +154,23 @@ def handlers(core: ServerCore, options: PredictOptions) -> tuple[grpc.GenericRpc
         (rpc.HANDLE_RELOAD_CONFIG, model.handle_reload_config, reload_pool),
     ):
         table.setdefault(method.service, {})[method.name] = _handler(method, behaviour, pool)
-    return tuple(grpc.method_handlers_generic_handler(service, methods) for service, methods in table.items())
+    served = (grpc.method_handlers_generic_handler(service, methods) for service, methods in table.items())
+    return (*served, _Unknown())
+
+
+class _Unknown(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in its stubs only
+    """Stands behind both services: C++ servers say UNIMPLEMENTED without a text, Python's has one."""
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Return the handler for a method that nobody has, of any kind; the health service may stand behind this."""
+        if str(handler_call_details.method).startswith(_HEALTH):
+            return None
+        return grpc.stream_stream_rpc_method_handler(_refuse)
+
+
+def _refuse(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+    context.abort(grpc.StatusCode.UNIMPLEMENTED, "")
+    yield b""
 
 
 def _measured(method: rpc.Method, behaviour: Behaviour) -> Behaviour:
@@ -175,6 +190,8 @@ def _handler(
 ) -> grpc.RpcMethodHandler[Any, Any]:
     def answer(request: Any, context: grpc.ServicerContext) -> Any:
         try:
+            if request is _UNREADABLE:
+                raise StatusError(Code.INTERNAL, "")
             return behaviour(request, context)
         except Exception as error:  # of any kind: the caller gets a code, the server lives on
             status = of_exception(error)
@@ -187,12 +204,20 @@ def _handler(
         # gRPC runs a behaviour that carries this attribute in that pool instead of the server's.
         answer.experimental_thread_pool = pool  # type: ignore[attr-defined]
     decode = _DECODERS.get(method, method.request_class.FromString)
-    return grpc.unary_unary_rpc_method_handler(answer, request_deserializer=decode, response_serializer=_serialize)
+
+    def read(data: bytes) -> Any:
+        try:
+            return decode(data)
+        except DecodeError:
+            return _UNREADABLE
+
+    return grpc.unary_unary_rpc_method_handler(answer, request_deserializer=read, response_serializer=_serialize)
 
 
 def _set_status(context: grpc.ServicerContext, status: StatusError) -> None:
     context.set_code(_GRPC_CODES[int(status.code)])
-    context.set_details(truncated(status.message))
+    # As bytes, which gRPC's stubs do not tell: the text may be no UTF-8, or be cut within a character.
+    context.set_details(truncated(status.message))  # type: ignore[arg-type]
 
 
 def _serialize(response: Any) -> bytes:

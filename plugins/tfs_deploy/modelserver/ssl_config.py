@@ -5,13 +5,13 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import grpc
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-from tfs_deploy.modelserver.status import invalid_argument, of_os_error
+from tfs_deploy.modelserver import text_proto
+from tfs_deploy.modelserver.status import invalid_argument
 
 _Field = descriptor_pb2.FieldDescriptorProto
 _BEGIN = "-----BEGIN "
@@ -53,17 +53,7 @@ def credentials(path: str) -> grpc.ServerCredentials:
 
 def read_file(path: str) -> SSLConfig:
     """Return the configuration in a text file; raise StatusError with what is wrong, never with a key's text."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise of_os_error(error) from error
-    except UnicodeDecodeError as error:
-        raise invalid_argument(f"Invalid protobuf file: '{path}'") from error
-    try:
-        message: Any = text_format.Parse(text, message_factory.GetMessageClass(_descriptor())())
-    except text_format.ParseError:
-        # Not chained: the parser's complaint may quote a line of the key.
-        raise invalid_argument(f"Invalid protobuf file: '{path}'") from None
+    message = text_proto.read(path, message_factory.GetMessageClass(_descriptor())())
     config = SSLConfig(message.server_key, message.server_cert, message.custom_ca, message.client_verify)
     _check(config, path)
     return config

@@ -7,7 +7,7 @@ from typing import Any
 
 # `MS/grpc_status_util.cc`: longer error messages are cut on the wire.
 MAX_MESSAGE_BYTES = 1024
-_TRUNCATED = "...TRUNCATED"
+_TRUNCATED = b"...TRUNCATED"
 
 
 class Code(IntEnum):
@@ -86,9 +86,15 @@ def of_os_error(error: OSError) -> StatusError:
     return StatusError(code, f"{error.filename}; {error.strerror}")
 
 
-def truncated(message: str) -> str:
-    """Return `message` as it goes over the wire."""
-    encoded = message.encode("utf-8", errors="replace")
-    if len(encoded) <= MAX_MESSAGE_BYTES:
-        return message
-    return encoded[:MAX_MESSAGE_BYTES].decode("utf-8", errors="ignore") + _TRUNCATED
+def truncated(message: str) -> bytes:
+    """Return `message` as it goes over the wire; cut between bytes, so that the last character may be broken."""
+    encoded = in_bytes(message)
+    return encoded if len(encoded) <= MAX_MESSAGE_BYTES else encoded[:MAX_MESSAGE_BYTES] + _TRUNCATED
+
+
+def in_bytes(message: str) -> bytes:
+    """Return the bytes of a message; those that were no UTF-8, which travel as surrogate escapes, as they were."""
+    try:
+        return message.encode("utf-8", errors="surrogateescape")
+    except UnicodeEncodeError:  # another half of a surrogate pair
+        return message.encode("utf-8", errors="replace")

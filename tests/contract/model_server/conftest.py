@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +18,9 @@ import pytest
 
 from contract.model_server.place import RPC_DRIVEN_FLAGS, Start
 from embedded_server import COMMAND, EmbeddedServer, free_port
-from modelserver.wire import Wire
+from modelserver.models_on_disk import install_copy, make_models
+from modelserver.rest_wire import Rest
+from modelserver.wire import Wire, eventually, model, wait_state
 
 
 @pytest.fixture(scope="session")
@@ -58,11 +58,7 @@ def start(server_command: tuple[str, ...], model_root: Path) -> Start:
 @pytest.fixture(scope="session")
 def models(model_root: Path) -> Path:
     """The SavedModels of make_models.py, by name; do not change them."""
-    out = model_root / "models"
-    script = Path(__file__).with_name("make_models.py")
-    done = subprocess.run([sys.executable, str(script), str(out)], capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    return out
+    return make_models(Path(__file__).with_name("make_models.py"), model_root / "models")
 
 
 @pytest.fixture(scope="session")
@@ -87,6 +83,32 @@ def server(start: Start, model_root: Path, rest_port: int) -> Iterator[EmbeddedS
         yield started
         assert started.process is not None
         assert started.process.poll() is None, f"a test ended the server:\n{started.log()[-5000:]}"
+
+
+@pytest.fixture(scope="module")
+def rest(server: EmbeddedServer, rest_port: int, models: Path, other_models: Path, model_root: Path) -> Iterator[Rest]:
+    """The shared server's REST port, with the models that the REST tests ask."""
+    base = Path(tempfile.mkdtemp(prefix="rest-", dir=model_root))
+    sources = {
+        "m/2": "scale2", "m/3": "scale3", "shapes/1": "shapes", "examples/1": "examples", "s/1": "several",
+        "r/1": "rest",
+    }  # fmt: skip
+    for name, source in sources.items():
+        (base / name).parent.mkdir(exist_ok=True)
+        (base / name).symlink_to(models / source)
+    wire = Wire(server.target)
+    configs = [model(name, base / name) for name in ("shapes", "examples", "s", "r")]
+    configs.append(model("two", other_models / "half_plus_two_2_versions"))
+    wire.reload(model("m", base / "m", 2, 3), *configs, timeout=60)
+    for version in (2, 3):
+        wait_state(wire, "m", version, "AVAILABLE")
+    wire.reload(model("m", base / "m", 2, 3, labels={"stable": 2, "old one": 2}), *configs, timeout=60)
+    yield Rest(rest_port)
+    wire.reload()
+    # The next module has the same names: a name that comes back before its end is never loaded (contract 5.3).
+    for config in (*configs, model("m", base)):
+        eventually(lambda name=config.name: set(wire.states(name).values()) == {"END"})
+    wire.close()
 
 
 @pytest.fixture
@@ -115,9 +137,6 @@ def install(models: Path, place: Path) -> Callable[..., Path]:
     """Put a copy of a model where the server sees it at once: ``install("scale2", 7)`` -> <place>/base/7."""
 
     def put(which: str, version: int | str, base: Path | None = None) -> Path:
-        target = (base or place / "base") / str(version)
-        staged = target.parent / f"staged-{version}"
-        shutil.copytree(models / which, staged)
-        return staged.rename(target)
+        return install_copy(models / which, (base or place / "base") / str(version))
 
     return put

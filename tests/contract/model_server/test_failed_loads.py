@@ -13,7 +13,7 @@ from contract.model_server.place import LOADERR
 from modelserver.wire import Wire, model, predict_request, wait_state
 from tfs_deploy.savedmodel.requests import WARMUP_PATH, WarmupRequest, write_warmup
 from tfs_deploy.savedmodel.tfrecord import encode
-from tfs_deploy.serving import messages
+from tfs_deploy.serving import messages, rpc
 
 pytestmark = pytest.mark.tensorflow
 
@@ -182,6 +182,15 @@ def test_a_broken_version_ends_and_the_good_one_serves_on(broken, damage, code, 
     assert text.replace("DIRECTORY", str(directory)) in found_text
     assert refused == ("NOT_FOUND", f"Servable not found for request: Specific({damage.__name__}, 2)")
     assert answer == 1.0
+
+
+def test_a_message_that_is_no_utf8_goes_out_as_it_is(wire, name, install, place):
+    directory = install("scale1", 1)
+    unparsable_warmup(directory)
+    wire.reload_error(model(name, place / "base"))
+    request = messages.GetModelStatusRequest(model_spec={"name": name}).SerializeToString()
+    data = wire.channel.unary_unary(rpc.GET_MODEL_STATUS.path)(request, timeout=10)
+    assert b"Failed to parse warmup record: \xff\xff\xff from %b" % str(directory / WARMUP_PATH).encode() in data
 
 
 def test_a_missing_asset(wire, name, install, place):

@@ -100,3 +100,17 @@ def test_a_burnt_number_under_latest(wire, name, install, place):
     install("scale3", 3)
     wait_state(wire, name, 3, "AVAILABLE")
     wait_state(wire, name, 1, "END")
+
+
+def test_a_version_that_is_dropped_before_its_load_began_stays_start_for_ever(wire, name, install, place):
+    install("scale1", 1)
+    install("scale2", 2)
+    (place / "base" / "3").mkdir()
+    assert wire.reload_error(model(name, place / "base", 1, 2, 3), timeout=0.3)[0] == "DEADLINE_EXCEEDED"
+    wait_state(wire, name, 3, "LOADING")
+    assert wire.states(name) == {3: "LOADING", 2: "START", 1: "START"}
+    (place / "base" / "2").rename(place / "away")  # the poll sees it while the manager is busy with 3
+    wait_state(wire, name, 3, "END")
+    wait_state(wire, name, 1, "AVAILABLE")
+    time.sleep(1.2)
+    assert wire.states(name) == {3: "END", 2: "START", 1: "AVAILABLE"}

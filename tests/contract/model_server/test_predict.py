@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import grpc
 import ml_dtypes
 import numpy as np
 import pytest
@@ -194,6 +195,40 @@ def test_deadline_ends_the_run(loaded):
     assert time.monotonic() - begun < 3
     # The run is gone from the server too: it would hold the next swap of the serving map.
     assert loaded.answer("m") == 3.0
+
+
+def test_an_error_that_quotes_bytes(loaded, other_models):
+    # Python's gRPC shows a message that is not UTF-8 as Latin-1.
+    two = model("quoting", other_models / "half_plus_two_2_versions")
+    loaded.reload(*loaded.models, two)
+    request = {"signature": "classify_x_to_y", "inputs": {"inputs": np.array([b"\xff\xfe"], object)}}
+    code, text = loaded.predict_error("quoting", **request)
+    assert code == "INVALID_ARGUMENT"
+    assert text.startswith("Could not parse example input, value: '\xff\xfe'")
+
+
+def test_a_signature_without_tensors(loaded):
+    code, text = loaded.predict_error("m", signature="__saved_model_init_op", inputs={})
+    assert (code, text) == ("OUT_OF_RANGE", "Node 'NoOp' (type: 'NoOp', num of outputs: 0) does not have output 0")
+
+
+@pytest.mark.parametrize("method", [rpc.PREDICT, rpc.REGRESS, rpc.GET_MODEL_STATUS], ids=lambda method: method.name)
+def test_bytes_that_are_no_request(loaded, method):
+    with pytest.raises(grpc.RpcError) as failed:
+        loaded.channel.unary_unary(method.path)(b"\xff\xff", timeout=10)
+    assert failed.value.code().name == "INTERNAL"
+
+
+def test_methods_that_nobody_has(loaded):
+    for path in ("/tensorflow.serving.PredictionService/PredictAll", "/tensorflow.serving.SessionService/SessionRun"):
+        with pytest.raises(grpc.RpcError) as failed:
+            loaded.channel.unary_unary(path)(b"", timeout=10)
+        assert (failed.value.code().name, failed.value.details()) == ("UNIMPLEMENTED", "")
+
+
+def test_a_cut_message_may_end_within_a_character(loaded):
+    text = f"Servable not found for request: Latest({'ü' * 2000}".encode()[:1024] + b"...TRUNCATED"
+    assert loaded.predict_error("ü" * 2000) == ("NOT_FOUND", text.decode("latin-1"))
 
 
 def test_long_messages_are_cut_at_1024_characters(loaded):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from contract.model_server.place import LOADERR, entry, write_config
 from modelserver.wire import Wire, model, wait_state
+from tfs_deploy.savedmodel.requests import WARMUP_PATH, WarmupRequest, write_warmup
 
 pytestmark = pytest.mark.tensorflow
 
@@ -56,6 +59,44 @@ def config_with(**fields: str) -> Callable[[Path], tuple[str, ...]]:
     return write
 
 
+def empty_config(root: Path) -> tuple[str, ...]:
+    (root / "config").write_text("")
+    return (f"--model_config_file={root}/config",)
+
+
+def logging_config(root: Path) -> tuple[str, ...]:
+    good(root)
+    return (write_config(root / "config", entry("m", root / "m", more="logging_config { }")), *QUICK)
+
+
+def three_kinds_of_parallelism(root: Path) -> tuple[str, ...]:
+    return (*good(root), *(f"--tensorflow_{name}_parallelism=1" for name in ("session", "intra_op", "inter_op")))
+
+
+def no_session_config(root: Path) -> tuple[str, ...]:
+    (root / "session").write_text("intra_op_parallelism_threads: many")
+    return (*good(root), f"--tensorflow_session_config_file={root}/session")
+
+
+def slow(root: Path, version: int) -> None:
+    """Put a version of model m there whose warm-up takes some seconds."""
+    directory = root / "m" / f"staged-{version}"
+    shutil.copytree(root.parent / "models" / "several", directory)
+    (directory / WARMUP_PATH).parent.mkdir(exist_ok=True)
+    write_warmup(directory / WARMUP_PATH, "m", [WarmupRequest("spin", {"n": np.array(400_000, np.int32)})])
+    directory.rename(root / "m" / str(version))
+
+
+def all_of_m(root: Path) -> tuple[str, ...]:
+    return (write_config(root / "config", entry("m", root / "m", more="model_version_policy { all { } }")), *QUICK)
+
+
+def quick_failure_beside_slow_success(root: Path) -> tuple[str, ...]:
+    (root / "m" / "1").mkdir(parents=True)
+    slow(root, 2)
+    return all_of_m(root)
+
+
 def sizes_that_do_not_fit(root: Path) -> tuple[str, ...]:
     flags = good(root)
     (root / "batching").write_text("max_batch_size { value: 4 } allowed_batch_sizes: 2\n")
@@ -91,6 +132,18 @@ EXITS = {
         lambda root: (*good(root), f"--batching_parameters_file={root}/none"),
         "server_options.batching_parameters_file is set without setting server_options.enable_batching to true.",
     ),
+    "empty config": (empty_config, "INVALID_ARGUMENT: ROOT/config; Invalid argument"),
+    "logging config": (logging_config, "INVALID_ARGUMENT: No request-logger-creator provided."),
+    "session config": (no_session_config, "INVALID_ARGUMENT: Invalid protobuf file: 'ROOT/session'"),
+    "three kinds of parallelism": (
+        three_kinds_of_parallelism,
+        "INVALID_ARGUMENT: Either configure server_options.tensorflow_session_parallelism or "
+        "(server_options.tensorflow_intra_op_parallelism, server_options.tensorflow_inter_op_parallelism) separately. "
+        "You cannot configure all.",
+    ),
+    "broken beside slow": (quick_failure_beside_slow_success, UNAVAILABLE.replace("VERSION", "1")),
+    "begins like a switch": (lambda root: (*good(root), "--enable_batchings=true"), "enable_batching"),
+    "help": (lambda root: (*good(root), "--help"), "--file_system_poll_wait_seconds="),
     "allowed batch sizes": (sizes_that_do_not_fit, ""),
     "malformed flag": (lambda root: (*good(root), "--max_num_load_retries=many"), "max_num_load_retries"),
     "port 0": (lambda root: (*good(root), "--port=0"), "INVALID_ARGUMENT"),
@@ -141,6 +194,52 @@ def test_waits_for_ever_and_opens_the_port_only_when_the_model_is_available(star
         assert wire.answer("m") == 1.0
         # What is no flag is told, and the server starts.
         assert "no_such_flag" in server.log()
+        wire.close()
+
+
+def test_the_port_opens_when_every_load_that_began_has_ended(start, models, model_root, place):
+    """The first version to settle lets the start go on, which then waits for the loads that began meanwhile."""
+    root = Path(tempfile.mkdtemp(dir=model_root))
+    good(root)
+    slow(root, 2)
+    with start(*all_of_m(root)) as server:
+        wire = Wire(server.target)
+        assert wire.states("m") == {2: "AVAILABLE", 1: "AVAILABLE"}
+        wire.close()
+
+
+def test_a_start_on_a_file_that_names_nothing(start, models, place):
+    """The first reload is the first config then, and stays it until one works; labels are unknown in another way."""
+    shutil.copytree(models / "scale1", place / "m" / "1")
+    (place / "x" / "1").mkdir(parents=True)
+    (place / "config").write_text("# no list\n")
+    with start(f"--model_config_file={place}/config", *QUICK) as server:
+        wire = Wire(server.target)
+        assert wire.predict_error("m", label="stable") == ("UNAVAILABLE", "Model labels does not init yet.stable")
+        assert wire.predict_error("m") == ("NOT_FOUND", "Servable not found for request: Latest(m)")
+        for _ in range(2):  # the same config again is not OK here: the row of the first time answers at once
+            code, text = wire.reload_error(model("x", place / "x"))
+            assert (code, text.partition(" due")[0]) == (
+                "UNKNOWN",
+                "1 servable(s) did not become available: {{{name: x version: 1}",
+            )
+        wire.reload(model("m", place / "m"))
+        assert wire.answer("m") == 1.0
+        assert wire.predict_error("m", label="stable")[0] == "INVALID_ARGUMENT"
+        wire.close()
+
+
+def test_a_new_model_without_a_platform_is_held_against_every_later_config(start, models, place):
+    """A config becomes current before its platforms are looked at, and the current one is looked at first."""
+    shutil.copytree(models / "scale1", place / "m" / "1")
+    with start(*QUICK) as server:
+        wire = Wire(server.target)
+        wire.reload(model("m", place / "m"))
+        refused = wire.reload_error(model("m", place / "m"), model("n", place / "m", model_platform=""))
+        assert refused[0] == "INVALID_ARGUMENT"
+        assert wire.reload_error(model("m", place / "m")) == refused
+        assert wire.reload_error() == refused
+        assert wire.answer("m") == 1.0
         wire.close()
 
 

@@ -59,6 +59,11 @@ def batching(start, models, model_root):
         ),
         ({"model": "m", "x": [1] * 5}, "INVALID_ARGUMENT", "Task size 5 is larger than maximum input batch size 4"),
         ({"model": "m"}, "FAILED_PRECONDITION", "Batched output tensor has 0 dimensions"),
+        (
+            {"model": "m", "inputs": {"x": np.int32([1])}, "outputs": ("y",)},
+            "INVALID_ARGUMENT",
+            "Expects arg[0] to be float but int32 is provided",
+        ),
     ],
 )
 def test_what_batching_refuses(batching, options, code, text):
@@ -85,6 +90,14 @@ def test_tensor_content(batching):
     assert (output.tensor_content, list(output.float_val)) == (np.float32([2, 4]).tobytes(), [])
 
 
+def test_strings_in_tensor_content(batching):
+    # All lengths, then all bytes, which Python's TensorFlow cannot decode; the server itself can.
+    words = np.array([b"one", b"x\0"], object)
+    output = batching.predict("f", signature="echo", inputs={"word": words}).outputs["word_bytes"]
+    assert (output.tensor_content, list(output.string_val)) == (b"\x03\x02onex\0", [])
+    assert batching.predict("f", signature="echo", inputs={"word": output}).outputs["word_bytes"] == output
+
+
 def test_method_names_are_checked(batching):
     request = classification("f", "echo")
     assert batching.error(rpc.CLASSIFY, request) == (
@@ -94,12 +107,25 @@ def test_method_names_are_checked(batching):
     )
 
 
-def test_health(server, wire):
+@pytest.mark.parametrize("service", ["", "PredictionService", "ModelService"])
+def test_health(wire, service):
     """The standard service knows the names of the two services, and needs no model."""
+    # HealthCheckRequest{service = 1} and HealthCheckResponse{status = 1: SERVING}.
     check = wire.channel.unary_unary("/grpc.health.v1.Health/Check")
-    for service in ("PredictionService", "ModelService"):
-        # HealthCheckRequest{service = 1} and HealthCheckResponse{status = 1: SERVING}.
-        assert check(b"\x0a" + bytes([len(service)]) + service.encode(), timeout=10) == b"\x08\x01"
+    assert check(b"\x0a" + bytes([len(service)]) + service.encode(), timeout=10) == b"\x08\x01"
+
+
+@pytest.mark.parametrize(
+    ("request_", "code", "text"),
+    [
+        (b"\x0a\x01x", "NOT_FOUND", "service name unknown"),
+        (b"\xff", "INVALID_ARGUMENT", "could not parse request"),
+    ],
+)
+def test_health_of_what_nobody_has(wire, request_, code, text):
+    with pytest.raises(grpc.RpcError) as failed:
+        wire.channel.unary_unary("/grpc.health.v1.Health/Check")(request_, timeout=10)
+    assert (failed.value.code().name, failed.value.details()) == (code, text)
 
 
 def identity(common_name, issuer=None):

@@ -8,9 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, wrappers_pb2
 
-from tfs_deploy.modelserver.status import invalid_argument, of_os_error
+from tfs_deploy.modelserver import text_proto
+from tfs_deploy.modelserver.status import invalid_argument
 
 PER_MODEL_FILE = "batching_params.pbtxt"
 
@@ -88,17 +89,7 @@ class BatchingParameters:
 
 def read_file(path: str | Path) -> BatchingParameters:
     """Return the parameters in a text file; raise NOT_FOUND without it, INVALID_ARGUMENT for another text."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise of_os_error(error) from error
-    except UnicodeDecodeError as error:
-        raise invalid_argument(f"Invalid protobuf file: '{path}'") from error
-    try:
-        message = text_format.Parse(text, _message_class()(), descriptor_pool=_pool())
-    except text_format.ParseError as error:
-        raise invalid_argument(f"Invalid protobuf file: '{path}'") from error
-    return _of_message(message)
+    return _of_message(text_proto.read(path, _message_class()(), _pool()))
 
 
 def of_version(directory: Path) -> BatchingParameters | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,13 +18,15 @@ Outputs = Mapping[str, Array]
 class Task:
     """One request, or a part of one: `done` gets its own rows of the outputs, or what went wrong, once.
 
-    `deadline` is on the monotonic clock, in seconds; None: no limit.
+    `deadline` is on the monotonic clock, in seconds; None: no limit. `running` is set when the wait in the queue is
+    over.
     """
 
     feeds: Mapping[str, Array]
     rows: int
     deadline: float | None
     done: Callable[[Outputs | StatusError], None]
+    running: threading.Event = field(default_factory=threading.Event)
 
 
 @dataclass(slots=True, eq=False)

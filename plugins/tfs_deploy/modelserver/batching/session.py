@@ -125,10 +125,12 @@ class BatchingSession:
             outcome.append(result)
             finished.set()
 
-        self._scheduler.schedule(self._queue(feeds, fetches), Task(feeds, rows, deadline, done))
-        # The run itself ends at the latest deadline of its batch; this caller goes at its own.
+        task = Task(feeds, rows, deadline, done)
+        self._scheduler.schedule(self._queue(feeds, fetches), task)
         if not finished.wait(seconds):
-            raise _waited_too_long()
+            if not task.running.is_set():
+                raise _waited_too_long()
+            finished.wait()  # the run ends at the latest deadline of its batch, and says so itself
         if isinstance(outcome[0], StatusError):
             # An exception of its own for each caller: raising adds to it.
             raise StatusError(outcome[0].code, outcome[0].message)
@@ -170,6 +172,8 @@ class BatchingSession:
         latest = None if None in deadlines else max(at for at in deadlines if at is not None)
         if latest is not None and latest <= now:
             raise _waited_too_long()
+        for task in batch.tasks:
+            task.running.set()
         padding = self._parameters.rounded(batch.rows) - batch.rows
         feeds = tensors.merged(batch.tasks, padding, pad_variable_length=self._parameters.pad_variable_length_inputs)
         timeout_ms = None if latest is None else max(int((latest - now) * 1000), 1)
@@ -182,4 +186,4 @@ def _unloading() -> StatusError:
 
 
 def _waited_too_long() -> StatusError:
-    return StatusError(Code.DEADLINE_EXCEEDED, "Run() timeout exceeded while waiting in batching queue")
+    return StatusError(Code.RESOURCE_EXHAUSTED, "Run() timeout exceeded while waiting in batching queue")

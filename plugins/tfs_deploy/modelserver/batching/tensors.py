@@ -77,7 +77,7 @@ def split(task: Task, sizes: Sequence[int]) -> list[Task]:
     begin = 0
     for index, size in enumerate(sizes):
         feeds = {name: array[begin : begin + size] for name, array in task.feeds.items()}
-        tasks.append(Task(feeds, size, task.deadline, partial(finish, index)))
+        tasks.append(Task(feeds, size, task.deadline, partial(finish, index), task.running))
         begin += size
     return tasks
 
@@ -100,9 +100,9 @@ def _joined(name: str, arrays: list[Array], padding: int, pad_variable_length: b
         arrays = _padded(arrays)
     elif any(array.shape[1:] != arrays[0].shape[1:] for array in arrays):
         raise failed_precondition(
-            f"Tensors with name '{name}' from different tasks have different shapes and padding is turned off."
-            "Set pad_variable_length_inputs to true, or ensure that all tensors with the same name"
-            "have equal dimensions starting with the first dim."
+            f"Tensors with name '{name}' from different tasks have different shapes and padding is turned off. "
+            "Set pad_variable_length_inputs to true, or ensure that all tensors with the same name have equal "
+            "dimensions starting with the first dim."
         )
     first = arrays[0].dtype
     for array in arrays:

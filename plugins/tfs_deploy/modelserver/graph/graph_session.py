@@ -88,6 +88,10 @@ class GraphSession:
                 [self._operation(name) for name in targets],
                 None,
             )
+        except UnicodeDecodeError as error:
+            # A message that quotes input bytes: TensorFlow's Python binding fails to decode it and loses the code,
+            # which is this one wherever a kernel quotes what it cannot parse.
+            raise invalid_argument(bytes(error.object).decode("utf-8", errors="surrogateescape")) from None
         finally:
             if options is not None:
                 self._c_api.TF_DeleteBuffer(options)
@@ -145,6 +149,10 @@ class GraphSession:
 
     def _tensor(self, name: str) -> Any:
         found = self._tensors.get(name)
+        if found is None and name in self._operations:
+            # An operation without outputs, of `__saved_model_init_op`: the runtime says what is wrong with it.
+            found = self._c_api.TF_Output()
+            found.oper, found.index = self._operations[name], 0
         if found is None:
             raise invalid_argument(
                 f"Tensor {name}, specified in either feed_devices or fetch_devices was not found in the Graph"

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from tfs_deploy.modelserver import metrics
 from tfs_deploy.modelserver.graph.servable import Array, Servable
 from tfs_deploy.modelserver.inference import over_examples
-from tfs_deploy.modelserver.inference.examples import serialized_examples
 from tfs_deploy.modelserver.inference.over_examples import Answered
 from tfs_deploy.modelserver.status import invalid_argument
 
@@ -45,14 +43,9 @@ def run_classify(
     servable: Servable, request: Any, *, check_method_name: bool = False, timeout_ms: int | None = None
 ) -> Classifications:
     """Answer a ClassificationRequest (its version is chosen already); raise StatusError."""
-    key = over_examples.signature_key(request.model_spec)
-    signature = over_examples.find_signature(servable, key)
-    feed, fetches = tensor_names(signature, check_method_name=check_method_name)
-    examples = serialized_examples(request.input)
-    begun = time.monotonic()
-    outputs = over_examples.run(servable, feed, examples, fetches, timeout_ms)
-    metrics.ran(servable.name, "Classify", begun)
-    return result(Answered(request.model_spec.name, servable.version, key), signature, outputs, len(examples))
+    names = partial(tensor_names, check_method_name=check_method_name)
+    ran = over_examples.run_one(servable, request, "Classify", names, timeout_ms)
+    return result(ran.answered, ran.signature, ran.outputs, ran.count)
 
 
 def tensor_names(signature: Any, *, check_method_name: bool) -> tuple[str, list[str]]:

@@ -1,4 +1,7 @@
-"""MultiInference: several classify and regress signatures of one version, on one input, in one run (contract 7.4)."""
+"""MultiInference: several classify and regress signatures of one version, on one input, in one run (contract 7.4).
+
+The signatures of a TensorFlow 2 export have an input tensor each; all of them get the same examples.
+"""
 
 from __future__ import annotations
 
@@ -25,19 +28,17 @@ def run_multi_inference(
     servable: Servable, request: Any, *, check_method_name: bool = False, timeout_ms: int | None = None
 ) -> list[Classifications | Regressions]:
     """Answer a MultiInferenceRequest (its version is chosen already), one result per task; raise StatusError."""
-    feed = ""
+    feeds: set[str] = set()
     fetches: set[str] = set()
     signatures: dict[str, Any] = {}
     for task in request.tasks:
         key, signature = _signature(servable, request, task, signatures)
         signatures[key] = signature
         task_feed, task_fetches = _kind(task).tensor_names(signature, check_method_name=check_method_name)
-        if feed and feed != task_feed:
-            raise invalid_argument("Input tensor must be the same for all Signatures.")
-        feed = task_feed
+        feeds.add(task_feed)
         fetches.update(task_fetches)
     examples = serialized_examples(request.input)
-    outputs = over_examples.run(servable, feed, examples, sorted(fetches), timeout_ms)
+    outputs = over_examples.run(servable, sorted(feeds), examples, sorted(fetches), timeout_ms)
     return [
         _kind(task).result(Answered(task.model_spec.name, servable.version, key), signature, outputs, len(examples))
         for task, (key, signature) in zip(request.tasks, signatures.items(), strict=True)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from google.protobuf import text_format
 
+from tfs_deploy.modelserver import metrics
 from tfs_deploy.modelserver.graph.servable import Array, Servable
+from tfs_deploy.modelserver.inference.examples import serialized_examples
 from tfs_deploy.modelserver.status import StatusError, invalid_argument, of_exception
 from tfs_deploy.serving import messages, tensors
 from tfs_deploy.serving.signature import DEFAULT_SIGNATURE
@@ -35,16 +38,44 @@ class Answered:
         return data
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """One run of one signature: its `outputs` are by tensor name, `count` is how many examples went in."""
+
+    answered: Answered
+    signature: Any
+    outputs: dict[str, Array]
+    count: int
+
+
+def run_one(
+    servable: Servable,
+    request: Any,
+    api: str,
+    tensor_names: Callable[[Any], tuple[str, list[str]]],
+    timeout_ms: int | None,
+) -> Run:
+    """Run the signature that a ClassificationRequest or RegressionRequest names; raise StatusError.
+
+    `tensor_names` gives the tensor to feed and those to fetch, and refuses a signature of another structure; `api` is
+    the name in the metrics.
+    """
+    key = signature_key(request.model_spec)
+    if key not in servable.signature_defs.signature_def:
+        # Where Predict says FAILED_PRECONDITION (contract 7.3).
+        raise invalid_argument(f"No signature was found with the name: {key}")
+    signature = servable.signature_defs.signature_def[key]
+    feed, fetches = tensor_names(signature)
+    examples = serialized_examples(request.input)
+    begun = time.monotonic()
+    outputs = run(servable, (feed,), examples, fetches, timeout_ms)
+    metrics.ran(servable.name, api, begun)
+    return Run(Answered(request.model_spec.name, servable.version, key), signature, outputs, len(examples))
+
+
 def signature_key(spec: Any) -> str:
     """Return the signature name in a ModelSpec, or the default one."""
     return str(spec.signature_name) or DEFAULT_SIGNATURE
-
-
-def find_signature(servable: Servable, key: str) -> Any:
-    """Return the SignatureDef called `key`; INVALID_ARGUMENT where Predict says FAILED_PRECONDITION (contract 7.3)."""
-    if key not in servable.signature_defs.signature_def:
-        raise invalid_argument(f"No signature was found with the name: {key}")
-    return servable.signature_defs.signature_def[key]
 
 
 def check_method(signature: Any, kind: str, method: str) -> None:
@@ -67,13 +98,14 @@ def input_tensor(signature: Any, kind: str) -> str:
 
 
 def run(
-    servable: Servable, feed: str, examples: Array, fetches: Sequence[str], timeout_ms: int | None
+    servable: Servable, feeds: Iterable[str], examples: Array, fetches: Sequence[str], timeout_ms: int | None
 ) -> dict[str, Array]:
-    """Return the fetched tensors by name, from one run on a vector of serialized examples."""
+    """Return the fetched tensors by name, from one run on a vector of serialized examples, which every feed gets."""
     try:
-        outputs = servable.session.run({feed: examples}, fetches, timeout_ms=timeout_ms)
+        outputs = servable.session.run(dict.fromkeys(feeds, examples), fetches, timeout_ms=timeout_ms)
     except Exception as error:  # of the runtime: every kind of it has a code
         raise of_exception(error) from error
+    metrics.examples_ran(servable.name, len(examples))
     return {name: np.asarray(value) for name, value in zip(fetches, outputs, strict=True)}
 
 

@@ -25,6 +25,7 @@ from tfs_deploy.serving.signature import DEFAULT_SIGNATURE
 # `DataTypeString`: TensorFlow's names for the numbers of DataType, where they are not the enum's in lower case.
 _UNSERVED = {
     11: "qint8", 12: "quint8", 13: "qint32", 15: "qint16", 16: "quint16", 20: "resource", 21: "variant",
+    24: "float8_e5m2", 25: "float8_e4m3fn", 29: "int4", 30: "uint4",
 }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from tfs_deploy.errors import TFSDeployError
 from tfs_deploy.modelserver.status import Code, StatusError
 from tfs_deploy.serving import messages, tensors
-from tfs_deploy.serving.wire_format import lead, lengthed
+from tfs_deploy.serving.wire_format import lead, lengthed, varint
 
 Array = npt.NDArray[Any]
 Buffer = bytes | memoryview
@@ -32,17 +32,18 @@ _PACKED: dict[str, tuple[int, str]] = {
 _LISTS = {"DT_INT64": "int64_val", "DT_UINT32": "uint32_val", "DT_UINT64": "uint64_val"}
 _HALVES = ("DT_HALF", "DT_BFLOAT16")
 _OUTPUTS, _SPEC, _KEY, _VALUE = 1, 2, 1, 2
+_CONTENT = 4
 
 
 def encode_predict_response(spec: bytes, outputs: Mapping[str, Array], *, as_content: bool = False) -> bytes:
     """Return the serialized PredictResponse; `spec` is a serialized ModelSpec.
 
-    `as_content` puts numbers into ``tensor_content`` instead of lists.
+    `as_content` puts values into ``tensor_content`` instead of lists.
     """
     parts: list[Buffer] = [lengthed(_SPEC, spec)]
     for alias, array in outputs.items():
         try:
-            head, body = (_serialized(tensors.to_proto(array)), b"") if as_content else _tensor(array)
+            head, body = _tensor_with_content(array) if as_content else _tensor(array)
         except TFSDeployError as error:
             raise StatusError(Code.UNIMPLEMENTED, f"output tensor {alias}: {error.cause}") from error
         size = len(head) + len(body)
@@ -74,6 +75,20 @@ def _tensor(array: Array) -> tuple[bytes, Buffer]:
     else:
         getattr(values, _LISTS.get(name, "int_val")).extend(array.reshape(-1).tolist())
     return head, _serialized(values)
+
+
+def _tensor_with_content(array: Array) -> tuple[bytes, Buffer]:
+    """Return the serialized TensorProto with its values in ``tensor_content``.
+
+    Strings too, as `EncodeStringList` does: all lengths, then all bytes; nothing outside of C++ decodes that.
+    """
+    if isinstance(array, bytes):  # a scalar string
+        array = np.array(array, dtype=object)
+    if tensors.dtype_name(array) != "DT_STRING":
+        return _serialized(tensors.to_proto(array)), b""
+    texts = tensors.strings(array)
+    packed = b"".join((*(varint(len(text)) for text in texts), *texts))
+    return _head("DT_STRING", array.shape) + (lengthed(_CONTENT, packed) if packed else b""), b""
 
 
 @lru_cache(maxsize=1024)

@@ -15,10 +15,18 @@ from tfs_deploy.clock import Clock
 from tfs_deploy.modelserver.graph.servable import Servable
 from tfs_deploy.modelserver.lifecycle import model_config
 from tfs_deploy.modelserver.lifecycle.labels import Labels
-from tfs_deploy.modelserver.lifecycle.manager import Executor, InlineExecutor, Loader, Manager, RetryOptions, Ticker
+from tfs_deploy.modelserver.lifecycle.manager import (
+    TICK_SECONDS,
+    Executor,
+    InlineExecutor,
+    Loader,
+    Manager,
+    RetryOptions,
+)
 from tfs_deploy.modelserver.lifecycle.monitor import Event, EventBus, Monitor, ServableId, State
+from tfs_deploy.modelserver.lifecycle.periodic import Periodic
 from tfs_deploy.modelserver.lifecycle.serving_map import ServingMap
-from tfs_deploy.modelserver.lifecycle.source import StoragePathSource
+from tfs_deploy.modelserver.lifecycle.source import StoragePathSource, WatchedModel
 from tfs_deploy.modelserver.status import Code, StatusError, failed_precondition, invalid_argument
 
 logger = logging.getLogger(__name__)
@@ -47,18 +55,18 @@ class ServerCore:
         self._bus = EventBus()
         self.monitor = Monitor(self._bus)
         self._map: ServingMap[Servable] = ServingMap()
-        self._load_executor = _executor(options.num_load_threads, "load")
         self._manager: Manager[Servable] = Manager(
             bus=self._bus,
             serving_map=self._map,
             loader_of=loader_of,
             clock=clock,
             retry=options.retry,
-            load_executor=self._load_executor,
+            load_executor=InlineExecutor(),  # `_load_first` brings the others
             unload_executor=_executor(options.num_unload_threads, "unload"),
         )
-        self._source = StoragePathSource(self._manager.set_aspired, options.file_system_poll_wait_seconds)
-        self._ticker = Ticker(self._manager)
+        self._clock = clock
+        self._source: StoragePathSource | None = None  # until a first list of models was loaded
+        self._ticker = Periodic(self._manager.tick, TICK_SECONDS, clock, name="manager")
         self._labels = Labels(self.monitor, options.allow_labels_for_unavailable)
         # One config at a time: a reload that waits for an empty directory holds up all others (contract 5.3).
         self._config_mutex = threading.Lock()
@@ -70,7 +78,8 @@ class ServerCore:
 
     def stop(self) -> None:
         """Stop the threads; versions stay in memory."""
-        self._source.stop()
+        if self._source is not None:
+            self._source.stop()
         self._ticker.stop()
 
     def reload(self, config: Any) -> None:
@@ -93,7 +102,7 @@ class ServerCore:
                 model_config.check_platforms_kept(self._config.model_config_list.config, models)
             self._config = config
             self._labels.replace(models)
-            self._apply(models, first=first)
+            self._apply(models)
             if any(model.HasField("logging_config") for model in models):
                 raise invalid_argument("No request-logger-creator provided.")
 
@@ -106,32 +115,42 @@ class ServerCore:
             return self._map.lease(spec.name, self._labels.resolve(spec.name, spec.version_label))
         return self._map.lease(spec.name, spec.version.value if choice == "version" else None)
 
-    def _apply(self, models: list[Any], *, first: bool) -> None:
+    def _apply(self, models: list[Any]) -> None:
         model_config.check_platforms_served(models)
         watched = [model_config.watched(model) for model in models]
+        if self._source is None:
+            self._load_first(watched)
+            return
         new_names = {model.name for model in watched} - self._source.model_names
         # A fresh monitor: rows of an earlier life of the same name must not settle the wait.
         fresh = Monitor(self._bus)
         try:
             self._source.configure(watched)
-            if first:
-                self._load_first(fresh, new_names)
-            else:
-                self._source.start()  # where the first config was refused after it had become current
-                _raise_unless_available("model(s)", fresh.wait_until_settled(new_names))
+            _raise_unless_available("model(s)", fresh.wait_until_settled(new_names))
         finally:
             fresh.close()
 
-    def _load_first(self, fresh: Monitor, names: Iterable[str]) -> None:
-        """Load with many threads at start-up, then go on with as many as the flag says."""
-        pool = ThreadPoolExecutor(_INITIAL_LOAD_THREADS, thread_name_prefix="initial-load")
-        self._manager.use_load_executor(pool)
+    def _load_first(self, watched: list[WatchedModel]) -> None:
+        """Load with many threads at start-up, then go on with as many as the flag says.
+
+        Where the file of the start named no models, this is done for the first reload, and if that fails, for the next
+        one again: with a new source that knows of no model before, and with rows that may have settled long ago.
+        """
+        options = self._options
+        source = StoragePathSource(self._manager.set_aspired, options.file_system_poll_wait_seconds, clock=self._clock)
+        source.configure(watched)
+        self._manager.use_load_executor(_executor(_INITIAL_LOAD_THREADS, "initial-load"))
+        source.start()
         try:
-            self._source.start()
-            _raise_unless_available("servable(s)", fresh.wait_until_settled(names))
+            settled = self.monitor.wait_until_settled(model.name for model in watched)
         finally:
-            self._manager.use_load_executor(self._load_executor)
-            pool.shutdown(wait=False)
+            self._manager.use_load_executor(_executor(options.num_load_threads, "load"))
+        try:
+            _raise_unless_available("servable(s)", settled)
+        except StatusError:
+            source.stop()
+            raise
+        self._source = source
 
 
 def _executor(threads: int, name: str) -> Executor:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from tfs_deploy.modelserver.lifecycle.monitor import Monitor, ServableId, State
-from tfs_deploy.modelserver.status import failed_precondition, invalid_argument
+from tfs_deploy.modelserver.status import Code, StatusError, failed_precondition, invalid_argument
 
 LabelMap = dict[str, dict[str, int]]
 
@@ -18,7 +18,7 @@ class Labels:
 
     monitor: Monitor
     allow_unavailable: bool
-    _map: LabelMap = field(default_factory=dict)
+    _map: LabelMap | None = None  # until the first config that lists models
 
     def replace(self, models: Iterable[Any]) -> None:
         """Take over the labels of a config; raise FAILED_PRECONDITION and change nothing if one may not point there."""
@@ -35,6 +35,8 @@ class Labels:
 
     def resolve(self, model: str, label: str) -> int:
         """Return the version behind `label`; raise INVALID_ARGUMENT for an unknown one, also on an unknown model."""
+        if self._map is None:
+            raise StatusError(Code.UNAVAILABLE, f"Model labels does not init yet.{label}")
         version = self._map.get(model, {}).get(label)
         if version is None:
             raise invalid_argument(f"Unrecognized servable version label: {label}")
@@ -45,4 +47,4 @@ class Labels:
         if event is not None and event.state is State.AVAILABLE:
             return True
         # A label that is in use must not move to a version that cannot answer, even with the flag.
-        return self.allow_unavailable and self._map.get(model, {}).get(label, version) == version
+        return self.allow_unavailable and (self._map or {}).get(model, {}).get(label, version) == version

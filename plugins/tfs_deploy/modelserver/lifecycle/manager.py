@@ -1,7 +1,7 @@
 """Loads and unloads versions so that the aspired ones come to serve (contract 4).
 
-The manager has no thread of its own: `tick` does what TF Serving's manager does every 100 ms, `Ticker` calls it. Loads
-and unloads go to executors; with an inline executor they run inside the tick, as with ``--num_load_threads=0``.
+The manager has no thread of its own: `tick` does what TF Serving's manager does every 100 ms. Loads and unloads go to
+executors; with an inline executor they run inside the tick, as with ``--num_load_threads=0``.
 """
 
 from __future__ import annotations
@@ -46,12 +46,18 @@ class Executor(Protocol):
     def submit(self, job: Callable[..., Any], /, *args: Any) -> Any:
         """Run `job` soon, or now."""
 
+    def shutdown(self, wait: bool = True) -> None:
+        """Take no more jobs; with `wait` return when the last one has ended."""
+
 
 class InlineExecutor:
     """Runs each job at once in the calling thread."""
 
     def submit(self, job: Callable[..., Any], /, *args: Any) -> None:
         job(*args)
+
+    def shutdown(self, wait: bool = True) -> None:
+        pass
 
 
 @dataclass(slots=True, eq=False)
@@ -97,6 +103,7 @@ class Manager(Generic[T]):
         self._loader_of = loader_of
         self._clock = clock
         self._retry = retry
+        self._load_executor_mutex = threading.Lock()
         self._load_executor = load_executor
         self._unload_executor = unload_executor
         # Held while the serving map is swapped, so a request that never ends stops every transition (contract 4.4).
@@ -111,8 +118,12 @@ class Manager(Generic[T]):
             self._pending[name] = tuple(versions)
 
     def use_load_executor(self, executor: Executor) -> None:
-        """Load with `executor` from the next tick on."""
-        with self._mutex:
+        """Load with `executor` once every load that the old one was given has ended; until then no other load begins.
+
+        TF Serving's `SetNumLoadThreads`: with it the ports open only after all loads that began meanwhile.
+        """
+        with self._load_executor_mutex:
+            self._load_executor.shutdown(wait=True)
             self._load_executor = executor
 
     def tick(self) -> bool:
@@ -128,8 +139,11 @@ class Manager(Generic[T]):
             name, action = chosen
             harness = self._harnesses[name][action.version]
             harness.phase = Phase.UNLOADING if action.unload else Phase.LOADING
-            executor = self._unload_executor if action.unload else self._load_executor
-        executor.submit(self._unload if action.unload else self._load, harness)
+        if action.unload:
+            self._unload_executor.submit(self._unload, harness)
+        else:
+            with self._load_executor_mutex:
+                self._load_executor.submit(self._load, harness)
         return True
 
     def snapshots(self, name: str) -> tuple[Snapshot, ...]:
@@ -248,27 +262,3 @@ class Manager(Generic[T]):
             for harness in versions.values()
             if harness.phase is Phase.READY and harness.servable is not None
         }
-
-
-class Ticker:
-    """A thread that ticks the manager until it is stopped."""
-
-    def __init__(self, manager: Manager[Any], period: float = TICK_SECONDS) -> None:
-        self._manager = manager
-        self._period = period
-        self._stopped = threading.Event()
-
-    def start(self) -> None:
-        """Begin."""
-        threading.Thread(target=self._run, name="manager", daemon=True).start()
-
-    def stop(self) -> None:
-        """End after the current tick."""
-        self._stopped.set()
-
-    def _run(self) -> None:
-        while not self._stopped.wait(self._period):
-            try:
-                self._manager.tick()
-            except Exception:  # a tick that fails must not end all ticks
-                logger.exception("A tick of the manager failed")

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
-from google.protobuf import text_format
-
+from tfs_deploy.modelserver import text_proto
 from tfs_deploy.modelserver.lifecycle.source import All, Latest, Policy, Specific, WatchedModel
-from tfs_deploy.modelserver.status import StatusError, invalid_argument, of_os_error
+from tfs_deploy.modelserver.status import invalid_argument
 from tfs_deploy.serving import messages
 
 PLATFORM = "tensorflow"
 # `ModelType`, deprecated: 1 is TENSORFLOW, 2 is OTHER, 0 is not set.
 _TYPE_TENSORFLOW = 1
+# `io::ParseURI` of TensorFlow.
+_URI = re.compile(r"[A-Za-z][0-9A-Za-z.]*://")
+_LOCAL_URI = "file://"
 
 
 def check_list(models: Iterable[Any]) -> None:
@@ -25,20 +27,19 @@ def check_list(models: Iterable[Any]) -> None:
             raise invalid_argument(f"Illegal to list model {model.name} multiple times in config list")
         seen.add(model.name)
     for model in models:
-        if not model.base_path.startswith("/") and "://" not in model.base_path:
+        if not model.base_path.startswith("/") and not _URI.match(model.base_path):
             raise invalid_argument(
                 f"Expected model {model.name} to have an absolute path or URI; got base_path()={model.base_path}"
             )
 
 
 def check_platforms_kept(old: Iterable[Any], new: Iterable[Any]) -> None:
-    """Refuse another platform for a model that is known."""
-    known: dict[str, str] = {}
-    for model in old:
-        try:
-            known[model.name] = platform_of(model)
-        except StatusError:  # a model that was refused before; it is not held against this config
-            continue
+    """Refuse another platform for a model that is known.
+
+    A model in `old` without a platform is held against every `new`: as in TF Serving, a config that was refused for it
+    had become current before, and no later one is accepted (contract 5.2, steps 2 and 3).
+    """
+    known = {model.name: platform_of(model) for model in old}
     for model in new:
         if model.name in known and (requested := platform_of(model)) != known[model.name]:
             raise invalid_argument(
@@ -62,7 +63,9 @@ def platform_of(model: Any) -> str:
             f"Illegal setting both {fields} and ModelServerConfig::model_platform, model name is {model.name}"
         )
     if model.model_type:
-        return PLATFORM if model.model_type == _TYPE_TENSORFLOW else "other"
+        if model.model_type != _TYPE_TENSORFLOW:
+            raise invalid_argument(f"ModelServerConfig::model_type choice {model.model_type} not supported.")
+        return PLATFORM
     if not model.model_platform:
         raise invalid_argument(
             f"Illegal setting neither {fields} nor ModelServerConfig::model_platform, model name is {model.name}"
@@ -72,7 +75,10 @@ def platform_of(model: Any) -> str:
 
 def watched(model: Any) -> WatchedModel:
     """Return what the source watches for a ModelConfig."""
-    return WatchedModel(model.name, model.base_path, _policy(model.model_version_policy))
+    path = model.base_path.removeprefix(_LOCAL_URI)
+    return WatchedModel(
+        model.name, path if path.startswith("/") else model.base_path, _policy(model.model_version_policy)
+    )
 
 
 def _policy(policy: Any) -> Policy:
@@ -92,14 +98,5 @@ def single_model(name: str, base_path: str) -> Any:
 
 
 def read_file(path: str) -> Any:
-    """Return the ModelServerConfig in a text file; raise NOT_FOUND without it, INVALID_ARGUMENT for another text."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise of_os_error(error) from error
-    except UnicodeDecodeError as error:
-        raise invalid_argument(f"Invalid protobuf file: '{path}'") from error
-    try:
-        return text_format.Parse(text, messages.ModelServerConfig(), descriptor_pool=messages.descriptor_pool_())
-    except text_format.ParseError as error:
-        raise invalid_argument(f"Invalid protobuf file: '{path}'") from error
+    """Return the ModelServerConfig in a text file; raise NOT_FOUND without it, INVALID_ARGUMENT for any other text."""
+    return text_proto.read(path, messages.ModelServerConfig(), messages.descriptor_pool_())

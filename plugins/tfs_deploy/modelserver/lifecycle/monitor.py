@@ -20,6 +20,9 @@ class State(IntEnum):
     END = 50
 
 
+_SETTLED = (State.AVAILABLE, State.END)
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class ServableId:
     """One version of one model."""
@@ -70,12 +73,21 @@ class EventBus:
             self._subscribers.remove(subscriber)
 
 
+@dataclass(slots=True, eq=False)
+class _Wait:
+    """Somebody waits until some version of each of `names` has settled."""
+
+    names: tuple[str, ...]
+    settled: tuple[Event, ...] | None = None
+
+
 class Monitor:
     """The latest event of every version seen since the monitor was made; rows are never removed (contract 6)."""
 
     def __init__(self, bus: EventBus) -> None:
         self._changed = threading.Condition()
         self._rows: dict[str, dict[int, Event]] = {}
+        self._waits: list[_Wait] = []
         self._close = bus.subscribe(self._observe)
 
     def close(self) -> None:
@@ -94,20 +106,31 @@ class Monitor:
             return tuple(rows[version] for version in sorted(rows, reverse=True))
 
     def wait_until_settled(self, names: Iterable[str]) -> tuple[Event, ...]:
-        """Wait, without a limit, until some version of each model is AVAILABLE or past it; return those rows.
+        """Wait, without a limit, until some version of each model is AVAILABLE or at its END; return those rows.
 
         The first version to settle decides for its model, so a quick failure hides a slow success (contract 20.11).
         """
-        waited = sorted(set(names))
+        wait = _Wait(tuple(sorted(set(names))))
         with self._changed:
-            self._changed.wait_for(lambda: all(self._settled(name) for name in waited))
-            return tuple(event for name in waited if (event := self._settled(name)))
+            wait.settled = self._settled(wait.names)
+            self._waits.append(wait)
+            self._changed.wait_for(lambda: wait.settled is not None)
+            self._waits.remove(wait)
+            return wait.settled or ()
 
-    def _settled(self, name: str) -> Event | None:
+    def _settled(self, names: tuple[str, ...]) -> tuple[Event, ...] | None:
+        found = [self._settled_version(name) for name in names]
+        return tuple(event for event in found if event) if all(found) else None
+
+    def _settled_version(self, name: str) -> Event | None:
         rows = self._rows.get(name, {})
-        return next((rows[v] for v in sorted(rows, reverse=True) if rows[v].state >= State.AVAILABLE), None)
+        return next((rows[v] for v in sorted(rows, reverse=True) if rows[v].state in _SETTLED), None)
 
     def _observe(self, event: Event) -> None:
         with self._changed:
             self._rows.setdefault(event.id.name, {})[event.id.version] = event
+            for wait in self._waits:
+                # Here and not when the waiting thread wakes up: by then the version may be unloading.
+                if wait.settled is None:
+                    wait.settled = self._settled(wait.names)
             self._changed.notify_all()

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from tfs_deploy.clock import Clock, SystemClock
+from tfs_deploy.modelserver.lifecycle.periodic import Periodic
 from tfs_deploy.modelserver.status import StatusError, invalid_argument, of_os_error
 
 logger = logging.getLogger(__name__)
@@ -93,7 +95,9 @@ Sink = Callable[[str, Sequence[VersionPath]], None]
 class StoragePathSource:
     """Tells `sink` the aspired versions of each configured model, at every poll."""
 
-    def __init__(self, sink: Sink, poll_wait_seconds: int, files: Files | None = None) -> None:
+    def __init__(
+        self, sink: Sink, poll_wait_seconds: int, files: Files | None = None, clock: Clock | None = None
+    ) -> None:
         self._sink = sink
         self._period = poll_wait_seconds
         self._files = files or LocalFiles()
@@ -101,8 +105,7 @@ class StoragePathSource:
         self._mutex = threading.Lock()
         self._models: tuple[WatchedModel, ...] = ()
         self._complaints: dict[str, str] = {}
-        self._stopped = threading.Event()
-        self._started = False
+        self._polling = Periodic(self.poll, poll_wait_seconds, clock or SystemClock(), name="file-system-poll")
 
     @property
     def model_names(self) -> frozenset[str]:
@@ -121,14 +124,14 @@ class StoragePathSource:
 
     def start(self) -> None:
         """Poll from now on: each period, once if it is 0, never if it is negative."""
-        if self._started or self._period < 0:
-            return
-        self._started = True
-        threading.Thread(target=self._run, name="file-system-poll", daemon=True).start()
+        if self._period > 0:
+            self._polling.start()
+        elif self._period == 0:
+            threading.Thread(target=self.poll, name="file-system-poll", daemon=True).start()
 
     def stop(self) -> None:
         """End polling."""
-        self._stopped.set()
+        self._polling.stop()
 
     def poll(self) -> None:
         """Look once; an error at one model leaves every model as it was (contract 3.3)."""
@@ -142,15 +145,12 @@ class StoragePathSource:
             for name, versions in found:
                 self._sink(name, versions)
 
-    def _run(self) -> None:
-        while not self._stopped.is_set():
-            self.poll()
-            if self._period == 0 or self._stopped.wait(self._period):
-                return
-
     def _aspired(self, model: WatchedModel) -> tuple[VersionPath, ...]:
         if not self._files.exists(model.base_path):
-            raise invalid_argument(f"Could not find base path {model.base_path} for servable {model.name}")
+            raise invalid_argument(
+                f"Could not find base path {model.base_path} for servable {model.name} with error "
+                f"NOT_FOUND: {model.base_path} not found"
+            )
         if isinstance(model.policy, Specific):
             versions = self._specific(model, model.policy.versions)
         elif isinstance(model.policy, All):

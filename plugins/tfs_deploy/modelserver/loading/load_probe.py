@@ -21,6 +21,7 @@ import selectors
 import signal
 import stat
 import threading
+import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -62,7 +63,7 @@ class LoadProbe:
         request_read, request_write = os.pipe()
         answer_read, answer_write = os.pipe()
         try:
-            child = os.fork()
+            child = _fork_beside_threads()
         except OSError as error:
             logger.warning("Loads are not tried in a process of their own: %s", error)
             return
@@ -121,6 +122,19 @@ def _how(status: int) -> str:
         except ValueError:
             return f"signal {-status}"
     return f"exit status {status}"
+
+
+def _fork_beside_threads() -> int:
+    """Fork although there are threads, of which Python from 3.12 on warns; return the child's id.
+
+    It cannot be done before there are any: TensorFlow's import, whose pages are to be shared, begins some itself. What
+    the warning is about, a lock that another thread held and nobody in the child will ever release, is seen to: the
+    fork comes before TensorFlow's first session and while no request can be in it, gRPC is not used in the child, and
+    the locks of `runtime` are made anew.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+        return os.fork()
 
 
 @dataclass(slots=True)

@@ -45,7 +45,7 @@ def replay(directory: Path, servable: Servable, iterations: int, *, check_method
     begun = time.monotonic()
     for record in _records(path, begun):
         # After the 1000th: TF Serving complains of the 1001st only once that has been replayed.
-        _replay_one(record, servable, iterations, check_method_name)
+        _replay_one(_parsed(record, path), servable, iterations, check_method_name)
         count += 1
         if count > MAX_WARMUP_RECORDS:
             raise invalid_argument(f"Number of warmup records exceeds the maximum ({MAX_WARMUP_RECORDS}) at {path}")
@@ -53,12 +53,16 @@ def replay(directory: Path, servable: Servable, iterations: int, *, check_method
     logger.info("Finished reading warmup data for model at %s. Number of warmup records read: %s.", directory, count)
 
 
-def _replay_one(record: bytes, servable: Servable, iterations: int, check_method_name: bool) -> None:
+def _parsed(record: bytes, path: Path) -> Any:
+    """Return the PredictionLog; the error shows the record's bytes as they are, which makes it no UTF-8 (20.7)."""
     try:
-        log = messages.PredictionLog.FromString(record)
+        return messages.PredictionLog.FromString(record)
     except DecodeError as error:
-        shown = record.decode("utf-8", errors="replace")
-        raise invalid_argument(f"Failed to parse warmup record: {shown} from {servable.name}") from error
+        shown = record.decode("utf-8", errors="surrogateescape")
+        raise invalid_argument(f"Failed to parse warmup record: {shown} from {path}") from error
+
+
+def _replay_one(log: Any, servable: Servable, iterations: int, check_method_name: bool) -> None:
     kind = log.WhichOneof("log_type")
     if kind is None:
         return

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tfs_deploy.modelserver import metrics
+from tfs_deploy.modelserver import metrics, status_reply
 from tfs_deploy.modelserver.inference.classify import run_classify
 from tfs_deploy.modelserver.inference.predict import PredictOptions, predict_outputs
 from tfs_deploy.modelserver.inference.regress import run_regress
@@ -16,6 +16,7 @@ from tfs_deploy.modelserver.lifecycle.core import ServerCore
 from tfs_deploy.modelserver.rest import urls as rest_urls
 from tfs_deploy.modelserver.rest.classify import classify_body, fill_input, regress_body
 from tfs_deploy.modelserver.rest.errors import http_code, reason
+from tfs_deploy.modelserver.rest.gzip_body import unpacked
 from tfs_deploy.modelserver.rest.json_writer import error_body
 from tfs_deploy.modelserver.rest.messages import metadata_body, status_body
 from tfs_deploy.modelserver.rest.predict import (
@@ -34,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 _JSON, _HTML, _TEXT = "application/json", "text/html", "text/plain"
 _ORIGIN = re.compile(r"https?://")
+# `EvHTTPServer::Initialize`; libevent itself turns others away.
+_METHODS = frozenset(("GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"))
 _CORS = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Allow-Methods": "POST, GET",
@@ -77,9 +80,15 @@ class RestApi:
         headers = {} if answer.content_type is None else {"Content-Type": answer.content_type}
         return headers | _CORS if self._options.cors and answer.content_type in (_JSON, None) else headers
 
-    def answer(self, http_method: str, path: str, origin: str, body: bytes) -> Answer:
-        """Return the answer; `path` with query, `origin` the header of that name."""
-        if self._options.metrics_path is not None and path.partition("?")[0] == self._options.metrics_path:
+    def answer(self, http_method: str, uri: str, origin: str, body: bytes, encoding: str = "") -> Answer:
+        """Return the answer; `origin` and `encoding` are the headers Origin and Content-Encoding."""
+        if http_method not in _METHODS:
+            return html_error(501)
+        parts = rest_urls.split(uri)
+        if parts is None:
+            return html_error(400)
+        bare_path, path = parts
+        if self._options.metrics_path is not None and bare_path == self._options.metrics_path:
             return self._metrics(path)
         if not rest_urls.is_served(path):
             return html_error(404)
@@ -87,7 +96,7 @@ class RestApi:
             # A preflight is answered by its Origin alone, with or without CORS.
             return Answer(200 if _ORIGIN.search(origin) else 400, content_type=None)
         try:
-            return Answer(200, self._served(http_method, path, body))
+            return Answer(200, self._served(http_method, path, unpacked(body, encoding)))
         except rest_urls.BadVersion:
             return Answer(http_code(Code.INVALID_ARGUMENT))
         except Exception as error:  # of any kind: the caller gets a code, the server lives on
@@ -111,7 +120,8 @@ class RestApi:
                 raise invalid_argument("Missing model name in request.")
             if target.method == "metadata":
                 return self._metadata(target)
-            return status_body(model_status(self._core, messages.GetModelStatusRequest(model_spec=target.spec())))
+            events = model_status(self._core, messages.GetModelStatusRequest(model_spec=target.spec()))
+            return status_body(status_reply.as_message(events))
 
     def _metadata(self, target: Target) -> bytes:
         request = messages.GetModelMetadataRequest(model_spec=target.spec(), metadata_field=["signature_def"])

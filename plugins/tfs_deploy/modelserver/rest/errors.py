@@ -22,8 +22,8 @@ _HTTP = {
     Code.UNAVAILABLE: 503,
     Code.DEADLINE_EXCEEDED: 504,
 }
-# What `http.HTTPStatus` does not name.
-_REASONS = {499: "Client Closed Request"}
+# libevent's phrases where they are not those of `http.HTTPStatus`: its tables end at 417.
+_REASONS = {429: "Client Error", 499: "Client Error", 504: "Gateway Time-out"}
 
 
 def http_code(code: Code) -> int:

@@ -73,8 +73,9 @@ class RestServer:
 
     async def _respond(self, request: HTTPServerRequest) -> None:
         method, path = request.method or "", request.uri or "/"
+        origin, encoding = (request.headers.get(name, "") for name in ("Origin", "Content-Encoding"))
         answer = await self._loop.run_in_executor(
-            self._pool, self._api.answer, method, path, request.headers.get("Origin", ""), request.body
+            self._pool, self._api.answer, method, path, origin, request.body, encoding
         )
         try:
             await self._send(request, answer)

@@ -16,6 +16,13 @@ _RUN = re.compile(rf"/v1/models/(?P<model>{_NAME}){_CHOICE}:(?P<method>classify|
 _LOOK = re.compile(rf"/v1/models(?:/(?P<model>{_NAME}))?{_CHOICE}(?:/(?P<method>metadata))?", re.IGNORECASE)
 _SERVED = re.compile(r"/v1/.*", re.IGNORECASE)
 
+# What libevent takes for a URI: other characters must be percent-encoded.
+_CHAR = r"[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2}"
+_URI = re.compile(
+    rf"(?:(?:[A-Za-z][A-Za-z0-9+.\-]*:)?//[^/?#]*)?(?P<path>(?:{_CHAR})*)"
+    rf"(?P<rest>(?:\?(?:{_CHAR}|\?)*)?(?:\#(?:{_CHAR}|\?)*)?)"
+)
+
 _INT64_MAX = 2**63 - 1
 
 
@@ -40,6 +47,12 @@ class Target:
         if self.label is not None:
             spec.version_label = self.label
         return spec
+
+
+def split(uri: str) -> tuple[str, str] | None:
+    """Return the path, and the path with query and fragment; None for what is no URI."""
+    found = _URI.fullmatch(uri)
+    return None if found is None else (found["path"], found["path"] + found["rest"])
 
 
 def is_served(path: str) -> bool:
