@@ -7,6 +7,8 @@ SHELL := /bin/bash
 .PHONY: help install demo test lint bench clean
 
 SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
+# Where the demo keeps its versions: disk, or s3 (an S3 server, two model servers with a sync agent each).
+STORE ?= disk
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python3.10; do \
 	if "$$name" -c '$(SUPPORTED)' 2>/dev/null; then echo "$$name"; break; fi; done)
 BIN := .venv/bin
@@ -16,6 +18,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 help:
 	@echo 'make install   virtual environment .venv with everything, from constraints.txt'
 	@echo 'make demo      train, export, publish, load, validate, promote, refuse and roll back, run by Airflow'
+	@echo '               with STORE=s3 on two model servers that share no disk'
 	@echo 'make test      linters, types, import contracts and all tests'
 	@echo 'make bench     the figures of benchmarks/'
 	@echo 'make clean     remove what the other targets wrote, except .venv'
@@ -33,7 +36,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 demo: install
-	@$(BIN)/python -m tfs_deploy.demo.run
+	@$(BIN)/python -m tfs_deploy.demo.run --store $(STORE)
 
 lint: install
 	$(BIN)/ruff check .

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tfs_deploy.clock import Clock, SystemClock
-from tfs_deploy.errors import Contention, InvalidInput, NotFound, StoreError
+from tfs_deploy.errors import Contention, CorruptModel, InvalidInput, NotFound, StoreError
 from tfs_deploy.jsonable import to_json
 from tfs_deploy.names import MAX_VERSION, check_model_name, check_version
 from tfs_deploy.savedmodel import manifest as manifests
@@ -15,6 +16,7 @@ from tfs_deploy.savedmodel.files import check_relative_path
 from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, Manifest
 from tfs_deploy.store.envelope import seal, unseal
 from tfs_deploy.store.keys import check_key, check_prefix
+from tfs_deploy.store.landing import Landing
 from tfs_deploy.store.protocol import (
     MAX_DOCUMENT_BYTES,
     MAX_READ_BYTES,
@@ -59,6 +61,7 @@ class FakeStateDocuments:
 @dataclass
 class _Model:
     used: set[int] = field(default_factory=set)
+    changes: int = 0
     live: dict[int, tuple[Manifest, dict[str, bytes]]] = field(default_factory=dict)
 
 
@@ -71,6 +74,13 @@ class FakeStore:
         self._clock = clock or SystemClock()
         self._models: dict[str, _Model] = {}
         self._lock = threading.RLock()
+
+    def models(self) -> tuple[str, ...]:
+        return tuple(sorted(name for name, known in dict(self._models).items() if known.live))
+
+    def tip(self, model: str) -> str:
+        changes = self._model(model).changes
+        return str(changes) if changes else ""
 
     def versions(self, model: str) -> tuple[int, ...]:
         return tuple(sorted(self._model(model).live))
@@ -101,6 +111,7 @@ class FakeStore:
             if number > MAX_VERSION:
                 raise StoreError(f"The version numbers of model {model!r} are used up.", "Use another model name.")
             known.used.add(number)
+            known.changes += 1
             known.live[number] = (manifest, {**files, MANIFEST_PATH: to_json(manifest)})
         version = self._named(model, number, manifest.fingerprint)
         return Published(version, uploaded_bytes=manifest.total_bytes, created=True)
@@ -114,7 +125,19 @@ class FakeStore:
         return files[path]
 
     def verify(self, model: str, version: int) -> None:
-        self._version(model, version)
+        manifest, files = self._version(model, version)
+        for entry in manifest.files:
+            if hashlib.sha256(files[entry.path]).hexdigest() != entry.sha256:
+                raise CorruptModel(f"The file {entry.path!r} of version {version} is not as published.", "Withdraw it.")
+
+    def download(self, model: str, version: int, target: Path, *, progress: Progress | None = None) -> None:
+        manifest, files = self._version(model, version)
+        where = f"version {version} of model {model!r}"
+        Landing(manifest, lambda entry: iter([files[entry.path]]), where=where, progress=progress).into(target)
+
+    def spoil(self, model: str, version: int, path: str, data: bytes) -> None:
+        """Put other bytes under a published file, as a broken disk does."""
+        self._version(model, version)[1][path] = data
 
     def withdraw(self, model: str, version: int, reason: str) -> None:
         self._remove(model, version)
@@ -131,7 +154,8 @@ class FakeStore:
         if check_version(version) not in known.used:
             raise NotFound(f"Model {model!r} has no version {version} in {self.uri!r}.", "Check the number.")
         with self._lock:
-            known.live.pop(version, None)
+            if known.live.pop(version, None):
+                known.changes += 1
 
     def _model(self, model: str) -> _Model:
         return self._models.setdefault(check_model_name(model), _Model())

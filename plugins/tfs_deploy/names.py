@@ -24,6 +24,11 @@ def check_model_name(name: str) -> str:
     return name
 
 
+def is_model_name(name: str) -> bool:
+    """Tell whether `name` can be that of a model."""
+    return _MODEL_NAME.fullmatch(name) is not None
+
+
 def check_group_name(name: str) -> str:
     """Return `name` if it can be one segment of a state document's key; raise InvalidInput otherwise."""
     if not isinstance(name, str) or not _MODEL_NAME.fullmatch(name):

@@ -10,7 +10,12 @@ from typing import Any
 _FIELDS: dict[str, dict[str, Any]] = {
     "store": {
         "label": "Store",
-        "description": "Directory that holds the published versions, as the workers see it.",
+        "description": "Directory that holds the published versions, as the workers see it, or s3://bucket/prefix.",
+        "schema": {"type": ["string", "null"]},
+    },
+    "aws_conn_id": {
+        "label": "AWS connection",
+        "description": "For a store in S3: an ordinary aws connection; empty: the workers' own credentials.",
         "schema": {"type": ["string", "null"]},
     },
     "group": {
@@ -20,7 +25,7 @@ _FIELDS: dict[str, dict[str, Any]] = {
     },
     "model_root": {
         "label": "Model root",
-        "description": "The store's directory as the model servers see it; empty: the same path.",
+        "description": "The versions' directory as the model servers see it; empty: the store's path.",
         "schema": {"type": ["string", "null"]},
     },
     "mode": {

@@ -13,10 +13,12 @@ from jsonschema import Draft7Validator
 
 import airflow
 from tfs_deploy.errors import InvalidInput
+from tfs_deploy.hooks.aws import s3_options
 from tfs_deploy.hooks.group_settings import GroupExtra
 from tfs_deploy.hooks.tf_serving import TFServingHook
 from tfs_deploy.provider_info import get_provider_info
 from tfs_deploy.serving.group import Mode
+from tfs_deploy.store.s3.options import S3Options
 
 pytestmark = pytest.mark.airflow
 
@@ -157,3 +159,50 @@ def test_the_hook_is_what_airflow_makes_of_the_connection(monkeypatch: pytest.Mo
     hook = Connection(conn_id="here", conn_type="tf_serving", host="a").get_hook()
     assert isinstance(hook, TFServingHook)
     assert hook.tf_serving_conn_id == "here"
+
+
+def aws(monkeypatch: pytest.MonkeyPatch, **fields: object) -> str:
+    monkeypatch.setenv("AIRFLOW_CONN_CLOUD", json.dumps({"conn_type": "aws", **fields}))
+    return "cloud"
+
+
+def test_an_aws_connection_says_how_to_reach_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    extra = {"endpoint_url": "http://s3:9000", "region_name": "eu-west-1", "aws_session_token": "token"}
+    options = s3_options(aws(monkeypatch, login="id", password="secret", extra=extra))
+    assert options == S3Options(
+        endpoint_url="http://s3:9000",
+        region="eu-west-1",
+        access_key_id="id",
+        secret_access_key="secret",
+        session_token="token",
+    )
+    assert "secret" not in repr(options)
+    assert s3_options(aws(monkeypatch, extra={"verify": "/etc/ca.pem"})) == S3Options(ca_bundle="/etc/ca.pem")
+    assert s3_options(aws(monkeypatch, extra={"verify": False})) == S3Options(verify_tls=False)
+    assert s3_options(aws(monkeypatch)) == S3Options()
+
+
+def test_without_an_aws_connection_the_workers_own_credentials_count() -> None:
+    assert s3_options("") is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"conn_type": "http"}, "of type 'http'"),
+        ({"extra": {"role_arn": "arn:aws:iam::1:role/x"}}, "sets role_arn"),
+        ({"login": "id"}, "Only one of the S3 access key's id and its secret"),
+        ({"extra": {"endpoint_url": "s3:9000"}}, "is not a URL"),
+    ],
+)
+def test_an_aws_connection_that_would_be_misread_is_refused(
+    monkeypatch: pytest.MonkeyPatch, fields: dict[str, object], told: str
+) -> None:
+    with pytest.raises(InvalidInput, match=told):
+        s3_options(aws(monkeypatch, **fields))
+
+
+def test_a_store_in_s3_needs_the_servers_own_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    extra = {"store": "s3://bucket/models"}
+    with pytest.raises(InvalidInput, match="cannot read 's3://bucket/models'"):
+        connection(monkeypatch, host="a", extra=extra).get_conn().serving_group(store_root="s3://bucket/models")

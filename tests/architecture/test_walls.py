@@ -36,6 +36,7 @@ ROOMS = {
     "obstore": ["store/s3/*.py"],
     "docker": ["containers/*.py"],
     "tornado": ["gateway/*.py", "modelserver/*.py"],
+    "prometheus_client": ["sync/exposition.py", "gateway/*.py"],
 }
 # These may do so at the top of a file: Airflow runs the first ones anyway, the second is a process of its own.
 AT_THE_TOP = {
@@ -51,6 +52,7 @@ AT_THE_TOP = {
     "tensorflow": ["modelserver/*.py"],
     "keras": ["modelserver/*.py"],
     "tornado": ["gateway/*.py", "modelserver/*.py"],
+    "prometheus_client": ["gateway/*.py"],
 }
 LIGHT = (
     "store.open",
@@ -61,7 +63,11 @@ LIGHT = (
     "deployment.deploy",
     "deployment.status",
     "cli.main",
+    "sync.run",
     "demo.digits",
+    "gateway.config_file",
+    "gateway.traffic",
+    "gateway.upstream.model",
     "provider_info",
 )
 

@@ -85,7 +85,7 @@ def test_no_command_shows_the_help_and_is_a_usage_error() -> None:
 
 
 def test_an_unexpected_error_is_one_sentence_without_debug(monkeypatch: pytest.MonkeyPatch) -> None:
-    def stumble(uri: str) -> None:
+    def stumble(uri: str, **options: object) -> None:
         raise ZeroDivisionError("by zero")
 
     monkeypatch.setattr("tfs_deploy.store.open.open_store", stumble)
@@ -100,7 +100,7 @@ def test_an_unexpected_error_is_one_sentence_without_debug(monkeypatch: pytest.M
 
 
 def test_ctrl_c_is_told_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(uri: str) -> None:
+    def interrupted(uri: str, **options: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("tfs_deploy.store.open.open_store", interrupted)

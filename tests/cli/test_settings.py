@@ -49,6 +49,7 @@ def test_the_file_may_say_everything(tmp_path: Path) -> None:
         "mode: latest\n"
         "startup_config: conf/models.config\n"
         "tls: {root_certificates: ca.pem, server_name: serving}\n"
+        "s3: {endpoint_url: 'http://s3:9000', region: eu-west-1, path_style: true, ca_bundle: ca.pem}\n"
         "timeouts: {status: 1, load: 900}\n"
     )
 
@@ -61,6 +62,8 @@ def test_the_file_may_say_everything(tmp_path: Path) -> None:
     assert group.startup_config == str(tmp_path / "conf/models.config")
     assert found.tls is not None
     assert (found.tls.root_certificates, found.tls.server_name) == (b"-----BEGIN CERTIFICATE-----", "serving")
+    assert (found.s3.endpoint_url, found.s3.region, found.s3.path_style) == ("http://s3:9000", "eu-west-1", True)
+    assert found.s3.ca_bundle == str(tmp_path / "ca.pem")
     assert (found.timeouts.status, found.timeouts.reload) == (1.0, 30.0)
     assert (found.wait.load, found.wait.discovery, found.wait.rpc) == (900.0, 60.0, 1.0)
 

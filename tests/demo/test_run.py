@@ -17,11 +17,11 @@ from tfs_deploy.demo.story import GROUP, MODEL
 from tfs_deploy.store.open import open_store
 
 
-def start(workspace: Path) -> subprocess.Popen[str]:
+def start(workspace: Path, *arguments: str) -> subprocess.Popen[str]:
     # A file, not a pipe: nobody reads while it runs.
     with (workspace.parent / "output.txt").open("wb") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "tfs_deploy.demo.run", str(workspace)],
+            [sys.executable, "-m", "tfs_deploy.demo.run", *arguments, str(workspace)],
             stdout=output,
             stderr=subprocess.STDOUT,
             text=True,
@@ -71,6 +71,30 @@ def test_demo_tells_its_story_and_leaves_nothing_running(tmp_path: Path) -> None
         ("rolled_back", 1),
         ("rolled_back", 2),
     ]
+
+
+@pytest.mark.tensorflow
+@pytest.mark.airflow
+@pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="two disks under one path need /proc/self/cwd")
+def test_the_demo_with_s3_serves_from_two_disks(tmp_path: Path) -> None:
+    workspace = tmp_path / "demo"
+    done = start(workspace, "--store", "s3")
+    try:
+        code = done.wait(timeout=280)
+    finally:
+        if done.poll() is None:
+            os.killpg(done.pid, signal.SIGTERM)
+            done.wait(timeout=30)
+    assert code == 0, said(workspace)
+    assert still_running(workspace) == []
+    text = " ".join(said(workspace).split())
+    assert "Refused: Version 3 of model 'digits' failed gate accuracy" in text
+    assert "on 2 replicas." in text
+    assert not (workspace / "store").exists()
+    for replica in ("replica-1", "replica-2"):
+        versions = {path.name for path in (workspace / replica / "models" / MODEL).iterdir() if path.name.isdigit()}
+        assert {"1", "2"} <= versions, versions
+        assert 'key: "stable"' in (workspace / replica / "models.config").read_text()
 
 
 @pytest.mark.tensorflow

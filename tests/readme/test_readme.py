@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tfs_deploy.hooks.group_settings import read_settings
 from tfs_deploy.validation.gates import read_gates
@@ -39,8 +40,13 @@ def free_port() -> int:
 
 
 def test_every_block_is_of_a_kind_that_is_tried() -> None:
-    assert {name for name, _ in BLOCK.findall(README)} <= {"bash", "python"} | NOT_RUN
+    assert {name for name, _ in BLOCK.findall(README)} <= {"bash", "python", "yaml"} | NOT_RUN
     assert len(commands()) >= 6
+
+
+def test_every_yaml_can_be_read() -> None:
+    for block in blocks("yaml"):
+        assert isinstance(yaml.safe_load(block), dict), block
 
 
 def test_make_targets_exist() -> None:

@@ -117,10 +117,10 @@ def error_of(work: Callable[[], object]) -> TFSDeployError | None:
     return None
 
 
-def count_steps(root: Path, operation: Operation, staged: Staged) -> int:
+def steps_of(root: Path, operation: Operation, staged: Staged) -> list[str]:
     files = FaultyFilesystem()
     operation(LocalStore(root, files=files), staged)
-    return files.steps
+    return files.log
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
@@ -129,7 +129,7 @@ def test_a_kill_at_any_step_leaves_nothing_half_visible_and_a_second_run_finishe
     prepare: Callable[[str], Path], staged: Staged, name: str, after: bool
 ) -> None:
     operation = OPERATIONS[name]
-    steps = count_steps(prepare(name), operation, staged)
+    steps = len(steps_of(prepare(name), operation, staged))
     assert steps > 4
     for at in range(1, steps + 1):
         root = prepare(name)
@@ -146,7 +146,8 @@ def test_an_error_at_any_step_is_reported_and_a_second_run_finishes(
     prepare: Callable[[str], Path], staged: Staged, name: str, number: int
 ) -> None:
     operation = OPERATIONS[name]
-    steps = count_steps(prepare(name), operation, staged)
+    log = steps_of(prepare(name), operation, staged)
+    steps = len(log)
     kind = StoreError if number == errno.ENOSPC else Unreachable
     reported = 0
     for at in range(1, steps + 1):
@@ -161,7 +162,9 @@ def test_an_error_at_any_step_is_reported_and_a_second_run_finishes(
         check_nothing_half_visible(root)
         operation(LocalStore(root), staged)
         check_finished(root, name, staged)
-    assert reported >= steps - 3  # only tidying up may fail in silence
+    # Only tidying up may fail in silence, and noting what there is: at most six steps each time.
+    notes = sum("/.overview" in step and step.startswith("rename") for step in log)
+    assert reported >= steps - 3 - 6 * notes
 
 
 def test_an_error_before_the_rename_leaves_no_trace_in_the_models_directory(
@@ -171,11 +174,17 @@ def test_an_error_before_the_rename_leaves_no_trace_in_the_models_directory(
     files = FaultyFilesystem()
     LocalStore(root, files=files).publish(*staged, "m")
     rename = next(at for at, step in enumerate(files.log, 1) if step.startswith("rename") and step.endswith("/m/1"))
+    silent = 0
     for at in range(1, rename + 1):
         root = prepare("publish")
-        with pytest.raises(StoreError, match="No space left"):
-            LocalStore(root, files=FaultyFilesystem(at, failing(errno.ENOSPC))).publish(*staged, "m")
-        assert not (root / "m").exists()
+        files = FaultyFilesystem(at, failing(errno.ENOSPC))
+        error = error_of(lambda root=root, files=files: LocalStore(root, files=files).publish(*staged, "m"))
+        if error is None:
+            silent += 1
+        else:
+            assert "No space left" in error.cause
+            assert not (root / "m").exists()
+    assert silent <= 6  # the steps of noting what there is
 
 
 def test_a_number_that_was_claimed_by_a_publish_that_died_stays_used(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from contract.store_suite import stage
-from tfs_deploy.errors import Contention, InvalidInput, Permanent, StoreError, TFSDeployError
+from tfs_deploy.errors import Contention, InvalidInput, MissingExtra, StoreError, TFSDeployError
 from tfs_deploy.savedmodel.manifest import Manifest
 from tfs_deploy.store.local.store import LocalStore
 from tfs_deploy.store.open import open_store
+from tfs_deploy.store.s3.options import S3Options
 
 Staged = tuple[Path, Manifest]
 
@@ -154,6 +156,21 @@ def test_an_unusable_uri_is_refused(uri: str) -> None:
         open_store(uri)
 
 
-def test_s3_is_refused_in_one_sentence() -> None:
-    with pytest.raises(Permanent, match="directories only"):
-        open_store("s3://bucket/models")
+@pytest.mark.parametrize(
+    ("uri", "same"), [("s3://bucket/models/", "s3://bucket/models"), ("s3://bucket", "s3://bucket")]
+)
+def test_an_s3_address_opens_a_store_in_s3_and_sends_nothing(uri: str, same: str) -> None:
+    assert open_store(uri, s3=S3Options(region="us-east-1")).uri == same
+
+
+@pytest.mark.parametrize("package", ["boto3", "obstore"])
+def test_a_package_that_is_not_installed_is_named_with_its_extra(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, "tfs_deploy.store.s3.obstore_transfer", raising=False)
+    with pytest.raises(MissingExtra, match=r"pip install 'tfs-deploy\[s3\]'"):
+        open_store("s3://bucket", s3=S3Options(region="us-east-1", transfer="obstore"))
+
+
+def test_boto3_alone_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    assert open_store("s3://bucket", s3=S3Options(region="us-east-1")).uri == "s3://bucket"

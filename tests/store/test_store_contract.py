@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from contract.state_documents_suite import StateDocumentsSuite
-from contract.store_suite import StoreSuite
+from contract.store_suite import Spoil, StoreSuite
 from store.history import history_of
 from store_fake import FakeStore
 from tfs_deploy.store.local.store import LocalStore
@@ -21,6 +21,14 @@ class TestLocalStore(StoreSuite):
     def connect(self, tmp_path: Path) -> Callable[[], Store]:
         return lambda: open_store(str(tmp_path / "store"))
 
+    @pytest.fixture
+    def spoil(self, tmp_path: Path) -> Spoil:
+        return lambda model, version, path, data: put(tmp_path / "store" / model / str(version) / path, data)
+
+
+def put(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+
 
 class TestLocalStateDocuments(StateDocumentsSuite):
     @pytest.fixture
@@ -30,9 +38,16 @@ class TestLocalStateDocuments(StateDocumentsSuite):
 
 class TestFakeStore(StoreSuite):
     @pytest.fixture
-    def connect(self) -> Callable[[], Store]:
-        store = FakeStore()
-        return lambda: store
+    def fake(self) -> FakeStore:
+        return FakeStore()
+
+    @pytest.fixture
+    def connect(self, fake: FakeStore) -> Callable[[], Store]:
+        return lambda: fake
+
+    @pytest.fixture
+    def spoil(self, fake: FakeStore) -> Spoil:
+        return fake.spoil
 
 
 class TestFakeStateDocuments(StateDocumentsSuite):

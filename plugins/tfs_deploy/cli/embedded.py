@@ -1,4 +1,4 @@
-"""The embedded model server as a child process, or in place of this one."""
+"""The embedded model server as a child process; it, or another program of this package, in place of this one."""
 
 from __future__ import annotations
 
@@ -28,6 +28,11 @@ def require_tensorflow() -> None:
 def become_model_server(arguments: list[str]) -> NoReturn:
     """Replace this process by the embedded model server, so that signals and the exit code are its own."""
     require_tensorflow()
+    become_module("tfs_deploy.modelserver", arguments)
+
+
+def become_module(module: str, arguments: list[str]) -> NoReturn:
+    """Replace this process by ``python -m module``."""
     package_root = str(Path(__file__).resolve().parents[2])
     paths = [package_root, os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
@@ -35,5 +40,5 @@ def become_model_server(arguments: list[str]) -> NoReturn:
     environment["PYTHONSAFEPATH"] = "1"
     sys.stdout.flush()
     sys.stderr.flush()
-    command = [sys.executable, "-m", "tfs_deploy.modelserver", *arguments]
+    command = [sys.executable, "-m", module, *arguments]
     os.execve(sys.executable, command, environment)  # noqa: S606 - our own module, arguments as a list

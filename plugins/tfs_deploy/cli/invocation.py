@@ -54,7 +54,7 @@ class Invocation:
         """Open the store."""
         from tfs_deploy.store.open import open_store
 
-        return open_store(self.settings.store_uri())
+        return open_store(self.settings.store_uri(), s3=self.settings.s3)
 
     @contextmanager
     def session(self) -> Iterator[GroupSession]:

@@ -12,7 +12,15 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from tfs_deploy import __version__
-from tfs_deploy.cli import failure, model_commands, record_commands, step_commands
+from tfs_deploy.cli import (
+    failure,
+    gateway_command,
+    golden_command,
+    model_commands,
+    record_commands,
+    step_commands,
+    sync_command,
+)
 from tfs_deploy.errors import InvalidInput
 
 _PROGRAM = "tfs-deploy"
@@ -90,6 +98,11 @@ for _function in (
 app.command(rich_help_panel=_RECORD)(record_commands.status)
 app.command(rich_help_panel=_RECORD)(record_commands.history)
 app.command("what-served", rich_help_panel=_RECORD)(record_commands.what_served)
+app.command(rich_help_panel=_PROGRAMS)(sync_command.sync)
+app.command(rich_help_panel=_PROGRAMS)(gateway_command.gateway)
+_golden = typer.Typer(help="Request files out of captured traffic.")
+_golden.command("make")(golden_command.make)
+app.add_typer(_golden, name="golden", rich_help_panel=_MODELS)
 
 
 @app.command("model-server", cls=Untouched, rich_help_panel=_PROGRAMS, add_help_option=False)

@@ -19,12 +19,14 @@ from tfs_deploy.names import check_group_name
 from tfs_deploy.serving.group import Mode, ServingGroup, parse_targets
 from tfs_deploy.serving.protocol import TLSOptions
 from tfs_deploy.serving.waiting import WaitLimits
+from tfs_deploy.store.s3.options import S3Options
 from tfs_deploy.yamlfile import read_yaml
 
 FILE_NAME = "tfs-deploy.yaml"
 DEFAULT_GROUP = "default"
 KEYS = (
     "store, target, group, model_root, mode (labels or latest), startup_config, "
+    "s3{endpoint_url, region, path_style, profile, ca_bundle}, "
     "tls{root_certificates, private_key, certificate_chain, server_name}, "
     "timeouts{status, reload, lease, discovery, load}"
 )
@@ -54,6 +56,16 @@ class TLSFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     server_name: str | None = None
 
 
+class S3File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the S3 store answers; credentials come from the environment or a profile, never from this file."""
+
+    endpoint_url: str | None = None
+    region: str | None = None
+    path_style: bool | None = None
+    profile: str | None = None
+    ca_bundle: str | None = None
+
+
 class TimeoutsFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Seconds; what is left out keeps its default (see `Timeouts` and `WaitLimits`)."""
 
@@ -74,6 +86,7 @@ class SettingsFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mode: Mode = Mode.LABELS
     startup_config: str | None = None
     tls: TLSFile | None = None
+    s3: S3File = S3File()
     timeouts: TimeoutsFile = TimeoutsFile()
 
 
@@ -89,6 +102,7 @@ class Settings:
     mode: Mode = Mode.LABELS
     startup_config: str | None = None
     tls: TLSOptions | None = None
+    s3: S3Options = field(default_factory=S3Options)
     timeouts: Timeouts = field(default_factory=Timeouts)
     wait: WaitLimits = field(default_factory=WaitLimits)
 
@@ -97,7 +111,7 @@ class Settings:
         if self.store is None:
             raise InvalidInput(
                 "No store is given.",
-                f"Use --store DIRECTORY, TFS_DEPLOY_STORE, or the key store in {FILE_NAME}.",
+                f"Use --store (a directory or s3://BUCKET/PREFIX), TFS_DEPLOY_STORE, or the key store in {FILE_NAME}.",
             )
         return self.store
 
@@ -129,6 +143,7 @@ def read_settings(flags: Flags, *, environ: Mapping[str, str], directory: Path) 
         mode=held.mode,
         startup_config=_anchored(held.startup_config, base) if held.startup_config else None,
         tls=_tls(held.tls, base) if held.tls else None,
+        s3=_s3(held.s3, base),
         timeouts=Timeouts(held.timeouts.status, held.timeouts.reload, held.timeouts.lease),
         wait=WaitLimits(discovery=held.timeouts.discovery, load=held.timeouts.load, rpc=held.timeouts.status),
     )
@@ -167,6 +182,16 @@ def _tls(held: TLSFile, base: Path) -> TLSOptions:
         private_key=_pem(held.private_key, base),
         certificate_chain=_pem(held.certificate_chain, base),
         server_name=held.server_name,
+    )
+
+
+def _s3(held: S3File, base: Path) -> S3Options:
+    return S3Options(
+        endpoint_url=held.endpoint_url,
+        region=held.region,
+        path_style=held.path_style,
+        profile=held.profile,
+        ca_bundle=str(base / Path(held.ca_bundle).expanduser()) if held.ca_bundle else None,
     )
 
 

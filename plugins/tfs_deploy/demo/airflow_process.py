@@ -108,14 +108,14 @@ class AirflowProcess:
 
 
 @contextlib.contextmanager
-def airflow_process(places: AirflowPlaces, connection: dict[str, Any]) -> Iterator[AirflowProcess]:
-    """Start Airflow with `connection` as ``tf_serving_default``; end it and all that it started at the end."""
+def airflow_process(places: AirflowPlaces, connections: dict[str, dict[str, Any]]) -> Iterator[AirflowProcess]:
+    """Start Airflow with `connections` by id; end it and all that it started at the end."""
     places.home.mkdir(parents=True, exist_ok=True)
     places.log.mkdir(parents=True, exist_ok=True)
     with (places.log / "airflow.log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "tfs_deploy.demo.airflow_worker"],
-            env=_environment(places, connection),
+            env=_environment(places, connections),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -130,7 +130,7 @@ def airflow_process(places: AirflowPlaces, connection: dict[str, Any]) -> Iterat
         _end(process, patience)
 
 
-def _environment(places: AirflowPlaces, connection: dict[str, Any]) -> dict[str, str]:
+def _environment(places: AirflowPlaces, connections: dict[str, dict[str, Any]]) -> dict[str, str]:
     """Return an environment of its own kind: nothing of the user's Airflow, no example DAGs, no network."""
     environment = {name: value for name, value in child_environment().items() if not name.startswith("AIRFLOW")}
     environment.update(
@@ -144,7 +144,8 @@ def _environment(places: AirflowPlaces, connection: dict[str, Any]) -> dict[str,
         AIRFLOW__LOGGING__LOGGING_LEVEL="INFO",
         AIRFLOW__USAGE_DATA_COLLECTION__ENABLED="False",
     )
-    environment[f"AIRFLOW_CONN_{CONNECTION.upper()}"] = json.dumps(connection)
+    for name, connection in connections.items():
+        environment[f"AIRFLOW_CONN_{name.upper()}"] = json.dumps(connection)
     return environment
 
 

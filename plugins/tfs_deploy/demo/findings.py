@@ -54,8 +54,13 @@ class Answer:
     version: int
 
 
-def labels(target: str, model: str) -> dict[str, int]:
-    """Return which version each label answers from, as the server tells it."""
+def labels(targets: Sequence[str], model: str) -> dict[str, int]:
+    """Return which version each label answers from, where all replicas tell the same."""
+    first, *others = (_labels_of(target, model) for target in targets)
+    return {label: version for label, version in first.items() if all(other.get(label) == version for other in others)}
+
+
+def _labels_of(target: str, model: str) -> dict[str, int]:
     client = connect(target)
     found = {}
     try:

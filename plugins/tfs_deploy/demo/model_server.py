@@ -31,12 +31,15 @@ _ATTEMPTS = 3
 
 
 @contextlib.contextmanager
-def model_server(startup_config: Path, log: Path) -> Iterator[str]:
-    """Serve what `startup_config` says (nothing, if there is no such file yet) and give host:port."""
+def model_server(startup_config: Path, log: Path, *, disk: Path | None = None) -> Iterator[str]:
+    """Serve what `startup_config` says (nothing, if there is no such file yet) and give host:port.
+
+    `disk` is the working directory of the server.
+    """
     if not startup_config.exists():
         startup_config.parent.mkdir(parents=True, exist_ok=True)
         startup_config.write_text("model_config_list { }\n", encoding="utf-8")
-    process, target = _start(startup_config, log)
+    process, target = _start(startup_config, log, disk)
     try:
         yield target
     finally:
@@ -59,15 +62,16 @@ def end(process: subprocess.Popen[bytes]) -> None:
                 stream.close()
 
 
-def _start(startup_config: Path, log: Path) -> tuple[subprocess.Popen[bytes], str]:
+def _start(startup_config: Path, log: Path, disk: Path | None) -> tuple[subprocess.Popen[bytes], str]:
     for attempt in range(_ATTEMPTS):
-        port = _free_port()
+        port = free_port()
         command = [sys.executable, "-m", "tfs_deploy.modelserver", f"--port={port}"]
         command += [f"--model_config_file={startup_config}", *FLAGS]
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             process = subprocess.Popen(  # noqa: S603 - no shell; our own module
                 command,
+                cwd=disk,
                 env=child_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -118,7 +122,8 @@ def _answers(process: subprocess.Popen[bytes], target: str) -> bool:
     raise Unreachable(f"The embedded model server at {target} said nothing for {_START_SECONDS:g} s.", "See its log.")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import FrameType
 
@@ -20,10 +21,9 @@ from rich.console import Console
 
 from tfs_deploy.demo import findings, show
 from tfs_deploy.demo.airflow_process import AirflowPlaces, airflow_process
-from tfs_deploy.demo.model_server import model_server
+from tfs_deploy.demo.site import SITES, Site
 from tfs_deploy.demo.story import GROUP, MODEL, SHOWN, Story
 from tfs_deploy.errors import InvalidInput, Refused, TFSDeployError
-from tfs_deploy.store.open import open_store
 
 _CHECKOUT = Path(__file__).resolve().parents[3]
 _INTERRUPTED = 130
@@ -35,12 +35,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tfs_deploy.demo.run", description="Run the demo.")
     told = "directory for everything that is written; its subdirectories are removed first (%(default)s)"
     parser.add_argument("workspace", nargs="?", type=Path, default=_CHECKOUT / ".demo", help=told)
+    told = "where the versions live: a directory, or S3 with a sync agent beside each model server (%(default)s)"
+    parser.add_argument("--store", choices=sorted(SITES), default="disk", help=told)
     given = parser.parse_args(arguments)
     output = show.console()
     _end_like_ctrl_c()
     try:
         with _workspace(given.workspace.absolute()) as workspace:
-            return _demo(workspace, output)
+            return _demo(workspace, SITES[given.store](workspace), output)
     except TFSDeployError as error:
         output.print(f"{error.cause} {error.remedy}", style="bold red", markup=False)
         return error.exit_code
@@ -49,34 +51,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _INTERRUPTED
 
 
-def _demo(workspace: Path, output: Console) -> int:
+def _demo(workspace: Path, site: AbstractContextManager[Site], output: Console) -> int:
     began = time.monotonic()
     progress = show.Progress(output)
-    store = workspace / "store"
-    store.mkdir()
-    startup_config = workspace / "serving" / "models.config"
     progress.chapter("Airflow on SQLite and the embedded model server")
     with contextlib.ExitStack() as running:
         with progress.waiting("starting"):
-            target = running.enter_context(model_server(startup_config, workspace / "log" / "model-server.log"))
-            connection = _connection(target, store, startup_config)
+            serving = running.enter_context(site)
             places = AirflowPlaces(workspace / "airflow", _CHECKOUT / "dags", workspace / "log")
-            airflow = running.enter_context(airflow_process(places, connection))
+            airflow = running.enter_context(airflow_process(places, serving.connections))
             airflow.wait_until_ready()
-        progress.say(f"Ready after {time.monotonic() - began:.0f} s; the model server listens on {target}.")
-        documents = open_store(str(store)).documents
-        story = Story(airflow, target, documents, progress)
+        progress.say(f"Ready after {time.monotonic() - began:.0f} s; {serving.told}.")
+        documents = serving.store.documents
+        story = Story(airflow, serving.targets, documents, progress)
         story.tell()
         output.print()
         output.print(show.attempts_table(story.versions()))
         output.print(show.moves_table(findings.moves(documents, GROUP, MODEL)))
-        output.print(show.digits_panel(findings.ask(target, MODEL, SHOWN)))
+        output.print(show.digits_panel(findings.ask(serving.targets[0], MODEL, SHOWN)))
     return _end(story.broken, time.monotonic() - began, workspace, output)
-
-
-def _connection(target: str, store: Path, startup_config: Path) -> dict[str, object]:
-    extra = {"store": str(store), "group": GROUP, "startup_config": str(startup_config)}
-    return {"conn_type": "tf_serving", "host": target, "extra": extra}
 
 
 def _end(broken: list[str], seconds: float, workspace: Path, output: Console) -> int:

@@ -41,7 +41,7 @@ class Story:
     """Runs the DAGs one after the other and keeps what came of them; `broken` lists what went otherwise."""
 
     airflow: AirflowProcess
-    target: str
+    targets: tuple[str, ...]
     documents: StateDocuments
     progress: show.Progress
     attempts: list[tuple[DagRun, int | None]] = field(default_factory=list)
@@ -58,7 +58,7 @@ class Story:
 
     def versions(self) -> list[Attempt]:
         """Return what the record says about each training run, with the labels as they are now."""
-        carried = findings.labels(self.target, MODEL)
+        carried = findings.labels(self.targets, MODEL)
         return [
             findings.attempt(
                 self.documents,
@@ -82,7 +82,7 @@ class Story:
             self.progress.say(f"Version {attempt.version} is live: accuracy {attempt.accuracy:.1%}.", "green")
         else:
             self.progress.say(f"Refused: {self._refusal(attempt)}", "bold red")
-            self.progress.say(f"stable is still version {findings.labels(self.target, MODEL).get('stable')}.")
+            self.progress.say(f"stable is still version {findings.labels(self.targets, MODEL).get('stable')}.")
 
     def _refusal(self, attempt: Attempt) -> str:
         rejected = [move for move in findings.moves(self.documents, GROUP, MODEL) if move.action == "rejected"]
@@ -97,14 +97,14 @@ class Story:
         self._expect(better, "the second version is better than the first")
         self._expect(three.run.state == "failed" and three.verdict == "fail", "the gates refuse the third version")
         self._expect(None not in (first, second, third) and third not in (first, second), "each has its own number")
-        self._expect(findings.labels(self.target, MODEL).get("stable") == second, "stable is still the second version")
+        self._expect(findings.labels(self.targets, MODEL).get("stable") == second, "stable is still the second version")
 
     def _roll(self, where: str, expected: int | None) -> None:
         self.progress.chapter(where)
         run = self._run(ROLLBACK, {"model": MODEL, "reason": f"Demo: {where[0].lower()}{where[1:]}."})
         try:
-            answers = findings.ask(self.target, MODEL, SHOWN[:1])
-            version: int | None = answers[0].version
+            answering = {findings.ask(target, MODEL, SHOWN[:1])[0].version for target in self.targets}
+            version = answering.pop() if len(answering) == 1 else None
         except TFSDeployError as error:
             self.progress.say(str(error), "bold red")
             version = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from tfs_deploy.deployment.agents import servers_need_agents
 from tfs_deploy.deployment.desired import DesiredState
 from tfs_deploy.deployment.lease import Lease
 from tfs_deploy.deployment.observe import GroupStatus, ReplicaStatus, replica_status
@@ -36,6 +37,9 @@ def lint_change(
 
 def path_exists_for_servers(session: GroupSession, path: str) -> bool:
     """Tell whether `path` exists as the model servers see it; where their disk is not in sight, assume so."""
+    if servers_need_agents(session.store):
+        # The agents make it before they report a version, and no reload is sent before they have.
+        return True
     return not Path(session.group.model_root).is_dir() or Path(path).is_dir()
 
 

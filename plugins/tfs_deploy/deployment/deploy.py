@@ -85,9 +85,9 @@ def deploy(
 
 
 def load_or_reject(session: GroupSession, model: str, version: int) -> None:
-    """Load and wait; reject the version when a replica says that it cannot be loaded."""
-    load(session, model, version)
+    """Load and wait; reject the version when a replica, or what brings it there, says that it cannot be loaded."""
     try:
+        load(session, model, version)
         wait_until_available(session, model, version)
     except LoadFailed as error:
         reject(session, model, version, reason=error.cause)

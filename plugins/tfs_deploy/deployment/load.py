@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tfs_deploy.deployment import desired
+from tfs_deploy.deployment.awaited import on_every_disk
 from tfs_deploy.deployment.converge import lint_change, send
 from tfs_deploy.deployment.desired import DesiredModel
 from tfs_deploy.deployment.lease import hold
@@ -16,14 +17,20 @@ from tfs_deploy.serving import waiting
 def load(session: GroupSession, model: str, version: int) -> None:
     """Ask every replica to load `version`, always in overlap with what is live; returns before it is loaded.
 
-    Raises NotFound (not in the store), Drift, Refused (the linter), Contention, Unreachable. On an error of a replica
-    the desired state is put back, and `stable` was never touched.
+    Where sync agents bring the versions, the replicas and the desired state hear of this one only when it is on every
+    disk: a reload that names a path which is not there stops discovery for all models (contract 3.4).
+
+    Raises NotFound (not in the store), Drift, Refused (the linter), Contention, Unreachable, and what waiting for the
+    agents raises. On an error the desired state is put back, and `stable` was never touched.
     """
     require_labels_mode(session, "load")
     check_model_name(model)
     check_version(version)
     session.store.manifest(model, version)
-    with hold(session, f"load of {model} version {version}") as lease:
+    with (
+        on_every_disk(session, model, version),
+        hold(session, f"load of {model} version {version}") as lease,
+    ):
         held = read_settled(session, lease)
         status = dict(require_no_drift(session, held.state))
         if model not in held.state.models:

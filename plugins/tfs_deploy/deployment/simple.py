@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tfs_deploy.deployment import evidence, record
+from tfs_deploy.deployment.agents import wait_until_held
 from tfs_deploy.deployment.lease import hold
 from tfs_deploy.deployment.load import wait_until_available
 from tfs_deploy.deployment.observe import GroupStatus, observe, observe_leniently
@@ -55,6 +56,7 @@ def deploy_latest(
     version = published.version.version
     with steps("load"):
         try:
+            wait_until_held(session, model, version)
             wait_until_available(session, model, version)
         except LoadFailed as error:
             withdraw(session, model, version, reason=error.cause)
@@ -82,6 +84,7 @@ def rollback_latest(session: GroupSession, model: str, *, reason: str = "", requ
         way = _begin_going_back(session, model)
         told = reason or f"back from version {way.live}"
         session.store.withdraw(model, way.live, told)
+        wait_until_held(session, model, way.target)
         wait_until_available(session, model, way.target)
         wait_until_gone(session.clients, model, way.live, limits=session.wait, clock=session.clock)
         done = _record_move(session, model, Action.ROLLED_BACK, way.target, way.live, told, way.fingerprint, request)

@@ -13,17 +13,21 @@ from tfs_deploy.serving.config import ModelEntry, to_text
 
 
 def write_startup_config(session: GroupSession, state: DesiredState) -> None:
-    """Replace the group's start-up file atomically; a group without one is left alone.
+    """Replace the group's start-up file atomically; a group without one is left alone."""
+    path = session.group.startup_config
+    if path is not None:
+        _replace(Path(path), startup_text(state))
+
+
+def startup_text(state: DesiredState) -> str:
+    """Return what the start-up file of a group in `state` says.
 
     Only versions that a label names are written: a server that starts waits for the first version of a model to
     settle, and one that nobody has validated must not keep it from starting (contract section 1 and pitfall 10).
     """
-    path = session.group.startup_config
-    if path is None:
-        return
     text = to_text(entry for entry in map(_labelled_only, state.entries()) if entry.versions)
     # An empty file is refused by TF Serving, an empty list is not (contract 5.2).
-    _replace(Path(path), text or "model_config_list {\n}\n")
+    return text or "model_config_list {\n}\n"
 
 
 def _labelled_only(entry: ModelEntry) -> ModelEntry:

@@ -23,6 +23,7 @@ class GroupExtra(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The extra fields of the connection; PEM files are named by path, their contents are never stored in Airflow."""
 
     store: str = ""
+    aws_conn_id: str = ""
     group: str = DEFAULT_GROUP
     model_root: str = ""
     mode: Mode = Mode.LABELS

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tfs_deploy.deployment.session import GroupSession
     from tfs_deploy.serving.client_aio import AsyncModelServerClient
     from tfs_deploy.serving.waiting import WaitLimits
+    from tfs_deploy.store.protocol import Store
 
 # A name that no model has: the answer "unknown model" proves that a model server answers.
 _PROBE_MODEL = "tfs_deploy_connection_test"
@@ -63,10 +64,9 @@ class TFServingHook(BaseHook):
         """Open the group for the steps of `tfs_deploy.deployment`; `store` and `group` override the connection."""
         from tfs_deploy.deployment.session import open_session
         from tfs_deploy.serving.waiting import WaitLimits
-        from tfs_deploy.store.open import open_store
 
         settings = self.get_conn()
-        opened = open_store(settings.store_uri(store))
+        opened = self._open_store(settings, settings.store_uri(store))
         serving_group = settings.serving_group(store_root=opened.uri, name=group)
         tls = settings.tls_options()
         with open_session(opened, serving_group, actor=actor, tls=tls, wait=wait or WaitLimits()) as session:
@@ -87,7 +87,6 @@ class TFServingHook(BaseHook):
     def test_connection(self) -> tuple[bool, str]:
         """Ask every replica something, and read the store if one is named."""
         from tfs_deploy.serving.client import connect
-        from tfs_deploy.store.open import open_store
 
         try:
             settings = self.get_conn()
@@ -101,10 +100,16 @@ class TFServingHook(BaseHook):
                     client.close()
             if not settings.extra.store:
                 return True, f"{len(targets)} replica(s) answer; no store is named."
-            open_store(settings.extra.store).documents.list("groups/")
+            self._open_store(settings, settings.extra.store).documents.list("groups/")
         except TFSDeployError as error:
             return False, str(error)
         return True, f"{len(targets)} replica(s) answer, and the store can be read."
+
+    def _open_store(self, settings: GroupSettings, uri: str) -> Store:
+        from tfs_deploy.hooks.aws import s3_options
+        from tfs_deploy.store.open import open_store
+
+        return open_store(uri, s3=s3_options(settings.extra.aws_conn_id))
 
     def _settings(self, connection: Connection, extra: Mapping[str, Any]) -> GroupSettings:
         if connection.conn_type not in (None, "", self.conn_type):

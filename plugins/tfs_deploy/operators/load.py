@@ -61,14 +61,14 @@ class LoadModelVersionOperator(TFServingOperator):
         with told_to_airflow():
             version, limits = version_of(self.version, self.model), self._limits()
         with self.step(context, wait=limits) as session:
-            load(session, self.model, version)
-            if not self.deferrable:
-                try:
+            try:
+                load(session, self.model, version)
+                if not self.deferrable:
                     wait_until_available(session, self.model, version)
-                except LoadFailed as error:
-                    if self.reject_on_failure:
-                        fail_and_take_back(session, self.model, version, error)
-                    raise
+            except LoadFailed as error:
+                if self.reject_on_failure:
+                    fail_and_take_back(session, self.model, version, error)
+                raise
         if self.deferrable:
             self._defer(version, limits)
         return {"model": self.model, "version": version}

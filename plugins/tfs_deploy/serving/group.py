@@ -41,8 +41,13 @@ class ServingGroup:
     startup_config: str | None = None
 
     def __post_init__(self) -> None:
-        """Raise InvalidInput for a name that could lead out of the group's own state documents."""
+        """Raise InvalidInput for a name that leads out of the group's documents, or a root that no server reads."""
         check_group_name(self.name)
+        if "://" in self.model_root:
+            raise InvalidInput(
+                f"The model servers cannot read {self.model_root!r}, and no other model root is named.",
+                "Name model_root: the directory, as the model servers see it, that the sync agents fill.",
+            )
 
     def base_path(self, model: str) -> str:
         """Return the directory that holds the versions of `model`, as the model servers see it."""

@@ -7,17 +7,31 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from tfs_deploy.clock import Clock, SystemClock
-from tfs_deploy.errors import InvalidInput, Permanent
+from tfs_deploy.errors import InvalidInput, MissingExtra
 from tfs_deploy.store.local.store import LocalStore
 from tfs_deploy.store.protocol import Store
+from tfs_deploy.store.s3.options import S3Options
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:/")
-_USAGE = "Give the path of a directory, or file:///path."
+_USAGE = "Give the path of a directory, file:///path, or s3://bucket/prefix."
 
 
-def open_store(uri: str, *, clock: Clock | None = None) -> Store:
-    """Return the store at `uri`: the path of a directory (``~`` is the home directory) or ``file:///path``."""
+def open_store(uri: str, *, clock: Clock | None = None, s3: S3Options | None = None) -> Store:
+    """Return the store at `uri`: a directory (``~`` is the home directory), ``file:///path`` or ``s3://bucket/prefix``.
+
+    What `s3` leaves out comes from boto3's own chain and the ``AWS_*`` variables.
+    """
+    if isinstance(uri, str) and uri.lower().startswith("s3:/"):
+        return _in_s3(uri, s3, clock)
     return LocalStore(_directory(uri), clock=clock or SystemClock())
+
+
+def _in_s3(uri: str, options: S3Options | None, clock: Clock | None) -> Store:
+    try:
+        from tfs_deploy.store.s3.store import S3Store
+    except ModuleNotFoundError as error:
+        raise MissingExtra(str(error.name), "s3") from error
+    return S3Store(uri, options=options, clock=clock)
 
 
 def _directory(uri: str) -> Path:
@@ -30,8 +44,4 @@ def _directory(uri: str) -> Path:
         if parts.netloc not in {"", "localhost"} or not parts.path or parts.query or parts.fragment:
             raise InvalidInput(f"The store {uri!r} does not name a directory of this machine.", _USAGE)
         return Path(unquote(parts.path))
-    if parts.scheme == "s3":
-        raise Permanent(
-            f"The store {uri!r} is in S3, and this version of tfs_deploy stores in directories only.", _USAGE
-        )
     raise InvalidInput(f"The store {uri!r} has the scheme {parts.scheme!r}, which is not supported.", _USAGE)

@@ -87,6 +87,16 @@ class Store(Protocol):
     def documents(self) -> StateDocuments:
         """Return the store's state documents."""
 
+    def models(self) -> tuple[str, ...]:
+        """Return, sorted, the names of the models with at least one complete version."""
+
+    def tip(self, model: str) -> str:
+        """Return a token that is another one after every appearance, withdrawal or deletion of a version of `model`.
+
+        Read it before `versions`, and look at the versions again when it has changed: it costs the same however many
+        versions there are. It may change without such a cause, and is ``""`` for an unknown model.
+        """
+
     def versions(self, model: str) -> tuple[int, ...]:
         """Return the complete versions in rising order; empty for an unknown model."""
 
@@ -110,6 +120,15 @@ class Store(Protocol):
 
     def verify(self, model: str, version: int) -> None:
         """Read every byte of a complete version; raise CorruptModel naming the first file that is wrong."""
+
+    def download(self, model: str, version: int, target: Path, *, progress: Progress | None = None) -> None:
+        """Bring every file of a complete version below the existing directory `target`, the manifest last.
+
+        Files that an earlier, interrupted download left there are kept if their size and digest are right; whatever
+        is not part of the version is removed. When this returns, all of it is on the disk. `progress` is that of
+        `publish`. Raises CorruptModel naming a file whose bytes are not those of the manifest; then there is no
+        manifest in `target`.
+        """
 
     def withdraw(self, model: str, version: int, reason: str) -> None:
         """Take a version out of model servers' sight and keep its files; again is no error."""

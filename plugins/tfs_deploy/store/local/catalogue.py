@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tfs_deploy.errors import CorruptModel, InvalidInput, NotFound, StoreError
 from tfs_deploy.jsonable import from_json, to_json
-from tfs_deploy.names import check_model_name, check_version
+from tfs_deploy.names import check_model_name, check_version, is_model_name
 from tfs_deploy.savedmodel import manifest as manifests
 from tfs_deploy.savedmodel.files import check_relative_path
-from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, Manifest
+from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, FileEntry, Manifest
+from tfs_deploy.store.landing import Landing
 from tfs_deploy.store.local.filesystem import reporting
 from tfs_deploy.store.local.layout import LocalLayout, hex_of
 from tfs_deploy.store.local.numbering import names_in, served_number
-from tfs_deploy.store.protocol import MAX_READ_BYTES, ModelVersion
+from tfs_deploy.store.protocol import MAX_READ_BYTES, ModelVersion, Progress
+
+_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,23 @@ class Catalogue:
 
     def __init__(self, layout: LocalLayout) -> None:
         self._layout = layout
+
+    def models(self) -> tuple[str, ...]:
+        """Return, sorted, the models with at least one complete version."""
+        names = [name for name in names_in(self._layout.root) if is_model_name(name)]
+        return tuple(sorted(name for name in names if (self._layout.root / name).is_dir() and self.versions(name)))
+
+    def tip(self, model: str) -> str:
+        """Return a token that changes with every change of the model's directory."""
+        base = self._layout.base(check_model_name(model))
+        with reporting("look at", base):
+            try:
+                status = base.stat()
+            except FileNotFoundError:
+                return ""
+        # The time alone moves in steps of milliseconds, and names put there by hand move the time alone.
+        noted = self._layout.overviews.noted(model)
+        return f"{status.st_ino:x}-{status.st_mtime_ns:x}-{noted.token if noted else ''}"
 
     def versions(self, model: str) -> tuple[int, ...]:
         """Return the complete versions in rising order."""
@@ -54,8 +75,9 @@ class Catalogue:
         pointer = self._pointer(check_model_name(model), fingerprint)
         if pointer is not None and self._has(model, pointer.version, fingerprint):
             return self._version(model, pointer.version, fingerprint)
-        candidates = self._numbers(model)
-        if pointer is None:
+        overview = self._layout.overviews.valid(model, self._layout.base(model))
+        candidates = set(overview.foreign) if overview else self._numbers(model)
+        if overview is None and pointer is None:
             candidates -= self._layout.numbers.claimed(model)
         for version in sorted(candidates, reverse=True):
             if self._has(model, version, fingerprint):
@@ -95,6 +117,28 @@ class Catalogue:
         directory = self._layout.directory(model, version)
         with reporting("read", directory):
             manifests.verify(directory, manifest, deep=True)
+
+    def download(self, model: str, version: int, target: Path, progress: Progress | None) -> None:
+        """Copy a complete version into the directory `target`."""
+        manifest = self.manifest(model, version)
+        directory = self._layout.directory(model, version)
+        where = f"version {version} of model {model!r}"
+        landing = Landing(manifest, lambda entry: self._blocks(directory, entry, where), where=where, progress=progress)
+        landing.into(target)
+
+    def _blocks(self, directory: Path, entry: FileEntry, where: str) -> Iterator[bytes]:
+        path = directory / entry.path
+        try:
+            with reporting("read", path), path.open("rb", buffering=0) as stream:
+                while block := stream.read(_BLOCK_BYTES):
+                    yield block
+        except StoreError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise CorruptModel(
+                    f"The file {entry.path!r} of {where} is missing.",
+                    "Withdraw that version and publish the model again.",
+                ) from error
+            raise
 
     def _numbers(self, model: str) -> set[int]:
         """Return the numbers of the directories that may be versions of ours."""

@@ -32,18 +32,18 @@ _AWAY = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, er
 
 
 @contextlib.contextmanager
-def reporting(doing: str, path: Path) -> Iterator[None]:
-    """Turn an OSError in the block into our errors: "The store could not <doing> <path>: <reason>."."""
+def reporting(doing: str, path: Path, *, who: str = "The store") -> Iterator[None]:
+    """Turn an OSError in the block into our errors: "<who> could not <doing> <path>: <reason>."."""
     try:
         yield
     except OSError as error:
-        raise store_error(doing, path, error) from error
+        raise store_error(doing, path, error, who=who) from error
 
 
-def store_error(doing: str, path: Path, error: OSError) -> TFSDeployError:
-    """Return the error of our tree for an OSError of the store's disk; Unreachable if the disk seems to be away."""
+def store_error(doing: str, path: Path, error: OSError, *, who: str = "The store") -> TFSDeployError:
+    """Return the error of our tree for an OSError of a disk; Unreachable if the disk seems to be away."""
     reason = os.strerror(error.errno) if error.errno else str(error)
-    cause = f"The store could not {doing} {str(path)!r}: {reason}."
+    cause = f"{who} could not {doing} {str(path)!r}: {reason}."
     if error.errno in _AWAY:
         return Unreachable(cause, "Check the disk or the file server, then run the same step again.")
     kind: type[Permanent] = StoreError
@@ -131,6 +131,13 @@ def remove_tree(files: Filesystem, path: Path) -> None:
     """Remove the folder `path`, if it is there, and all below it; others may be removing it at the same time."""
     if not path.is_dir():
         return
+    remove_below(files, path)
+    with contextlib.suppress(FileNotFoundError):
+        files.remove_folder(path)
+
+
+def remove_below(files: Filesystem, path: Path) -> None:
+    """Remove all below the folder `path`; others may be removing it at the same time."""
     for folder, names, file_names in os.walk(path, topdown=False):
         for name in file_names:
             with contextlib.suppress(FileNotFoundError):
@@ -139,5 +146,3 @@ def remove_tree(files: Filesystem, path: Path) -> None:
             below = Path(folder, name)
             with contextlib.suppress(FileNotFoundError):
                 files.remove_file(below) if below.is_symlink() else files.remove_folder(below)
-    with contextlib.suppress(FileNotFoundError):
-        files.remove_folder(path)

@@ -20,6 +20,7 @@ from tfs_deploy.store.local.documents import LocalStateDocuments
 from tfs_deploy.store.local.filesystem import Filesystem
 from tfs_deploy.store.local.locks import Locks
 from tfs_deploy.store.local.numbering import Numbers
+from tfs_deploy.store.local.overview import Overviews
 
 STATE_FOLDER = ".tfs_deploy"
 # A model's names change within milliseconds; who waits this long waits for a process that hangs.
@@ -36,6 +37,7 @@ class LocalLayout:
     files: Filesystem
     locks: Locks
     numbers: Numbers
+    overviews: Overviews
     documents: LocalStateDocuments
     clock: Clock
 
@@ -44,11 +46,13 @@ class LocalLayout:
         """Return the layout of the store in the directory `root`; nothing is created."""
         state = root / STATE_FOLDER
         locks = Locks(state / ".locks", root=root, files=files, clock=clock)
+        numbers = Numbers(state / "claims", root=root, files=files)
         return cls(
             root=root,
             files=files,
             locks=locks,
-            numbers=Numbers(state / "claims", root=root, files=files),
+            numbers=numbers,
+            overviews=Overviews(state / "claims", root=root, files=files, numbers=numbers),
             documents=LocalStateDocuments(state, root=root, locks=locks, files=files),
             clock=clock,
         )

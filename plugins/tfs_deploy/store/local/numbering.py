@@ -72,19 +72,13 @@ class Numbers:
             return True
 
     def claim_next(self, model: str, base: Path, *, above: int, note: str) -> int:
-        """Claim the number above `above`, all claims and all that `base` ever showed; `note` goes into the claim."""
-        highest = max(above, 0, *self.claimed(model), *_numbers_in(base))
+        """Claim the first free number above `above` that `base` does not show either; `note` goes into the claim."""
+        highest = max(above, 0)
         while highest < MAX_VERSION:
             highest += 1
-            if self.claim(model, highest, note=note):
+            if self.claim(model, highest, note=note) and not os.path.lexists(base / str(highest)):
                 return highest
         raise StoreError(
             f"The version numbers of model {model!r} are used up: {MAX_VERSION} is taken.",
             f"Publish under another model name, or move what uses that number out of {str(base)!r}.",
         )
-
-
-def _numbers_in(base: Path) -> list[int]:
-    numbers = [(name, served_number(name)) for name in names_in(base)]
-    withdrawn = [withdrawn_number(name) for name, number in numbers if number is None]
-    return [number for number in [*withdrawn, *(number for _, number in numbers)] if number is not None]

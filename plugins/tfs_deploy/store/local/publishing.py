@@ -13,11 +13,12 @@ from tfs_deploy.savedmodel import manifest as manifests
 from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, Manifest
 from tfs_deploy.serving.signature import signatures_of_saved_model
 from tfs_deploy.store.local.catalogue import Catalogue
-from tfs_deploy.store.local.copying import VerifiedReader, reading_input
+from tfs_deploy.store.local.copying import copy_staged
 from tfs_deploy.store.local.filesystem import remove_tree, reporting, write_new_file
 from tfs_deploy.store.local.layout import LocalLayout, hex_of, partial_hex, publish_lock
-from tfs_deploy.store.local.numbering import deleting_number, names_in
+from tfs_deploy.store.local.numbering import deleting_number
 from tfs_deploy.store.protocol import ModelVersion, Progress, Published
+from tfs_deploy.store.staged import StagedFiles, reading_input
 
 log = logging.getLogger(__name__)
 
@@ -45,25 +46,25 @@ class Publisher:
             raise InvalidInput(f"No version number is above {above!r}.", f"Use a whole number below {MAX_VERSION}.")
         with reading_input(staged):
             manifests.verify(staged, manifest, deep=False)
-        reader = VerifiedReader(staged, manifest, progress)
+        files = StagedFiles(staged, manifest, progress)
         lock = publish_lock(model, hex_of(manifest.fingerprint))
         with self._layout.locks.hold(lock, seconds=self._wait_seconds):
             existing = self._catalogue.find(model, manifest.fingerprint)
             if existing is not None:
-                reader.check()
+                files.check()
                 self._check_existing(existing)
                 return Published(existing, uploaded_bytes=0, created=False)
             self._sweep(model)
-            version = self._publish_new(reader, manifest, model, above)
+            version = self._publish_new(files, manifest, model, above)
         log.info("Published version %s of model %s: %s", version.version, model, version.uri)
         return Published(version, uploaded_bytes=manifest.total_bytes, created=True)
 
-    def _publish_new(self, reader: VerifiedReader, manifest: Manifest, model: str, above: int) -> ModelVersion:
+    def _publish_new(self, staged: StagedFiles, manifest: Manifest, model: str, above: int) -> ModelVersion:
         partial = self._layout.partial(model, manifest.fingerprint)
         base_is_new = not partial.parent.is_dir()
         try:
             self._open_partial(partial)
-            self._fill(partial, reader, manifest)
+            self._fill(partial, staged, manifest)
             return self._name(partial, manifest, model, above)
         except BaseException:
             self._abandon(partial, model, base_is_new)
@@ -73,13 +74,15 @@ class Publisher:
         layout, base = self._layout, partial.parent
         with reporting("remove the leftover", partial):
             remove_tree(layout.files, partial)
-        with layout.names_lock(base.name), reporting("create", partial):
-            layout.files.make_folders(base, layout.root)
-            layout.files.make_folder(partial)
+        with layout.names_lock(base.name), layout.overviews.changing(base.name, base) as changes:
+            with reporting("create", partial):
+                layout.files.make_folders(base, layout.root)
+                layout.files.make_folder(partial)
+            changes.appeared(partial.name)
 
-    def _fill(self, partial: Path, reader: VerifiedReader, manifest: Manifest) -> None:
+    def _fill(self, partial: Path, staged: StagedFiles, manifest: Manifest) -> None:
         files = self._layout.files
-        reader.copy(partial, files)
+        copy_staged(staged, partial, files)
         if signatures_of_saved_model(partial) != manifest.signatures:
             raise CorruptModel(
                 "The signatures in the manifest are not those of its saved_model.pb.", "Export the model again."
@@ -93,13 +96,16 @@ class Publisher:
 
     def _name(self, partial: Path, manifest: Manifest, model: str, above: int) -> ModelVersion:
         layout, base = self._layout, partial.parent
-        with layout.names_lock(model):
-            number = layout.numbers.claim_next(model, base, above=above, note=manifest.fingerprint)
+        with layout.names_lock(model), layout.overviews.changing(model, base) as changes:
+            highest = max(above, changes.overview.highest)
+            number = layout.numbers.claim_next(model, base, above=highest, note=manifest.fingerprint)
             # Before the rename: whoever comes after a crash finds the version by its fingerprint, if it is there.
             version = self._catalogue.remember(model, manifest.fingerprint, number)
             with reporting("rename the finished version to", base / str(number)):
                 layout.files.rename(partial, base / str(number))
                 layout.files.sync_folder(base)
+            changes.used(number)
+            changes.vanished(partial.name)
         return version
 
     def _check_existing(self, existing: ModelVersion) -> None:
@@ -127,7 +133,7 @@ class Publisher:
     def _sweep(self, model: str) -> None:
         """Remove what dead publishes and deletions left in the model's directory."""
         base = self._layout.base(model)
-        for name in (name for name in names_in(base) if name.startswith(".")):
+        for name in self._layout.overviews.look(model, base).loose:
             try:
                 if deleting_number(name) is not None:
                     remove_tree(self._layout.files, base / name)

@@ -11,7 +11,7 @@ from tfs_deploy.errors import Contention, NotFound, Refused
 from tfs_deploy.jsonable import to_json
 from tfs_deploy.names import check_model_name, check_version
 from tfs_deploy.savedmodel.manifest import MANIFEST_PATH
-from tfs_deploy.store.local.filesystem import remove_tree, reporting
+from tfs_deploy.store.local.filesystem import remove_below, remove_tree, reporting
 from tfs_deploy.store.local.layout import LocalLayout
 from tfs_deploy.store.local.numbering import deleting_number, names_in, served_number, withdrawn_number
 
@@ -36,7 +36,7 @@ class Remover:
         """Rename every directory that a model server would serve as `version`, and note the reason."""
         base = self._layout.base(check_model_name(model))
         check_version(version)
-        with self._layout.names_lock(model):
+        with self._layout.names_lock(model), self._layout.overviews.changing(model, base) as changes:
             served = [name for name in names_in(base) if served_number(name) == version]
             if not served:
                 self._check_known(model, version)
@@ -48,26 +48,37 @@ class Remover:
                 log.info("Withdrew version %s of model %s: %s", version, model, reason)
             # After the rename, which needs no space on the disk and cannot wait.
             self._layout.numbers.claim(model, version, note="withdrawn")
+            changes.used(version)
         self._note(model, version, reason)
 
     def delete(self, model: str, version: int) -> None:
         """Rename the version's directories to names that nobody reads, then remove them."""
         base = self._layout.base(check_model_name(model))
         check_version(version)
-        with self._layout.names_lock(model):
+        with self._layout.names_lock(model), self._layout.overviews.changing(model, base) as changes:
             found = [name for name in names_in(base) if version in {served_number(name), withdrawn_number(name)}]
             if not found:
                 self._check_known(model, version)
             for name in found:
                 self._check_ours(base / name, model, version)
             self._layout.numbers.claim(model, version, note="deleted")
+            changes.used(version)
             for name in found:
-                self._rename(base / name, base / f".deleting-{version}-{uuid4().hex[:8]}")
+                doomed = f".deleting-{version}-{uuid4().hex[:8]}"
+                self._rename(base / name, base / doomed)
+                changes.appeared(doomed)
                 log.info("Deleting version %s of model %s", version, model)
         for name in names_in(base):
             if deleting_number(name) == version:
-                with reporting("remove", base / name):
-                    remove_tree(self._layout.files, base / name)
+                self._remove(model, base / name)
+
+    def _remove(self, model: str, doomed: Path) -> None:
+        with reporting("remove", doomed):
+            remove_below(self._layout.files, doomed)
+        with self._layout.names_lock(model), self._layout.overviews.changing(model, doomed.parent) as changes:
+            with reporting("remove", doomed):
+                remove_tree(self._layout.files, doomed)
+            changes.vanished(doomed.name)
 
     def _rename(self, source: Path, target: Path) -> None:
         with reporting("rename", source):

@@ -49,6 +49,12 @@ class LocalStore:
     def documents(self) -> StateDocuments:
         return self._layout.documents
 
+    def models(self) -> tuple[str, ...]:
+        return self._catalogue.models()
+
+    def tip(self, model: str) -> str:
+        return self._catalogue.tip(model)
+
     def versions(self, model: str) -> tuple[int, ...]:
         return self._catalogue.versions(model)
 
@@ -68,6 +74,9 @@ class LocalStore:
 
     def verify(self, model: str, version: int) -> None:
         self._catalogue.verify(model, version)
+
+    def download(self, model: str, version: int, target: Path, *, progress: Progress | None = None) -> None:
+        self._catalogue.download(model, version, Path(target), progress)
 
     def withdraw(self, model: str, version: int, reason: str) -> None:
         self._remover.withdraw(model, version, reason)

@@ -1,0 +1,142 @@
+"""What a model's directory held when we last changed it, so that a publish need not list thousands of versions.
+
+The overview is a hint: it counts only while the directory's modification time is the one noted with it, and otherwise
+the directory and the claims are listed again. A lost, torn or old overview costs that listing and nothing else. The
+modification time moves in steps of some milliseconds, so a directory made by hand in the same step as our own change
+may be missed; the exclusive claim and a last look before the rename still keep a number from being used twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from uuid import uuid4
+
+from tfs_deploy.errors import CorruptModel
+from tfs_deploy.jsonable import from_json, to_json
+from tfs_deploy.store.local.filesystem import Filesystem, reporting
+from tfs_deploy.store.local.numbering import Numbers, names_in, served_number, withdrawn_number
+
+log = logging.getLogger(__name__)
+
+# Starts with a dot: it is neither a claim nor a document.
+_NAME = ".overview"
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """The highest number ever used, the directories that are versions without a claim, and what a sweep looks at."""
+
+    highest: int = 0
+    foreign: tuple[int, ...] = ()
+    loose: tuple[str, ...] = ()
+    # Of the directory, after our last change; the token is new with every change.
+    inode: int = 0
+    changed_ns: int = 0
+    token: str = ""
+
+
+class Overviews:
+    """Reads, rebuilds and keeps the overview of each model; whoever changes one holds the lock of the names."""
+
+    def __init__(self, folder: Path, *, root: Path, files: Filesystem, numbers: Numbers) -> None:
+        """`folder` is where the claims lie: the overview lies beside them, and goes with them."""
+        self._folder = folder
+        self._root = root
+        self._files = files
+        self._numbers = numbers
+
+    def noted(self, model: str) -> Overview | None:
+        """Return the overview as it was noted, whether it still counts or not."""
+        path = self._folder / model / _NAME
+        with reporting("read", path):
+            try:
+                return from_json(Overview, path.read_bytes())
+            except (FileNotFoundError, NotADirectoryError, CorruptModel):
+                return None
+
+    def valid(self, model: str, base: Path) -> Overview | None:
+        """Return the overview if nobody changed the directory since it was noted."""
+        noted = self.noted(model)
+        return noted if noted is not None and _stamp(base) == (noted.inode, noted.changed_ns) else None
+
+    def look(self, model: str, base: Path) -> Overview:
+        """Return what `base` holds: as noted if that still counts, else from a listing."""
+        return self.valid(model, base) or self._list(model, base)
+
+    @contextlib.contextmanager
+    def changing(self, model: str, base: Path) -> Iterator[Changes]:
+        """Let the block change names in `base`, and note the outcome; the caller holds the lock of the names."""
+        changes = Changes(self.look(model, base))
+        yield changes
+        self._note(model, base, changes.overview)
+
+    def _list(self, model: str, base: Path) -> Overview:
+        names = names_in(base)
+        claimed = self._numbers.claimed(model)
+        numbers = [(name, served_number(name)) for name in names]
+        withdrawn = [withdrawn_number(name) for name, number in numbers if number is None]
+        used = [*claimed, *withdrawn, *(number for _, number in numbers)]
+        own_form = {number for name, number in numbers if number and number > 0 and name == str(number)}
+        return Overview(
+            highest=max((number for number in used if number is not None), default=0),
+            foreign=tuple(sorted(own_form - claimed)),
+            loose=tuple(sorted(name for name in names if name.startswith("."))),
+        )
+
+    def _note(self, model: str, base: Path, overview: Overview) -> None:
+        inode, changed_ns = _stamp(base)
+        noted = replace(overview, inode=inode, changed_ns=changed_ns, token=uuid4().hex[:16])
+        path = self._folder / model / _NAME
+        try:
+            self._files.make_folders(path.parent, self._root)
+            self._write(path, to_json(noted))
+        except OSError as error:
+            # The change itself is done. Without the old overview, too, its token is gone and the next publish lists.
+            log.warning("Could not note what is in %s: %s", base, error)
+            with contextlib.suppress(OSError):
+                self._files.remove_file(path)
+
+    def _write(self, path: Path, data: bytes) -> None:
+        partial = path.with_name(f"{_NAME}.new")
+        with contextlib.suppress(FileNotFoundError):
+            self._files.remove_file(partial)  # of a process that died; only the holder of the lock is here
+        descriptor = self._files.create(partial)
+        try:
+            self._files.write(descriptor, data)  # not flushed: after a power cut the directory is listed again
+        finally:
+            os.close(descriptor)
+        self._files.rename(partial, path)
+
+
+class Changes:
+    """The overview while names change."""
+
+    def __init__(self, overview: Overview) -> None:
+        self.overview = overview
+
+    def used(self, number: int) -> None:
+        """Note that `number` has a claim now."""
+        foreign = tuple(other for other in self.overview.foreign if other != number)
+        self.overview = replace(self.overview, highest=max(self.overview.highest, number), foreign=foreign)
+
+    def appeared(self, name: str) -> None:
+        """Note a name that a sweep has to look at."""
+        self.overview = replace(self.overview, loose=tuple(sorted({*self.overview.loose, name})))
+
+    def vanished(self, name: str) -> None:
+        """Note that a name that a sweep would look at is gone."""
+        self.overview = replace(self.overview, loose=tuple(other for other in self.overview.loose if other != name))
+
+
+def _stamp(base: Path) -> tuple[int, int]:
+    with reporting("look at", base):
+        try:
+            status = base.stat()
+        except FileNotFoundError:
+            return 0, 0
+    return status.st_ino, status.st_mtime_ns

@@ -1,0 +1,61 @@
+"""From ``s3://bucket/prefix`` to its parts."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from tfs_deploy.errors import InvalidInput
+from tfs_deploy.store.keys import check_prefix
+
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]{1,253}[A-Za-z0-9]")
+_USAGE = "Give s3://bucket or s3://bucket/prefix."
+# With the longest model name, version, path and document key, 1024 bytes for an object's name are enough.
+_MAX_PREFIX_BYTES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class S3Address:
+    """A bucket and the prefix in it, without slashes around it; ``""`` is the whole bucket."""
+
+    bucket: str
+    prefix: str
+
+    @classmethod
+    def parse(cls, uri: str) -> S3Address:
+        """Return the parts of ``s3://bucket/prefix``; raise InvalidInput for anything else."""
+        rest = uri[len("s3://") :] if uri.startswith("s3://") else ""
+        bucket, _, prefix = rest.partition("/")
+        if "@" in bucket or "?" in uri or "#" in uri:
+            # Not quoted: what stands there may be a secret.
+            raise InvalidInput(
+                "The store's s3:// address holds more than a bucket and a prefix.",
+                "Give credentials and endpoint by the environment, a profile or a connection.",
+            )
+        if not _BUCKET.fullmatch(bucket):
+            raise InvalidInput(f"The store {uri!r} names no bucket.", _USAGE)
+        prefix = prefix.rstrip("/")
+        _check_prefix(uri, prefix)
+        return cls(bucket, prefix)
+
+    @property
+    def uri(self) -> str:
+        """Return the address as a user writes it."""
+        return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
+
+    def key(self, name: str) -> str:
+        """Return the object's name in the bucket for a name in the store."""
+        return f"{self.prefix}/{name}" if self.prefix else name
+
+
+def _check_prefix(uri: str, prefix: str) -> None:
+    if len(prefix.encode()) > _MAX_PREFIX_BYTES:
+        raise InvalidInput(f"The prefix in {uri[:80]!r}... is longer than {_MAX_PREFIX_BYTES} bytes.", "Shorten it.")
+    try:
+        check_prefix(f"{prefix}/" if prefix else "")
+        urlsplit(uri)
+    except (InvalidInput, ValueError) as error:
+        raise InvalidInput(
+            f"The prefix in {uri!r} is not usable: its segments must not be empty or start with '.'.", _USAGE
+        ) from error

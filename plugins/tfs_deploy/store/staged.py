@@ -1,0 +1,109 @@
+"""Read a staged directory for a publish, each file once: what is hashed is what is stored."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tfs_deploy.errors import CorruptModel, InvalidInput
+from tfs_deploy.savedmodel.manifest import FileEntry, Manifest
+from tfs_deploy.store.protocol import Progress
+
+# hashlib releases the interpreter lock for blocks this large, and they still fit a core's cache.
+_BLOCK_BYTES = 1 << 20
+# Small files wait for the disk rather than for a core.
+_THREADS = 4
+_REMEDY = "Export the model again; do not change files between export and publish."
+
+
+class StagedFiles:
+    """Reads the files of a manifest from a directory, in threads, and compares each with its entry."""
+
+    def __init__(self, source: Path, manifest: Manifest, progress: Progress | None) -> None:
+        self._source = source
+        self.manifest = manifest
+        self._progress = progress
+        self._done = 0
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+
+    def check(self) -> None:
+        """Read every file; raise CorruptModel naming one that is wrong."""
+        self.for_each(self._check)
+
+    def for_each(
+        self, work: Callable[[FileEntry], None], entries: Iterable[FileEntry] | None = None, *, threads: int = _THREADS
+    ) -> None:
+        """Do `work` for each of `entries` (default: all files); the first error ends all of it."""
+        # Large files first, so that no thread starts on one when the others are done.
+        ordered = sorted(self.manifest.files if entries is None else entries, key=lambda entry: -entry.size)
+        if not ordered:
+            return
+        with ThreadPoolExecutor(min(threads, len(ordered)), thread_name_prefix="tfs-deploy-publish") as pool:
+            try:
+                for _ in pool.map(work, ordered):
+                    pass
+            except BaseException:
+                self._stopped.set()
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+
+    def blocks(self, entry: FileEntry, *, size: int = _BLOCK_BYTES, keep: bool = False) -> Iterator[memoryview]:
+        """Yield the file's bytes; raise CorruptModel at the end if they are not those of `entry`.
+
+        A block is overwritten by the next one, unless `keep`.
+        """
+        path = self._source / entry.path
+        digest, total = hashlib.sha256(), 0
+        view = memoryview(bytearray(min(size, entry.size + 1)))
+        with contextlib.ExitStack() as stack:
+            with reading_input(path):
+                stream = stack.enter_context(path.open("rb", buffering=0))
+            while not self._stopped.is_set():
+                with reading_input(path):
+                    count = stream.readinto(view)
+                if not count:
+                    break
+                digest.update(view[:count])
+                total += count
+                yield view[:count]
+                if keep:
+                    view = memoryview(bytearray(len(view)))
+        if not self._stopped.is_set() and (total, digest.hexdigest()) != (entry.size, entry.sha256):
+            raise CorruptModel(
+                f"The file {entry.path!r} in {str(self._source)!r} has {total} bytes with SHA-256 "
+                f"{digest.hexdigest()[:12]}... instead of {entry.size} bytes with {entry.sha256[:12]}....",
+                _REMEDY,
+            )
+
+    @property
+    def stopped(self) -> bool:
+        """Tell whether another file failed, so that the rest is not worth doing."""
+        return self._stopped.is_set()
+
+    def advance(self, count: int) -> None:
+        """Show that `count` more bytes are done."""
+        if self._progress is not None:
+            with self._lock:
+                self._done += count
+                self._progress(self._done)
+
+    def _check(self, entry: FileEntry) -> None:
+        for block in self.blocks(entry):
+            self.advance(len(block))
+
+
+@contextlib.contextmanager
+def reading_input(path: Path) -> Iterator[None]:
+    """Tell apart the input, which the caller named, from the store's own disk."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InvalidInput(
+            f"The file {str(path)!r} cannot be read: {reason}.", "Check that it exists and is readable."
+        ) from error
