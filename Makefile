@@ -9,6 +9,8 @@ SHELL := /bin/bash
 SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
 # Where the demo keeps its versions: disk, or s3 (an S3 server, two model servers with a sync agent each).
 STORE ?= disk
+# Processes that run tests side by side.
+WORKERS ?= 2
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python3.10; do \
 	if "$$name" -c '$(SUPPORTED)' 2>/dev/null; then echo "$$name"; break; fi; done)
 BIN := .venv/bin
@@ -45,8 +47,8 @@ lint: install
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/pytest -m 'not tensorflow and not airflow'
-	$(BIN)/pytest -m 'tensorflow and not airflow'
+	$(BIN)/pytest -n $(WORKERS) -m 'not tensorflow and not airflow'
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m 'tensorflow and not airflow'
 	$(BIN)/pytest -m airflow
 
 bench: install

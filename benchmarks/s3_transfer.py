@@ -24,7 +24,6 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from s3_server import ACCESS_KEY, BUCKET, SECRET, S3Server, moto_server, rclone_server
-
 from tfs_deploy.clock import SystemClock
 from tfs_deploy.savedmodel import manifest as manifests
 from tfs_deploy.savedmodel.files import list_files

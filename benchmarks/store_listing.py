@@ -2,7 +2,7 @@
 
     python benchmarks/store_listing.py [--rounds N]
 
-The agent's poll is `Store.tip`. On S3 (moto) the old versions are their claims, manifests and one file each. moto itself
+The agent's poll is `Store.tip`. On S3 (moto) the old versions are claims, manifests and one file each. moto itself
 looks at every object of a bucket to list some, which a real server does not; so the number of requests is printed, too.
 """
 
@@ -21,7 +21,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from s3_server import S3Server, moto_server
-
 from tfs_deploy.clock import SystemClock
 from tfs_deploy.savedmodel import manifest as manifests
 from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, Manifest

@@ -258,7 +258,9 @@ def test_a_publish_that_the_disk_refuses_leaves_nothing(root: Path, staged: Stag
     counting = FaultyFilesystem()
     LocalStore(root.parent / "trial", files=counting).publish(*staged, "m")
     # The last step of its kind before the version is there: the rename of the version, the sync of its last file.
-    last = next(index for index, name in enumerate(counting.log, 1) if name.endswith("/m/1"))
+    last = next(
+        index for index, name in enumerate(counting.log, 1) if name.startswith("rename") and name.endswith("/m/1")
+    )
     at = max(index for index, name in enumerate(counting.log[:last], 1) if name.split()[0] == step)
     store = LocalStore(root, files=FaultyFilesystem(at, failing(number)))
     with pytest.raises(StoreError, match=os.strerror(number)):

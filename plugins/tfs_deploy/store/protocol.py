@@ -4,7 +4,8 @@ Every store keeps these promises, whatever it is made of; ``tests/contract`` hol
 
 - A version is visible whole or not at all, and its files are those of its manifest.
 - A version number is used once: never again after a withdrawal, a deletion or a crash.
-- Numbers appear in rising order, so that a server that follows the highest one sees every version.
+- Numbers appear in rising order, so that a server that follows the highest one sees every version. A store that
+  cannot rename claims the number first; there two publishes of one model at the same time may end in the other order.
 - The same bytes published again give the version that is there already, and nothing is written.
 - A write to a state document succeeds only if nobody else changed the document since it was read.
 """

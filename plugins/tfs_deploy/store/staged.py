@@ -52,6 +52,14 @@ class StagedFiles:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
 
+    def content(self, entry: FileEntry) -> bytes:
+        """Return the bytes of a small file; raise CorruptModel if they are not those of `entry`."""
+        path = self._source / entry.path
+        with reading_input(path), path.open("rb", buffering=0) as stream:
+            data = stream.read(entry.size + 1)
+        self._compare(entry, len(data), hashlib.sha256(data).hexdigest())
+        return data
+
     def blocks(self, entry: FileEntry, *, size: int = _BLOCK_BYTES, keep: bool = False) -> Iterator[memoryview]:
         """Yield the file's bytes; raise CorruptModel at the end if they are not those of `entry`.
 
@@ -73,12 +81,8 @@ class StagedFiles:
                 yield view[:count]
                 if keep:
                     view = memoryview(bytearray(len(view)))
-        if not self._stopped.is_set() and (total, digest.hexdigest()) != (entry.size, entry.sha256):
-            raise CorruptModel(
-                f"The file {entry.path!r} in {str(self._source)!r} has {total} bytes with SHA-256 "
-                f"{digest.hexdigest()[:12]}... instead of {entry.size} bytes with {entry.sha256[:12]}....",
-                _REMEDY,
-            )
+        if not self._stopped.is_set():
+            self._compare(entry, total, digest.hexdigest())
 
     @property
     def stopped(self) -> bool:
@@ -91,6 +95,14 @@ class StagedFiles:
             with self._lock:
                 self._done += count
                 self._progress(self._done)
+
+    def _compare(self, entry: FileEntry, size: int, digest: str) -> None:
+        if (size, digest) != (entry.size, entry.sha256):
+            raise CorruptModel(
+                f"The file {entry.path!r} in {str(self._source)!r} has {size} bytes with SHA-256 "
+                f"{digest[:12]}... instead of {entry.size} bytes with {entry.sha256[:12]}....",
+                _REMEDY,
+            )
 
     def _check(self, entry: FileEntry) -> None:
         for block in self.blocks(entry):

@@ -110,6 +110,10 @@ class PreconditionFailed(Exception):
         self.repeated = repeated
 
 
+class NoRanges(Exception):
+    """The server answered a request for a piece of an object with something else."""
+
+
 class Interrupted(Unreachable):
     """An answer broke off, or met another request: the same request is worth sending again at once."""
 
@@ -122,7 +126,7 @@ def reporting(doing: str, address: S3Address, *, body: bool = False) -> Iterator
     """
     try:
         yield
-    except (TFSDeployError, MissingObject, PreconditionFailed):
+    except (TFSDeployError, MissingObject, NoRanges, PreconditionFailed):
         raise
     except Exception as error:
         translated = translate(error, doing, address)

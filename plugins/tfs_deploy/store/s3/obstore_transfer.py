@@ -9,10 +9,12 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from tfs_deploy.store.s3.connection import Connection
-from tfs_deploy.store.s3.errors import Interrupted, reporting
+from tfs_deploy.store.s3.errors import Interrupted, NoRanges, reporting
 from tfs_deploy.store.s3.layout import DIGEST_METADATA
 from tfs_deploy.store.s3.transfer import PIECES_AT_ONCE, Buffer
 
+# Large enough that hashlib releases the interpreter lock for long stretches.
+_STREAM_BYTES = 1 << 20
 # How long obstore may use credentials before it asks again; botocore renews those that end sooner.
 _CREDENTIALS_FOR = timedelta(minutes=5)
 
@@ -22,6 +24,7 @@ class ObstoreTransfer:
 
     def __init__(self, connection: Connection) -> None:
         import obstore
+        import obstore.exceptions
 
         self._obstore = obstore
         self._address = connection.address
@@ -56,7 +59,22 @@ class ObstoreTransfer:
 
     def get_range(self, name: str, start: int, end: int) -> Buffer:
         with reporting(f"read {name!r}", self._address, body=True):
-            return memoryview(self._obstore.get_range(self._store, self._key(name), start=start, end=end))
+            try:
+                return memoryview(self._obstore.get_range(self._store, self._key(name), start=start, end=end))
+            except self._obstore.exceptions.GenericError as error:
+                if "NotPartial" in str(error):  # object_store wants status 206, which some servers do not give
+                    raise NoRanges(name) from None
+                raise
+
+    def stream(self, name: str) -> Iterator[Buffer]:
+        with reporting(f"read {name!r}", self._address):
+            chunks = iter(self._obstore.get(self._store, self._key(name)).stream(min_chunk_size=_STREAM_BYTES))
+        while True:
+            with reporting(f"read {name!r}", self._address, body=True):
+                chunk = next(chunks, None)
+            if chunk is None:
+                return
+            yield memoryview(chunk)
 
     def _key(self, name: str) -> str:
         return self._address.key(name)

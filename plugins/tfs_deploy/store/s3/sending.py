@@ -90,9 +90,9 @@ class Sender:
         self._beat()
 
     def _send_small(self, version: int, entry: FileEntry) -> None:
-        body = b"".join(bytes(block) for block in self._staged.blocks(entry, size=PART_BYTES + 1))
         if self._staged.stopped:
             return
+        body = self._staged.content(entry)
         self._transfer.put(folder(self._model, version) + entry.path, body, sha256=entry.sha256)
         self._done(entry, len(body))
 

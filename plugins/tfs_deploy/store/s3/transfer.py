@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeAlias
 
 from tfs_deploy.errors import MissingExtra
 from tfs_deploy.store.s3.connection import Connection
-from tfs_deploy.store.s3.errors import Interrupted, reporting
+from tfs_deploy.store.s3.errors import Interrupted, NoRanges, reporting
 from tfs_deploy.store.s3.layout import DIGEST_METADATA
 
 # S3 takes parts from 5 MiB up, at most 10,000 of them (Amazon S3 user guide, "Multipart upload limits").
@@ -35,7 +35,13 @@ class Transfer(Protocol):
         """Return a whole object that should have `size` bytes."""
 
     def get_range(self, name: str, start: int, end: int) -> Buffer:
-        """Return the bytes from `start` to before `end`; fewer if the object is shorter."""
+        """Return the bytes from `start` to before `end`; fewer if the object is shorter.
+
+        Raises NoRanges if the server gives no pieces.
+        """
+
+    def stream(self, name: str) -> Iterator[Buffer]:
+        """Yield the bytes of a whole object in order; for servers that give no pieces."""
 
 
 def part_bytes_for(size: int) -> int:
@@ -94,7 +100,20 @@ class BotoTransfer:
         return self._get(name, {})
 
     def get_range(self, name: str, start: int, end: int) -> Buffer:
-        return self._get(name, {"Range": f"bytes={start}-{end - 1}"})
+        body = self._get(name, {"Range": f"bytes={start}-{end - 1}"})
+        if len(body) > end - start:
+            raise NoRanges(name)
+        return body
+
+    def stream(self, name: str) -> Iterator[Buffer]:
+        with reporting(f"read {name!r}", self._address):
+            chunks = self._client.get_object(**self._at(name))["Body"].iter_chunks(PART_BYTES)
+        while True:
+            with reporting(f"read {name!r}", self._address, body=True):
+                chunk: bytes | None = next(chunks, None)
+            if chunk is None:
+                return
+            yield chunk
 
     def _get(self, name: str, arguments: Mapping[str, str]) -> bytes:
         with reporting(f"read {name!r}", self._address):

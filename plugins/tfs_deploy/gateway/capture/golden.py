@@ -1,0 +1,175 @@
+"""Captured traffic to the request files of a version: golden requests with their answers, and warm-up requests."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from tfs_deploy.errors import CorruptModel, InvalidInput, NotFound
+from tfs_deploy.gateway.capture.files import PARTIAL, SUFFIX
+from tfs_deploy.savedmodel import requests, tfrecord
+from tfs_deploy.savedmodel.requests import GoldenRequest, WarmupRequest
+from tfs_deploy.serving import messages, tensors
+
+logger = logging.getLogger(__name__)
+
+GOLDEN_FILE = Path(requests.GOLDEN_PATH).name
+WARMUP_FILE = Path(requests.WARMUP_PATH).name
+# TF Serving runs every warm-up request inside the load: a handful compiles what there is to compile.
+MAX_WARMUP = 8
+
+
+@dataclass(frozen=True, slots=True)
+class MadeGolden:
+    """What `make_golden` wrote; `read` counts records, `repeated` those whose inputs were there already, `other` those
+    of other versions and models, `without_answer` those whose answer was redacted away.
+    """
+
+    model: str
+    version: int
+    golden: int
+    warmup: int
+    read: int
+    repeated: int
+    other: int
+    without_answer: int
+    golden_file: str
+    warmup_file: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Captured:
+    model: str
+    version: int
+    at: int
+    log: Any
+
+    @property
+    def answered(self) -> bool:
+        return bool(self.log.predict_log.response.outputs)
+
+    def digest(self) -> bytes:
+        request = messages.PredictRequest()
+        request.CopyFrom(self.log.predict_log.request)
+        request.ClearField("output_filter")
+        request.model_spec.ClearField("version_label")
+        return hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
+
+
+def make_golden(captures: Sequence[Path], out: Path, *, model: str = "", most: int = 32) -> MadeGolden:
+    """Write up to `most` different requests of the newest version in `captures` (files and directories) below `out`.
+
+    They are spread evenly over the time of the captures. Only one version's answers are taken: those of another one
+    need not agree with them. Raises InvalidInput where there is nothing to choose from, or more than one model and
+    none named; NotFound and CorruptModel for files that cannot be read.
+    """
+    if most < 1:
+        raise InvalidInput(f"{most} golden requests are asked for.", "Ask for at least one.")
+    found = [captured for path in _files(captures) for captured in _read(path)]
+    name = _model(found, model)
+    of_model = [captured for captured in found if captured.model == name]
+    version = max(captured.version for captured in of_model)
+    usable = sorted((captured for captured in of_model if captured.version == version), key=lambda one: one.at)
+    different = list({captured.digest(): captured for captured in usable}.values())
+    answered = [captured for captured in different if captured.answered]
+    golden = [_golden(captured) for captured in _spread(answered, most)]
+    warmup: list[WarmupRequest | GoldenRequest] = [
+        WarmupRequest(_signature(captured), _arrays(captured.log.predict_log.request.inputs))
+        for captured in _spread(answered or different, min(most, MAX_WARMUP))
+    ]
+    golden_path, warmup_path = out / GOLDEN_FILE, out / WARMUP_FILE
+    if golden:
+        requests.write_golden(golden_path, name, golden)
+    requests.write_warmup(warmup_path, name, warmup)
+    return MadeGolden(
+        name,
+        version,
+        len(golden),
+        len(warmup),
+        len(found),
+        len(usable) - len(different),
+        len(found) - len(usable),
+        len(different) - len(answered),
+        str(golden_path) if golden else "",
+        str(warmup_path),
+    )
+
+
+def _files(captures: Sequence[Path]) -> list[Path]:
+    found: list[Path] = []
+    for path in captures:
+        if path.is_dir():
+            files = path.rglob(f"*{SUFFIX}*")
+            found += sorted(file for file in files if file.name.endswith((SUFFIX, SUFFIX + PARTIAL)))
+        else:
+            found.append(path)
+    if not found:
+        raise NotFound(f"There are no capture files in {', '.join(map(str, captures))}.", f"They end with {SUFFIX}.")
+    return list(dict.fromkeys(found))
+
+
+def _read(path: Path) -> Iterator[_Captured]:
+    for record in _records(path):
+        try:
+            log = messages.PredictionLog.FromString(record)
+        except DecodeError as error:
+            raise CorruptModel(f"{path} holds what is not a PredictionLog.", "Leave that file out.") from error
+        if log.WhichOneof("log_type") == "predict_log":
+            spec = log.predict_log.response.model_spec
+            yield _Captured(spec.name, spec.version.value, log.log_metadata.timestamp_secs, log)
+
+
+def _records(path: Path) -> Iterator[bytes]:
+    """Yield the records of `path`; of a file that is still written to, or was never closed, those that are whole."""
+    try:
+        yield from tfrecord.read_records(path)
+    except CorruptModel as error:
+        if not path.name.endswith(PARTIAL):
+            raise
+        logger.warning("The rest of %s is left out: %s", path, error.cause)
+
+
+def _model(found: Iterable[_Captured], wanted: str) -> str:
+    counts = Counter(captured.model for captured in found)
+    if wanted and wanted not in counts:
+        raise InvalidInput(
+            f"The captures hold no request for model {wanted!r}.",
+            f"They hold: {', '.join(sorted(counts)) or 'nothing'}.",
+        )
+    if not counts:
+        raise InvalidInput("The captures hold no request.", "Capture some traffic first.")
+    if not wanted and len(counts) > 1:
+        raise InvalidInput(
+            f"The captures hold requests for {len(counts)} models: {', '.join(sorted(counts))}.",
+            "Name one with --model.",
+        )
+    return wanted or next(iter(counts))
+
+
+def _spread(captured: Sequence[_Captured], most: int) -> list[_Captured]:
+    """Return at most `most` of `captured`, the first and the last among them, evenly spread."""
+    if len(captured) <= most:
+        return list(captured)
+    if most == 1:
+        return [captured[0]]
+    return [captured[round(place * (len(captured) - 1) / (most - 1))] for place in range(most)]
+
+
+def _golden(captured: _Captured) -> GoldenRequest:
+    predict = captured.log.predict_log
+    return GoldenRequest(_signature(captured), _arrays(predict.request.inputs), _arrays(predict.response.outputs))
+
+
+def _signature(captured: _Captured) -> str:
+    return str(captured.log.predict_log.request.model_spec.signature_name) or "serving_default"
+
+
+def _arrays(protos: Any) -> dict[str, Any]:
+    return {alias: tensors.to_array(protos[alias]) for alias in sorted(protos)}

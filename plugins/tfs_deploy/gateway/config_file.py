@@ -1,0 +1,128 @@
+"""The gateway's YAML file: read, and checked as a whole before a port is opened."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tfs_deploy.errors import InvalidInput
+from tfs_deploy.gateway.config import GatewayConfig, ModelConfig
+from tfs_deploy.names import check_label, check_model_name
+from tfs_deploy.serving.group import parse_targets
+from tfs_deploy.yamlfile import read_yaml
+
+# RFC 9110, 5.1: a field name is a token.
+_HEADER = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}")
+# RFC 6454: scheme, host and port, no path.
+_ORIGIN = re.compile(r"https?://[^\s/?#@*]+")
+
+
+def read_config(path: str | Path) -> GatewayConfig:
+    """Return the gateway's configuration in a YAML or JSON file; raise InvalidInput naming the field that is wrong.
+
+    Relative paths in it count from the file's own directory.
+    """
+    source = Path(path)
+    return config_from(read_yaml(source, "gateway configuration"), base=source.parent, where=str(source))
+
+
+def config_from(data: object, *, base: Path = Path(), where: str = "the gateway configuration") -> GatewayConfig:
+    """Return `data` (dicts and lists) as a configuration; raise InvalidInput naming the field that is wrong."""
+    try:
+        config = msgspec.convert(data, type=GatewayConfig)
+    except msgspec.ValidationError as error:
+        raise InvalidInput(
+            f"{where[0].upper()}{where[1:]} does not fit: {error}.",
+            "Correct the field that the message names; the README lists all of them.",
+        ) from error
+    for problem in _problems(config):
+        raise InvalidInput(f"{where[0].upper()}{where[1:]} does not fit: {problem}.", "Correct that field.")
+    return _anchored(config, base)
+
+
+def _problems(config: GatewayConfig) -> Iterator[str]:
+    if not config.models:
+        yield "`models` is empty"
+    for name, model in config.models.items():
+        yield from _of_model(f"models.{name}", name, model, config.replicas)
+    yield from _of_targets("replicas", config.replicas)
+    if not config.listen.address:
+        yield "`listen.address` is empty"
+    if not (config.listen.loopback or config.auth.has_keys or config.auth.open):
+        yield (
+            f"`listen.address` {config.listen.address} can be reached from other machines, but `auth` has no keys; "
+            "set `auth.keys_file` or `auth.keys_env`, or `auth: {open: true}` if everybody may ask"
+        )
+    if config.auth.open and config.auth.has_keys:
+        yield "`auth` is open and has keys; choose one"
+    for origin in config.cors.origins:
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            yield f"`cors.origins` has {origin!r}, which is not like https://app.example"
+    if config.health.max_age_seconds < config.health.interval_seconds:
+        yield "`health.max_age_seconds` is below `health.interval_seconds`"
+
+
+def _of_model(where: str, name: str, model: ModelConfig, replicas: tuple[str, ...]) -> Iterator[str]:
+    yield from _of_name(where, check_model_name, name)
+    if model.model:
+        yield from _of_name(f"{where}.model", check_model_name, model.model)
+    for label in (model.label, *model.labels):
+        yield from _of_name(f"{where}.label", check_label, label)
+    if not (model.replicas or replicas):
+        yield f"neither `replicas` nor `{where}.replicas` names a model server"
+    yield from _of_targets(f"{where}.replicas", model.replicas)
+    for part, label in _other_labels(model):
+        yield from _of_name(f"{where}.{part}.label", check_label, label)
+        if label == model.label:
+            yield f"`{where}.{part}.label` is the label {label!r} that the model answers with anyway"
+    header = model.canary.sticky_header if model.canary else None
+    if header is not None and not _HEADER.fullmatch(header):
+        yield f"`{where}.canary.sticky_header` {header!r} is not the name of a header"
+
+
+def _other_labels(model: ModelConfig) -> Iterator[tuple[str, str]]:
+    if model.canary:
+        yield "canary", model.canary.label
+    if model.shadow:
+        yield "shadow", model.shadow.label
+
+
+def _of_name(where: str, check: Any, name: str) -> Iterator[str]:
+    try:
+        check(name)
+    except InvalidInput as error:
+        yield f"`{where}`: {error.cause.rstrip('.')}"
+
+
+def _of_targets(where: str, replicas: tuple[str, ...]) -> Iterator[str]:
+    try:
+        if replicas:
+            parse_targets(replicas, resolve=lambda host, port: [host])
+    except InvalidInput as error:
+        yield f"`{where}`: {error.cause.rstrip('.')}"
+
+
+def _anchored(config: GatewayConfig, base: Path) -> GatewayConfig:
+    """Return `config` with its relative paths below `base`."""
+
+    def below(path: str | None) -> str | None:
+        return None if path is None else str(base / path)
+
+    def moved(part: Any, *names: str) -> Any:
+        return part and msgspec.structs.replace(part, **{name: below(getattr(part, name)) for name in names})
+
+    models = {
+        name: msgspec.structs.replace(model, capture=moved(model.capture, "directory"))
+        for name, model in config.models.items()
+    }
+    return msgspec.structs.replace(
+        config,
+        models=models,
+        listen=msgspec.structs.replace(config.listen, tls=moved(config.listen.tls, "certificate", "key")),
+        replica_tls=moved(config.replica_tls, "root_certificates", "private_key", "certificate_chain"),
+        auth=moved(config.auth, "keys_file"),
+    )

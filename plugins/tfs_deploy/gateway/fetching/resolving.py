@@ -1,0 +1,71 @@
+"""Names to addresses, away from the event loop: the only place where the gateway asks a resolver for a stranger."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+from tfs_deploy.gateway.fetching.addresses import Address
+
+
+class CannotResolve(Exception):
+    """There is no such name, or no answer for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One address and port, as a socket takes them."""
+
+    address: Address
+    port: int
+
+    @property
+    def family(self) -> socket.AddressFamily:
+        """Return the socket's family."""
+        return socket.AF_INET6 if self.address.version == 6 else socket.AF_INET
+
+    @property
+    def sockaddr(self) -> tuple[str, int]:
+        """Return what the socket connects to; a number, so that nothing is resolved again."""
+        return (str(self.address), self.port)
+
+
+class Resolve(Protocol):
+    """Where addresses come from."""
+
+    async def __call__(self, host: str, port: int) -> Sequence[Place]:
+        """Return the places of `host`, which may be a number in any spelling; raise CannotResolve."""
+
+
+class SystemResolver:
+    """The machine's own resolver, in `threads` threads of its own: a name server that hangs blocks nobody else."""
+
+    def __init__(self, threads: int = 16) -> None:
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="resolve")
+
+    async def __call__(self, host: str, port: int) -> list[Place]:
+        """Return the places of `host`; raise CannotResolve."""
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.run_in_executor(self._threads, _look_up, host, port)
+        except (OSError, UnicodeError) as error:
+            raise CannotResolve(str(error)) from error
+        return [place(sockaddr[0], port) for *_, sockaddr in found]
+
+    def close(self) -> None:
+        """Wait for nobody."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def place(address: str, port: int) -> Place:
+    """Return the place of a numeric `address`."""
+    return Place(ipaddress.ip_address(address), port)
+
+
+def _look_up(host: str, port: int) -> list[tuple[socket.AddressFamily, int, int, str, tuple[str, int]]]:
+    return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)  # type: ignore[return-value]

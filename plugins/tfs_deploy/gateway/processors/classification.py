@@ -1,0 +1,94 @@
+"""Scores per class to the names of the best ones."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+
+from tfs_deploy.errors import InvalidInput
+from tfs_deploy.gateway.processors.labels import read_labels
+from tfs_deploy.gateway.processors.nested import short_float
+from tfs_deploy.gateway.processors.protocol import Array, Arrays, BadAnswer, output_named
+
+
+class ClassificationOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`labels`, or `labels_file` (UTF-8, one per line), in the order of the classes; without them the number is told.
+
+    `activation` is applied first, for models that give logits. `binary`: the model gives one score per item, that of
+    the second of two classes.
+    """
+
+    output: str = ""
+    labels: tuple[str, ...] = ()
+    labels_file: str = ""
+    top: int = 1
+    threshold: float | None = None
+    activation: Literal["none", "softmax", "sigmoid"] = "none"
+    binary: bool = False
+
+
+class ClassificationProcessor:
+    """Answers ``{"label": …, "score": …, "classes": [{"label": …, "index": …, "score": …}, …]}``, the best first."""
+
+    Options = ClassificationOptions
+    reentrant = True
+
+    def __init__(self, options: ClassificationOptions) -> None:
+        if options.top < 1:
+            raise InvalidInput(f"The classification option top is {options.top}.", "Use 1 or more.")
+        self._options = options
+        self._labels = read_labels(options.labels, options.labels_file)
+
+    def postprocess(self, outputs: Arrays) -> list[Any]:
+        """Return the classes of each row of scores `[n, classes]`; label and score are null if none passes."""
+        scores = self._scores(outputs)
+        if self._options.binary:
+            scores = np.concatenate([1 - scores, scores], axis=1)
+        if self._labels and scores.shape[1] != len(self._labels):
+            raise BadAnswer(
+                f"The model scores {scores.shape[1]} classes, and there are {len(self._labels)} labels.",
+                "Give one label per class, in the order of the model's output.",
+            )
+        return [self._answer(row) for row in scores]
+
+    def _scores(self, outputs: Arrays) -> Array:
+        scores = output_named(outputs, self._options.output)
+        if self._options.binary and scores.ndim == 1:
+            scores = scores[:, np.newaxis]
+        columns = 1 if self._options.binary else None
+        if scores.ndim != 2 or scores.dtype.kind not in "fV" or columns not in (None, scores.shape[1]):
+            wanted = "[items] or [items, 1]" if self._options.binary else "[items, classes]"
+            raise BadAnswer(
+                f"The model answered with {scores.dtype} {list(scores.shape)} where scores {wanted} are expected.",
+                "Set the postprocessor's option output to the scores.",
+            )
+        activated = _activated(scores.astype(np.float64), self._options.activation)
+        if np.isnan(activated).any():
+            raise BadAnswer("The model's scores hold NaN.", "Look at the input, or roll the model back.")
+        return activated
+
+    def _answer(self, row: Array) -> dict[str, Any]:
+        # Stable, so that of equal scores the smaller class number comes first on every machine.
+        order = np.argsort(-row, kind="stable")[: self._options.top]
+        least = self._options.threshold
+        classes = [self._class(int(i), row[i]) for i in order if least is None or row[i] >= least]
+        best = classes[0] if classes else {"label": None, "score": None}
+        return {"label": best["label"], "score": best["score"], "classes": classes}
+
+    def _class(self, number: int, score: np.float64) -> dict[str, Any]:
+        label = self._labels[number] if self._labels else str(number)
+        return {"label": label, "index": number, "score": short_float(score)}
+
+
+def _activated(scores: Array, activation: str) -> Array:
+    if activation == "softmax":
+        # Less the largest, so that no exponential overflows; a row of no classes has no largest.
+        with np.errstate(invalid="ignore"):  # infinite logits give NaN, which is refused
+            exponentials = np.exp(scores - scores.max(axis=1, keepdims=True, initial=-np.inf))
+            return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
+    if activation == "sigmoid":
+        # By tanh, which does not overflow.
+        return np.asarray(0.5 * (1 + np.tanh(0.5 * scores)))
+    return scores

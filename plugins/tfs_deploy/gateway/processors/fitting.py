@@ -1,0 +1,97 @@
+"""The size that a picture gets, and how it comes to it: stretched, cropped, or padded with its aspect kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from PIL import Image
+
+from tfs_deploy.gateway.processors.protocol import NOTE
+
+# One row per picture: the fields of `Frame`, for a postprocessor that answers in pixels of the original.
+FRAMES = NOTE + "frames"
+
+Fit = Literal["stretch", "pad", "crop"]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Where the original ended up: original pixel = (pixel - offset) / scale, in x and in y.
+
+    `width` and `height` are the original's, upright; `sent_width` and `sent_height` those of what the model gets.
+    """
+
+    width: float
+    height: float
+    sent_width: float
+    sent_height: float
+    scale_x: float
+    scale_y: float
+    offset_x: float
+    offset_y: float
+
+    def row(self) -> tuple[float, ...]:
+        """Return the numbers in the order of the fields, which is how they travel in an array."""
+        return dataclasses.astuple(self)
+
+
+def to_size(
+    image: Image.Image,
+    size: tuple[int, int],
+    *,
+    fit: Fit,
+    resample: Image.Resampling,
+    fill: int | tuple[int, int, int],
+    whole: bool = True,
+) -> tuple[Image.Image, Frame]:
+    """Return `image` as `size` (width, height), and where the original went.
+
+    ``pad`` keeps the whole picture and its aspect and fills the rest, ``crop`` fills all and loses the edges. Not
+    `whole`: padding goes to the right and the bottom only, and a picture that fits is not made larger.
+    """
+    width, height = size
+    if fit == "stretch":
+        scales = width / image.width, height / image.height
+        return _resized(image, size, resample), Frame(*image.size, *size, *scales, 0.0, 0.0)
+    ratios = width / image.width, height / image.height
+    if fit == "crop":
+        return _cropped(image, size, max(ratios), resample)
+    scale = min(ratios) if whole else min(1.0, *ratios)
+    inner = tuple(min(most, max(1, round(side * scale))) for side, most in zip(image.size, size, strict=True))
+    left, top = ((width - inner[0]) // 2, (height - inner[1]) // 2) if whole else (0, 0)
+    canvas = Image.new(image.mode, size, fill)
+    canvas.paste(_resized(image, (inner[0], inner[1]), resample), (left, top))
+    scales = inner[0] / image.width, inner[1] / image.height
+    return canvas, Frame(*image.size, *size, *scales, float(left), float(top))
+
+
+def multiple_size(size: tuple[int, int], *, multiple: int, max_side: int, fit: Fit) -> tuple[int, int]:
+    """Return the size nearest to `size` (width, height) whose sides are multiples and at most `max_side`.
+
+    With ``pad`` each side is rounded up, so that the picture fits inside at the same scale.
+    """
+    most = max(multiple, max_side // multiple * multiple)
+    scale = min(1.0, most / max(size))
+    steps = math.ceil if fit == "pad" else round
+    # A hair less, because most / max(size) * max(size) may be just above `most`.
+    sides = (steps(side * scale / multiple - 1e-9) * multiple for side in size)
+    width, height = (min(most, max(multiple, side)) for side in sides)
+    return width, height
+
+
+def _cropped(
+    image: Image.Image, size: tuple[int, int], scale: float, resample: Image.Resampling
+) -> tuple[Image.Image, Frame]:
+    # The part of the original that is kept, so that nothing larger than the result is ever made.
+    kept_width, kept_height = size[0] / scale, size[1] / scale
+    left, top = (image.width - kept_width) / 2, (image.height - kept_height) / 2
+    box = (max(0.0, left), max(0.0, top), min(image.width, left + kept_width), min(image.height, top + kept_height))
+    part = image.resize(size, resample, box=box)
+    return part, Frame(*image.size, *size, scale, scale, -box[0] * scale, -box[1] * scale)
+
+
+def _resized(image: Image.Image, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:
+    return image if image.size == size else image.resize(size, resample)

@@ -1,0 +1,156 @@
+"""Pictures to arrays: decode, turn upright, bring to the model's size, normalise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import msgspec
+import numpy as np
+from PIL import Image
+
+from tfs_deploy.errors import InvalidInput
+from tfs_deploy.gateway.processors.blobs import bytes_of
+from tfs_deploy.gateway.processors.fitting import FRAMES, Fit, Frame, multiple_size, to_size
+from tfs_deploy.gateway.processors.nested import dtype_called
+from tfs_deploy.gateway.processors.pictures import FORMATS, MOST_PIXELS, Format, Mode, decode
+from tfs_deploy.gateway.processors.protocol import Array, Arrays, BadItem
+from tfs_deploy.gateway.processors.tensors import rows_as_json
+
+_Side = Annotated[int, msgspec.Meta(ge=1, le=8192)]
+_Byte = Annotated[int, msgspec.Meta(ge=0, le=255)]
+_Numbers = float | tuple[float, ...]
+
+
+class ImageOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`size` is (height, width), as TensorFlow counts; without it each picture keeps its own, rounded to `multiple_of`
+    and at most `max_side`, and goes to the model alone. Sent is ``(pixel * scale - mean) / std``, pixels 0 to 255,
+    `mean` and `std` one number or one per channel in the order that is sent.
+    """
+
+    input: str = "images"
+    size: tuple[_Side, _Side] | None = None
+    fit: Fit = "stretch"
+    multiple_of: _Side = 32
+    max_side: _Side = 2048
+    mode: Mode = "RGB"
+    channel_order: Literal["RGB", "BGR"] = "RGB"
+    layout: Literal["HWC", "CHW", "HW"] = "HWC"
+    # Pillow widens the filter when it makes a picture smaller; tf.image.resize does so with antialias=True only.
+    resample: Literal["nearest", "box", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    fill: tuple[_Byte, _Byte, _Byte] = (0, 0, 0)
+    background: tuple[_Byte, _Byte, _Byte] = (255, 255, 255)
+    invert: bool = False
+    scale: float = 1.0
+    mean: _Numbers = 0.0
+    std: _Numbers = 1.0
+    dtype: str = "float32"
+    formats: tuple[Format, ...] = FORMATS
+    max_pixels: Annotated[int, msgspec.Meta(ge=1, le=MOST_PIXELS)] = 32_000_000
+
+
+class ImageProcessor:
+    """One item is a picture: an upload, ``{"url": …}`` or ``{"b64": …}``."""
+
+    Options = ImageOptions
+    reentrant = True
+    heavy = ("preprocess",)
+    takes_blobs = True
+    splits = True
+
+    def __init__(self, options: ImageOptions) -> None:
+        # Now, not with the first picture: Pillow looks for its plug-ins when it meets a format for the first time.
+        Image.init()
+        self.batches = options.size is not None
+        self._options = options
+        self._dtype = _checked_dtype(options)
+        self._mean, self._std = (_per_channel(options, name) for name in ("mean", "std"))
+        if not np.all(self._std):
+            raise InvalidInput("The image option std is 0.", "Give what the model was trained with.")
+        if options.layout == "HW" and options.mode != "L":
+            raise InvalidInput("The image option layout is HW, but mode is RGB.", "Use mode: L, or HWC.")
+
+    def preprocess(self, items: Sequence[Any]) -> dict[str, Array]:
+        """Return the pictures `[n, height, width, channels]`, and one row per picture with where its original went."""
+        if not items:
+            raise InvalidInput("There are no items.", "Send at least one.")
+        pictures, frames = zip(*(self._picture(index, item) for index, item in enumerate(items)), strict=True)
+        for index, picture in enumerate(pictures):
+            if picture.shape != pictures[0].shape:
+                raise BadItem(index, "has another size than item 0", "Send one request each, or set size.")
+        rows = np.array([frame.row() for frame in frames], dtype=np.float64)
+        return {self._options.input: np.stack(pictures), FRAMES: rows}
+
+    def postprocess(self, outputs: Arrays) -> list[Any]:
+        """Return each row of the outputs as JSON values."""
+        return rows_as_json(outputs)
+
+    def _picture(self, index: int, item: Any) -> tuple[Array, Frame]:
+        options = self._options
+        image = decode(
+            index,
+            bytes_of(index, item),
+            mode=options.mode,
+            formats=options.formats,
+            max_pixels=options.max_pixels,
+            background=options.background,
+        )
+        fitted, frame = self._fitted(image)
+        return self._values(fitted), frame
+
+    def _fitted(self, image: Image.Image) -> tuple[Image.Image, Frame]:
+        options = self._options
+        resample = Image.Resampling[options.resample.upper()]
+        fill = _grey(options.fill) if options.mode == "L" else options.fill
+        if options.size is not None:
+            return to_size(image, options.size[::-1], fit=options.fit, resample=resample, fill=fill)
+        size = multiple_size(image.size, multiple=options.multiple_of, max_side=options.max_side, fit=options.fit)
+        # Top left, so that the padding does not move a pixel of the picture.
+        return to_size(image, size, fit=options.fit, resample=resample, fill=fill, whole=False)
+
+    def _values(self, image: Image.Image) -> Array:
+        options = self._options
+        pixels: Array = np.asarray(image)
+        if options.channel_order == "BGR" and options.mode == "RGB":
+            pixels = pixels[..., ::-1]
+        if options.mode == "L" and options.layout != "HW":
+            pixels = pixels[..., np.newaxis]
+        if options.invert:
+            pixels = 255 - pixels
+        if self._dtype.kind not in "iu":
+            # In place: a large picture as float32 is four times its bytes, and each step would make one more of it.
+            values = pixels.astype(np.float32)
+            values *= np.float32(options.scale)
+            values -= self._mean
+            values /= self._std
+            pixels = values
+        values = pixels.astype(self._dtype, copy=False)
+        return values.transpose(2, 0, 1) if options.layout == "CHW" else values
+
+
+def _checked_dtype(options: ImageOptions) -> np.dtype[Any]:
+    dtype = dtype_called(options.dtype)
+    if dtype.kind in "Ob" or dtype == np.int8:
+        raise InvalidInput(f"Pictures cannot be sent as {options.dtype}.", "Use float32, uint8 or a wider integer.")
+    if dtype.kind in "iu" and (options.scale != 1 or np.any(options.mean) or np.any(np.asarray(options.std) != 1)):
+        raise InvalidInput(
+            f"The image options scale, mean and std would give fractions, and dtype is {options.dtype}.",
+            "Use dtype: float32, or leave them out.",
+        )
+    return dtype
+
+
+def _per_channel(options: ImageOptions, name: str) -> Array:
+    values = np.asarray(getattr(options, name), dtype=np.float32)
+    channels = 1 if options.mode == "L" else 3
+    if values.shape not in ((), (1,), (channels,)):
+        raise InvalidInput(
+            f"The image option {name} has {values.size} numbers for {channels} channels.", "Give one, or one each."
+        )
+    return values
+
+
+def _grey(colour: tuple[int, int, int]) -> int:
+    """Return the brightness of `colour`, by the weights of Pillow's own conversion (ITU-R 601-2)."""
+    red, green, blue = colour
+    return (red * 299 + green * 587 + blue * 114) // 1000

@@ -1,0 +1,176 @@
+"""Nested JSON lists to arrays of a declared dtype and back: nothing is cast, rounded or padded on the way.
+
+Floats that JSON cannot write are the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``, as in the JSON mapping of
+protobuf; strings that are not UTF-8 are ``{"b64": …}``, as in TF Serving's REST API.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from tfs_deploy.errors import InvalidInput
+from tfs_deploy.gateway.processors.blobs import a_json, decode_b64
+from tfs_deploy.gateway.processors.protocol import Array, BadItem, Blob
+from tfs_deploy.serving.tensors import NUMPY_BY_NAME
+
+_NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+_PIECE = 10_000  # numbers that are made into lists at once
+_MAX_RANK = 32  # as in serving.tensors: numpy 1.26's limit
+_DTYPES = {
+    spelling: dtype
+    for name, dtype in NUMPY_BY_NAME.items()
+    if dtype.kind != "c"
+    for spelling in (name, name.removeprefix("DT_").lower(), "string" if dtype.kind == "O" else dtype.name)
+}
+
+
+def dtype_called(name: str) -> np.dtype[Any]:
+    """Return the dtype that a configuration calls `name` (``float32``, ``string``, ``DT_INT64``)."""
+    if name not in _DTYPES:
+        known = sorted({"string" if dtype.kind == "O" else dtype.name for dtype in _DTYPES.values()})
+        raise InvalidInput(f"There is no dtype {name!r} for JSON values.", f"Use one of: {', '.join(known)}.")
+    return _DTYPES[name]
+
+
+def to_array(index: int, value: Any, dtype: np.dtype[Any], what: str = "") -> Array:
+    """Return the JSON `value` of item `index` as an array of `dtype`; raise BadItem where that would change a value."""
+    inside = f" in {what!r}" if what else ""
+    shape, flat, types = _flatten(index, value, inside)
+    return _one_dimensional(index, flat, types, dtype, inside).reshape(shape)
+
+
+def to_json(array: Array, *, always_b64: bool = False) -> Any:
+    """Return `array` as nested lists of JSON values, a scalar as one value."""
+    if array.dtype.kind in "SUOT":
+        return _mapped(array, lambda value: _text_or_b64(value, always_b64))
+    if array.dtype.kind in "biu":
+        return _lists(array)
+    # bfloat16 (kind "V") and float16 widen without loss.
+    wide = array.astype(np.float64)
+    if np.isfinite(wide).all():
+        return _lists(wide)
+    return _mapped(wide, json_float)
+
+
+def json_float(value: float) -> float | str:
+    """Return `value`, or the string that stands for it in JSON where it is not finite."""
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def short_float(value: float) -> float | str:
+    """Return `value` with the few digits that tell it from every other float32: 0.1, not 0.10000000149011612."""
+    return json_float(float(str(np.float32(value))))
+
+
+def _flatten(index: int, value: Any, inside: str) -> tuple[tuple[int, ...], list[Any], set[type]]:
+    """Return the shape of nested lists, their elements in row-major order, and the types of these."""
+    shape: list[int] = []
+    flat = [value]
+    # Sets of all types and lengths, not element by element: a picture as lists has half a million of them.
+    while (types := set(map(type, flat))) == {list}:
+        lengths = set(map(len, flat))
+        if len(lengths) > 1:
+            raise BadItem(index, f"has lists of different lengths{inside}", "Give lists nested to one regular shape.")
+        if len(shape) == _MAX_RANK:
+            raise BadItem(index, f"has more than {_MAX_RANK} dimensions{inside}")
+        shape.append(lengths.pop())
+        flat = list(chain.from_iterable(flat))
+    if list in types:
+        raise BadItem(index, f"mixes lists and values{inside}", "Give lists nested to one regular shape.")
+    return tuple(shape), flat, types
+
+
+def _one_dimensional(index: int, flat: list[Any], types: set[type], dtype: np.dtype[Any], inside: str) -> Array:
+    if dtype.kind == "O":
+        array = np.empty(len(flat), dtype=object)
+        array[:] = [_string(index, element, inside) for element in flat]
+        return array
+    if dtype.kind == "b":
+        _only(index, flat, types, {bool}, dtype, inside)
+        return np.array(flat, dtype=dtype)
+    if dtype.kind in "iu":
+        _only(index, flat, types, {int}, dtype, inside)
+        return _integers(index, flat, dtype, inside)
+    if str in types:
+        # What is not one of the three words stays a string, and is refused.
+        flat = [_NOT_FINITE.get(element, element) if type(element) is str else element for element in flat]
+        types = set(map(type, flat))
+    _only(index, flat, types, {int, float}, dtype, inside)
+    return _floats(index, flat, dtype, inside)
+
+
+def _only(
+    index: int, flat: Sequence[Any], types: set[type], kinds: set[type], dtype: np.dtype[Any], inside: str
+) -> None:
+    if types <= kinds:
+        return
+    stranger = next(element for element in flat if type(element) not in kinds)
+    raise BadItem(index, f"has {a_json(stranger)}{inside} where {dtype.name} is expected")
+
+
+def _integers(index: int, flat: list[Any], dtype: np.dtype[Any], inside: str) -> Array:
+    limits = np.iinfo(dtype)
+    if flat and (min(flat) < limits.min or max(flat) > limits.max):
+        raise BadItem(
+            index, f"has a number{inside} outside of {dtype.name}, which goes from {limits.min} to {limits.max}"
+        )
+    return np.array(flat, dtype=dtype)
+
+
+def _floats(index: int, flat: list[Any], dtype: np.dtype[Any], inside: str) -> Array:
+    try:
+        wide = np.array(flat, dtype=np.float64)
+    except OverflowError as error:
+        raise BadItem(index, f"has a number{inside} that is too large for {dtype.name}") from error
+    with np.errstate(over="ignore"):
+        array = wide.astype(dtype)
+    if not np.array_equal(np.isinf(array), np.isinf(wide)):
+        raise BadItem(index, f"has a number{inside} that is too large for {dtype.name}")
+    return array
+
+
+def _string(index: int, element: Any, inside: str) -> bytes:
+    if isinstance(element, str):
+        try:
+            return element.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise BadItem(index, f"has half a surrogate pair{inside}, which is not text") from error
+    if isinstance(element, dict) and element.keys() == {"b64"}:
+        return decode_b64(index, element["b64"])
+    if isinstance(element, Blob):
+        return element.data
+    raise BadItem(index, f"has {a_json(element)}{inside} where a string is expected")
+
+
+def _lists(array: Array) -> Any:
+    """Return `array` as nested lists, made in pieces: one call for a million numbers would hold the interpreter."""
+    if array.size <= _PIECE or array.ndim == 1:
+        return array.tolist()
+    return [_lists(part) for part in array]
+
+
+def _mapped(array: Array, change: Callable[[Any], Any]) -> Any:
+    """Return `array` as nested lists with every element changed."""
+
+    def changed(value: Any, depth: int) -> Any:
+        return [changed(part, depth - 1) for part in value] if depth else change(value)
+
+    return changed(array.tolist(), array.ndim)
+
+
+def _text_or_b64(value: Any, always_b64: bool) -> Any:
+    data = value.encode("utf-8") if isinstance(value, str) else bytes(value)
+    if not always_b64:
+        try:
+            return data.decode("utf-8")
+        except UnicodeDecodeError:
+            pass
+    return {"b64": base64.b64encode(data).decode("ascii")}

@@ -1,0 +1,165 @@
+"""Processes for the CPU-heavy processors, so that decoding a picture never holds up the requests of others.
+
+Each process is an executor of its own and has one job at a time: a job that hangs or takes its process down with it
+ends alone, and the process is replaced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from tfs_deploy.errors import InvalidInput, Unreachable
+from tfs_deploy.gateway import problem
+from tfs_deploy.gateway.config import ProcessorConfig
+from tfs_deploy.gateway.processors import worker
+from tfs_deploy.gateway.processors.process import Gone, WorkerProcess
+
+log = logging.getLogger(__name__)
+
+# A new process imports numpy and Pillow (a second, more on a busy machine) and reads vocabularies.
+START_SECONDS = 60.0
+_AGAIN_SECONDS = 1.0
+
+
+class ProcessorPool:
+    """`workers` processes (0: one per CPU this process may use) that hold every processor of `specs`, by its key.
+
+    At most `queue` jobs wait; a job that takes longer than `timeout_seconds` is ended, with its process.
+    """
+
+    def __init__(
+        self,
+        specs: Mapping[str, ProcessorConfig],
+        *,
+        workers: int,
+        queue: int,
+        timeout_seconds: float,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._workers = [WorkerProcess(msgspec.json.encode(dict(specs))) for _ in range(workers or _cpus())]
+        self._queue = queue
+        self._timeout = timeout_seconds
+        self._monotonic = monotonic
+        self._waiting = 0
+        self._stopping = False
+        self._idle: asyncio.Queue[WorkerProcess] = asyncio.Queue()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    @property
+    def size(self) -> int:
+        """Return how many processes there are."""
+        return len(self._workers)
+
+    @property
+    def waiting(self) -> int:
+        """Return how many jobs wait for a process."""
+        return self._waiting
+
+    async def start(self) -> None:
+        """Start every process and make its processors; raise InvalidInput or Unreachable if that fails."""
+        try:
+            await asyncio.gather(*(one.start(START_SECONDS) for one in self._workers))
+        except BaseException:
+            await self.stop()
+            raise
+        for one in self._workers:
+            self._idle.put_nowait(one)
+
+    async def run(self, key: str, step: worker.Step, payload: Any, *, deadline: float) -> Any:
+        """Return what `step` of the processor `key` makes of `payload`; `deadline` is on the monotonic clock.
+
+        Raise BadItem, InvalidInput, BadAnswer or ProcessorMistake as the processor did, or a Problem: too many jobs
+        wait, no time is left, the process ended.
+        """
+        if self._waiting >= self._queue and self._idle.empty():
+            raise problem.too_busy("Too many items wait to be processed; try again.")
+        while True:
+            one = await self._next_idle(deadline)
+            # A task of its own: a client that goes away must not take the process out of the pool.
+            task = self._spawn(self._job(one, key, step, payload))
+            done, _ = await asyncio.wait({task}, timeout=max(0.0, deadline - self._monotonic()))
+            if not done:
+                raise problem.too_late("The items were not processed within the request's time.")
+            try:
+                return worker.unpacked(task.result())
+            except Gone:
+                log.warning("A process for processors had ended; another one takes the job.")
+
+    async def stop(self) -> None:
+        """End the processes, whatever they do."""
+        self._stopping = True
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(one.stop() for one in self._workers))
+
+    async def _next_idle(self, deadline: float) -> WorkerProcess:
+        self._waiting += 1
+        try:
+            return await asyncio.wait_for(self._idle.get(), max(0.0, deadline - self._monotonic()))
+        except asyncio.TimeoutError:
+            raise problem.too_late("The items waited for their turn until the request's time was over.") from None
+        finally:
+            self._waiting -= 1
+
+    async def _job(self, one: WorkerProcess, key: str, step: worker.Step, payload: Any) -> tuple[Any, ...]:
+        try:
+            reply: tuple[Any, ...] = await one.run(self._timeout, worker.run, key, step, payload)
+            if step == "preprocess" and reply[0] == "done":
+                reply = ("done", {name: await self._whole(one, name, array) for name, array in reply[1].items()})
+        except BaseException:
+            if not self._stopping:
+                self._spawn(self._replace(one))
+            raise
+        self._idle.put_nowait(one)
+        return reply
+
+    async def _whole(self, one: WorkerProcess, name: str, given: Any) -> Any:
+        """Return the array `name` that a job gave, its bytes asked for in pieces if it is a large one."""
+        if not isinstance(given, tuple):
+            return given
+        shape, kind = given
+        array = np.empty(shape, kind.dtype)
+        flat = array.reshape(-1).view(np.uint8)
+        for start in range(0, flat.size, worker.PIECE_BYTES):
+            piece = await one.run(self._timeout, worker.piece, name, start)
+            flat[start : start + len(piece)] = np.frombuffer(piece, np.uint8)
+        return array
+
+    async def _replace(self, one: WorkerProcess) -> None:
+        while True:
+            await one.stop()
+            try:
+                await one.start(START_SECONDS)
+            except (InvalidInput, Unreachable) as error:
+                log.warning("A process for processors could not be started: %s", error)
+                await asyncio.sleep(_AGAIN_SECONDS)
+            else:
+                self._idle.put_nowait(one)
+                return
+
+    def _spawn(self, coroutine: Any) -> asyncio.Task[Any]:
+        task: asyncio.Task[Any] = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._forget)
+        return task
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            # Looked at here as well, so that a job whose client went away does not complain in the log.
+            task.exception()
+
+
+def _cpus() -> int:
+    # Not everywhere (macOS): which CPUs a container may use is known on Linux only.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,103 @@
+"""Make the processors that the configuration names, and refuse at start-up what cannot work later."""
+
+from __future__ import annotations
+
+import importlib
+from importlib import metadata
+from typing import Any
+
+import msgspec
+
+from tfs_deploy.errors import InvalidInput, MissingExtra, TFSDeployError
+from tfs_deploy.gateway.config import ProcessorConfig
+from tfs_deploy.gateway.processors.protocol import Postprocessor, Processor
+
+ENTRY_POINTS = "tfs_deploy.processors"
+_ROOM = "tfs_deploy.gateway.processors"
+BUILT_IN = {
+    "boxes": f"{_ROOM}.boxes:BoxProcessor",
+    "classification": f"{_ROOM}.classification:ClassificationProcessor",
+    "images": f"{_ROOM}.images:ImageProcessor",
+    "tensors": f"{_ROOM}.tensors:TensorProcessor",
+    "text": f"{_ROOM}.text:TextProcessor",
+}
+
+
+def make_processor(spec: ProcessorConfig) -> Processor:
+    """Return the processor that `spec` names, made with its options; raise InvalidInput naming what is wrong."""
+    made = _made(spec)
+    if not isinstance(made, Processor):
+        raise InvalidInput(
+            f"The processor {spec.name!r} has no method preprocess.",
+            "Name it as the postprocessor, beside a processor that makes the model's input.",
+        )
+    return made
+
+
+def make_postprocessor(spec: ProcessorConfig) -> Postprocessor:
+    """Return the postprocessor that `spec` names, made with its options; raise InvalidInput naming what is wrong."""
+    return _made(spec)
+
+
+def _made(spec: ProcessorConfig) -> Postprocessor:
+    factory = _factory(spec.name)
+    options = getattr(factory, "Options", None)
+    try:
+        made = factory(**spec.options) if options is None else factory(_converted(spec, options))
+    except TFSDeployError as error:
+        raise InvalidInput(f"The processor {spec.name!r} cannot be made: {error.cause}", error.remedy) from error
+    except Exception as error:  # code of the user's: whatever it raises, the configuration is what names it
+        raise InvalidInput(
+            f"The processor {spec.name!r} cannot be made: {type(error).__name__}: {error}.",
+            "Correct its options.",
+        ) from error
+    if not isinstance(made, Postprocessor):
+        raise InvalidInput(
+            f"The processor {spec.name!r} is a {type(made).__name__} without a method postprocess.",
+            "Name a class, or a function that returns an object, with preprocess and postprocess.",
+        )
+    return made
+
+
+def _converted(spec: ProcessorConfig, options: Any) -> Any:
+    try:
+        return msgspec.convert(spec.options, type=options)
+    except msgspec.ValidationError as error:
+        known = ", ".join(sorted(field.name for field in msgspec.structs.fields(options)))
+        raise InvalidInput(f"its options do not fit: {error}.", f"It takes: {known}.") from error
+
+
+def _factory(name: str) -> Any:
+    """Return what makes the processor `name`: a built-in, an entry point, or ``module:attribute``."""
+    path = BUILT_IN.get(name, name)
+    if ":" in path:
+        return _attribute(path)
+    found = [point for point in metadata.entry_points(group=ENTRY_POINTS) if point.name == name]
+    if len(found) != 1:
+        told = f"There are {len(found)} processors" if found else "There is no processor"
+        raise InvalidInput(
+            f"{told} called {name!r}.",
+            f"Use one of {', '.join(sorted(BUILT_IN))}, an entry point of the group {ENTRY_POINTS}, "
+            "or module:attribute.",
+        )
+    return _attribute(found[0].value)
+
+
+def _attribute(path: str) -> Any:
+    module_name, _, attribute = path.partition(":")
+    try:
+        value: Any = importlib.import_module(module_name)
+        for part in attribute.split("."):
+            value = getattr(value, part)
+    except ModuleNotFoundError as error:
+        if error.name == "PIL":
+            raise MissingExtra("pillow", "gateway") from error
+        raise InvalidInput(f"The processor {path!r} needs the module {error.name!r}.", "Install it.") from error
+    except Exception as error:  # importing runs the module, which may raise anything
+        raise InvalidInput(
+            f"The processor {path!r} cannot be imported: {type(error).__name__}: {error}.",
+            "Use a name of the form module:attribute.",
+        ) from error
+    if not callable(value):
+        raise InvalidInput(f"The processor {path!r} is a {type(value).__name__}.", "Name a class or a function.")
+    return value

@@ -1,0 +1,128 @@
+"""What runs inside a process of the pool: the processors, made there from their configuration.
+
+Between the gateway and such a process go bytes, text, numbers, lists of them and arrays; nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from multiprocessing import parent_process
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+
+from tfs_deploy.errors import InvalidInput
+from tfs_deploy.gateway.config import ProcessorConfig
+from tfs_deploy.gateway.processors.protocol import Array, Arrays, BadAnswer, BadItem, Blob, Postprocessor
+from tfs_deploy.gateway.processors.registry import make_postprocessor
+
+Step = Literal["preprocess", "postprocess"]
+
+# Of this process: it holds nothing else, and a job names its processor by the key.
+_processors: dict[str, Postprocessor] = {}
+_begun: Any = None
+# Large arrays of the last job. Reading one message of 40 MB would hold the interpreter of the gateway for a tenth of
+# a second, so they are asked for in pieces.
+_kept: dict[str, Array] = {}
+PIECE_BYTES = 1 << 20
+
+
+def settle(begun: Any) -> None:
+    """Let this process end with the gateway, however that ends, and not by the Ctrl-C that is meant for the gateway.
+
+    `begun` is a number in memory that the gateway sees: that of the last job.
+    """
+    global _begun
+    _begun = begun
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        parent = parent_process()
+        assert parent is not None
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+def begin(number: int, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Do the job `number`, and let the gateway see that it was begun."""
+    _begun.value = number
+    return function(*arguments)
+
+
+def prepare(configured: bytes) -> str:
+    """Make the processors in `configured` (JSON: key to ProcessorConfig); return what is wrong with them, if it is."""
+    try:
+        for key, spec in msgspec.json.decode(configured, type=dict[str, ProcessorConfig]).items():
+            _processors[key] = make_postprocessor(spec)
+    except InvalidInput as error:
+        return str(error)
+    return ""
+
+
+def pack(items: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """Return `items` as tuples of plain values."""
+    return [(item.data, item.content_type, item.name) if isinstance(item, Blob) else (item,) for item in items]
+
+
+def run(key: str, step: Step, payload: Any) -> tuple[Any, ...]:
+    """Run one step; return ``("done", result)``, or what `unpacked` raises. No exception crosses, only text.
+
+    In a dict of arrays a large one is ``(shape, an empty array of its dtype)``; `piece` gives its bytes.
+    """
+    _kept.clear()
+    try:
+        processor: Any = _processors[key]
+        if step == "preprocess":
+            items = [Blob(*one) if len(one) > 1 else one[0] for one in payload]
+            return ("done", {name: _light(name, array) for name, array in processor.preprocess(items).items()})
+        return ("done", processor.postprocess(payload))
+    except BadItem as error:
+        return ("item", error.index, error.reason, error.remedy)
+    except BadAnswer as error:
+        return ("answer", error.cause, error.remedy)
+    except InvalidInput as error:
+        return ("input", error.cause, error.remedy)
+    except Exception:  # a mistake in a processor, perhaps the user's: for the gateway's log
+        return ("mistake", traceback.format_exc())
+
+
+def piece(name: str, start: int) -> bytes:
+    """Return the bytes from `start` on, `PIECE_BYTES` of them, of the large array `name` of the last job."""
+    return bytes(_kept[name].reshape(-1).view(np.uint8)[start : start + PIECE_BYTES].data)
+
+
+def _light(name: str, array: Array) -> Any:
+    if not isinstance(array, np.ndarray) or array.dtype.hasobject or array.nbytes <= PIECE_BYTES:
+        return array
+    _kept[name] = np.ascontiguousarray(array)
+    return array.shape, np.empty(0, array.dtype)
+
+
+class ProcessorMistake(Exception):
+    """A processor raised what it should not; the text is its traceback, for the log only."""
+
+
+def unpacked(reply: tuple[Any, ...]) -> Any:
+    """Return the result in `reply`, or raise the error that it tells of."""
+    kind, *told = reply
+    if kind == "done":
+        return told[0]
+    raised = {"item": BadItem, "answer": BadAnswer, "input": InvalidInput, "mistake": ProcessorMistake}
+    raise raised[kind](*told)
+
+
+def run_here(processor: Any, step: Step, payload: Sequence[Any] | Arrays) -> Any:
+    """Run one step in this process, with the errors that a process of the pool would give."""
+    try:
+        return getattr(processor, step)(payload)
+    except (BadAnswer, InvalidInput):
+        raise
+    except Exception as error:
+        raise ProcessorMistake(traceback.format_exc()) from error

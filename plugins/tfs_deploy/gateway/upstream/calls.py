@@ -1,0 +1,226 @@
+"""One request to the replicas of a model: the attempts at it, within its deadline.
+
+Predict changes nothing on a model server, so it may be sent twice. It is sent again at once to another replica where
+one refused it; when all refuse, after a pause. Where a replica went away *with* it, it is sent again `Retries.lost`
+times only: a request that ends model servers must not be handed round. Everything else is the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+from tfs_deploy.clock import Clock
+from tfs_deploy.errors import DeadlineExceeded, NotFound, TFSDeployError
+from tfs_deploy.gateway.config import Hedging, Retries
+from tfs_deploy.gateway.problem import Problem, from_error, not_found, too_late, unavailable
+from tfs_deploy.gateway.upstream.answer import Answer, Arrays, Meter
+from tfs_deploy.gateway.upstream.attempt import Attempt, Failed
+from tfs_deploy.gateway.upstream.balancer import choose
+from tfs_deploy.gateway.upstream.failures import Fate
+from tfs_deploy.gateway.upstream.replica import Replica
+
+logger = logging.getLogger(__name__)
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
+# How many hedges may be saved up while none were needed.
+_HEDGES_SAVED = 10.0
+
+
+class Patience(Enum):
+    """What a request waits for while nobody answers it."""
+
+    FULL = "full"
+    """For replicas, and for the label: after a restart it is back when the model is loaded."""
+    REPLICAS = "replicas"
+    """For replicas; a label that is known to be nowhere is an answer."""
+    NONE = "none"
+    """For nothing: there is another label to ask."""
+
+
+class HedgeBudget:
+    """How many requests may be sent twice: a share of all, so that hedging never doubles the load of a slow group."""
+
+    def __init__(self, percent: float) -> None:
+        self._share = percent / 100.0
+        self._saved = _HEDGES_SAVED if percent else 0.0
+
+    def earn(self) -> None:
+        """Note one request."""
+        self._saved = min(_HEDGES_SAVED, self._saved + self._share)
+
+    def spend(self) -> bool:
+        """Take one hedge; tell whether there was one."""
+        if self._saved < 1.0:
+            return False
+        self._saved -= 1.0
+        return True
+
+
+@dataclass(slots=True)
+class _Request:
+    """One request, and what was tried for it."""
+
+    arrays: Arrays
+    label: str
+    deadline: float
+    give_up: float
+    patience: Patience
+    request_id: str
+    asked: set[Replica] = field(default_factory=set)
+    under_way: dict[asyncio.Task[Answer], Replica] = field(default_factory=dict)
+    attempts: int = 0
+    lost: int = 0
+    pause: float = _FIRST_PAUSE
+    hedged: bool = False
+    failed: TFSDeployError | None = None
+
+
+class Calls:
+    """Sends requests for one model to whichever of `replicas()` answers."""
+
+    def __init__(
+        self,
+        replicas: Callable[[], Sequence[Replica]],
+        attempt: Attempt,
+        *,
+        retries: Retries,
+        hedging: Hedging | None,
+        clock: Clock,
+        draw: random.Random,
+        meter: Meter,
+    ) -> None:
+        self._replicas = replicas
+        self._attempt = attempt
+        self._retries = retries
+        self._hedge_after = hedging.after_ms / 1000.0 if hedging else None
+        self._hedges = HedgeBudget(hedging.max_percent if hedging else 0.0)
+        self._clock = clock
+        self._draw = draw
+        self._meter = meter
+
+    async def send(self, arrays: Arrays, *, label: str, deadline: float, patience: Patience, request_id: str) -> Answer:
+        """Return the first answer; raise Problem; `deadline` is monotonic seconds."""
+        self._hedges.earn()
+        give_up = min(deadline, self._clock.monotonic() + self._retries.seconds)
+        request = _Request(arrays, label, deadline, give_up, patience, request_id)
+        try:
+            while True:
+                if not request.under_way:
+                    if request.lost > self._retries.lost:
+                        raise self._nobody(request)
+                    if not self._start(request):
+                        await self._wait_for_somebody(request)
+                        continue
+                answer = await self._first_end(request)
+                if answer is not None:
+                    return answer
+        finally:
+            for task in request.under_way:
+                task.cancel()
+
+    # --- attempts ---------------------------------------------------------------------------------------------------
+
+    def _start(self, request: _Request) -> bool:
+        """Send to a replica that was not asked yet; tell whether there was one."""
+        replica = self._pick(request)
+        if replica is None:
+            return False
+        request.asked.add(replica)
+        request.attempts += 1
+        coroutine = self._attempt.run(replica, request.arrays, request.label, request.deadline, request.attempts)
+        task = asyncio.get_running_loop().create_task(coroutine)
+        task.add_done_callback(_retrieve)
+        request.under_way[task] = replica
+        replica.carry(task)
+        return True
+
+    def _pick(self, request: _Request) -> Replica | None:
+        """Choose among those that are known to serve the label, else those that may, else those that are out."""
+        now = self._clock.monotonic()
+        left = [replica for replica in self._replicas() if replica not in request.asked]
+        serving = [replica for replica in left if replica.serves(request.label)]
+        hopeful = [replica for replica in left if not replica.ejected]
+        return choose(serving or hopeful or left, now, self._draw)
+
+    async def _first_end(self, request: _Request) -> Answer | None:
+        """Wait for the end of one attempt, and hedge meanwhile; return the answer if it is one."""
+        hedge = self._hedge_after is not None and not request.hedged and not request.lost
+        done, _ = await asyncio.wait(
+            request.under_way, timeout=self._hedge_after if hedge else None, return_when=asyncio.FIRST_COMPLETED
+        )
+        if not done:
+            request.hedged = True
+            self._hedge(request)
+            return None
+        for task in done:
+            replica = request.under_way.pop(task)
+            answer = self._outcome(request, replica, task)
+            if answer is not None:
+                return answer
+        return None
+
+    def _hedge(self, request: _Request) -> None:
+        another = any(replica.serves(request.label) for replica in self._replicas() if replica not in request.asked)
+        if another and self._hedges.spend() and self._start(request):
+            self._meter.count("hedge")
+
+    def _outcome(self, request: _Request, replica: Replica, task: asyncio.Task[Answer]) -> Answer | None:
+        """Return the answer, raise what is final, return None if the request may go elsewhere."""
+        error = None if task.cancelled() else task.exception()
+        if task.cancelled():  # the replica was given up while it had the request
+            self._note(request, replica, Fate.LOST, None)
+        elif error is None:
+            return task.result()
+        elif isinstance(error, Failed):
+            self._note(request, replica, error.fate, error.error)
+        else:
+            raise error
+        return None
+
+    def _note(self, request: _Request, replica: Replica, fate: Fate, error: TFSDeployError | None) -> None:
+        """Note a failed attempt; raise Problem if no other may follow."""
+        request.failed = error or request.failed
+        self._meter.count("failed_attempt", replica=replica.target, fate=fate.value)
+        logger.info("%s: attempt %d at %s was %s", request.request_id, request.attempts, replica.target, fate.value)
+        if fate is Fate.FINAL and error is not None:
+            raise from_error(error, self._attempt.model)
+        if fate is Fate.LOST:
+            request.lost += 1
+
+    # --- nobody answers ---------------------------------------------------------------------------------------------
+
+    async def _wait_for_somebody(self, request: _Request) -> None:
+        """Let a pause pass before everybody is asked again; raise Problem when that would be too late."""
+        replicas = self._replicas()
+        nowhere = bool(replicas) and all(replica.lacks(request.label) for replica in replicas)
+        if nowhere and request.patience is not Patience.FULL:
+            raise not_found(f"Model {self._attempt.model!r} has no label {request.label!r}.")
+        pause = request.pause * (0.5 + 0.5 * self._draw.random())
+        now = self._clock.monotonic()
+        if now >= request.deadline:
+            raise too_late(f"Model {self._attempt.model!r} did not answer within the request's time.")
+        if now + pause >= request.give_up or request.patience is Patience.NONE:
+            raise self._nobody(request)
+        await asyncio.sleep(pause)
+        request.pause = min(request.pause * 2.0, _LONGEST_PAUSE)
+        request.asked.clear()
+        self._meter.count("round")
+
+    def _nobody(self, request: _Request) -> Problem:
+        model = self._attempt.model
+        if isinstance(request.failed, NotFound):
+            return unavailable(f"Model {model!r} has no version under the label {request.label!r} at the moment.")
+        if isinstance(request.failed, DeadlineExceeded) or request.failed is None:
+            return unavailable(f"No model server answered in time for model {model!r}; try again.")
+        return from_error(request.failed, model)
+
+
+def _retrieve(task: asyncio.Task[Answer]) -> None:
+    """Look at the error of an attempt that nobody waits for any more."""
+    if not task.cancelled():
+        task.exception()

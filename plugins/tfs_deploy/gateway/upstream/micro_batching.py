@@ -1,0 +1,211 @@
+"""Micro-batching: requests that arrive within a few milliseconds of each other go as one Predict.
+
+Only requests of the same label whose arrays have the same names, dtypes and dimensions apart from the first are
+joined, along the first, and only where the guard says that it is the batch. A joined request that fails is sent again
+in its parts, so that nobody gets an error that another client's input caused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from tfs_deploy.clock import Clock
+from tfs_deploy.gateway.config import MicroBatching
+from tfs_deploy.gateway.problem import Problem, internal, too_late
+from tfs_deploy.gateway.upstream.answer import Answer, Arrays, Meter
+from tfs_deploy.gateway.upstream.rows import Kind, join, kind_of, split
+
+logger = logging.getLogger(__name__)
+
+# Problems that another client's rows may have caused; the others would meet each part as well.
+_MAYBE_ONE_OF_US = {422, 502}
+
+
+class Send(Protocol):
+    """How a request, joined or not, goes to the model servers."""
+
+    async def __call__(self, arrays: Arrays, *, label: str, deadline: float, request_id: str) -> Answer:
+        """Return the answer; raise Problem."""
+
+
+@dataclass(slots=True, eq=False)
+class _Member:
+    """One client's request in a batch."""
+
+    arrays: Arrays
+    rows: int
+    deadline: float
+    request_id: str
+    answer: asyncio.Future[Answer]
+
+
+@dataclass(slots=True)
+class _Group:
+    """The requests of one kind: those that wait to be joined, and how many calls are under way."""
+
+    waiting: list[_Member] = field(default_factory=list)
+    rows: int = 0
+    timer: asyncio.TimerHandle | asyncio.Handle | None = None
+    under_way: int = 0
+
+
+class MicroBatcher:
+    """Joins requests for one model; `rows` says how many rows a request has, None where it must go alone."""
+
+    def __init__(
+        self,
+        model: str,
+        options: MicroBatching,
+        send: Send,
+        rows: Callable[[Arrays, str], int | None],
+        *,
+        clock: Clock,
+        meter: Meter,
+    ) -> None:
+        self._model = model
+        self._options = options
+        self._send = send
+        self._rows = rows
+        self._clock = clock
+        self._meter = meter
+        self._groups: dict[tuple[str, Kind], _Group] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        # Versions whose answers did not have the rows that were asked for.
+        self._unjoinable: set[int] = set()
+
+    @property
+    def kinds(self) -> int:
+        """Return how many kinds of requests are waiting or under way."""
+        return len(self._groups)
+
+    def may_join(self, version: int) -> bool:
+        """Tell whether answers of `version` have come back row by row so far."""
+        return version not in self._unjoinable
+
+    async def predict(self, arrays: Arrays, *, label: str, deadline: float, request_id: str) -> Answer:
+        """Return the answer to `arrays`, which may travel with others; raise Problem."""
+        rows = self._rows(arrays, label)
+        if rows is None or rows >= self._options.max_rows:
+            return await self._send(arrays, label=label, deadline=deadline, request_id=request_id)
+        loop = asyncio.get_running_loop()
+        member = _Member(arrays, rows, deadline, request_id, loop.create_future())
+        self._add((label, kind_of(arrays)), member)
+        try:
+            await asyncio.wait({member.answer}, timeout=max(0.0, deadline - self._clock.monotonic()))
+        finally:
+            if not member.answer.cancel():
+                member.answer.exception()  # looked at, even if this task was cancelled meanwhile
+        if member.answer.cancelled():
+            raise too_late(f"Model {self._model!r} did not answer within the request's time.")
+        return member.answer.result()
+
+    def _add(self, key: tuple[str, Kind], member: _Member) -> None:
+        group = self._groups.setdefault(key, _Group())
+        if group.rows + member.rows > self._options.max_rows:
+            self._flush(key)
+            group = self._groups.setdefault(key, _Group())
+        group.waiting.append(member)
+        group.rows += member.rows
+        if group.rows >= self._options.max_rows:
+            self._flush(key)
+        elif group.timer is None:
+            group.timer = self._timer(key, group)
+
+    def _timer(self, key: tuple[str, Kind], group: _Group) -> asyncio.TimerHandle | asyncio.Handle:
+        loop = asyncio.get_running_loop()
+        if self._options.eager and not group.under_way:
+            # Not at once: what else this turn of the loop brings in may come along.
+            return loop.call_soon(self._flush, key)
+        return loop.call_later(self._options.wait_ms / 1000.0, self._flush, key)
+
+    def _flush(self, key: tuple[str, Kind]) -> None:
+        group = self._groups[key]
+        if group.timer is not None:
+            group.timer.cancel()
+            group.timer = None
+        members, group.waiting, group.rows = group.waiting, [], 0
+        members = [member for member in members if not member.answer.done()]
+        if members:
+            group.under_way += 1
+            task = asyncio.get_running_loop().create_task(self._run(key, members))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        elif not group.under_way:  # everybody left
+            del self._groups[key]
+
+    async def _run(self, key: tuple[str, Kind], members: list[_Member]) -> None:
+        try:
+            await self._send_together(key[0], members)
+        except Exception:  # of any kind: nobody but this task would see it
+            logger.exception("A batch for %s failed", self._model)
+        finally:
+            self._ended(key)
+            for member in members:
+                _fail(member, internal())
+
+    def _ended(self, key: tuple[str, Kind]) -> None:
+        group = self._groups[key]
+        group.under_way -= 1
+        if group.under_way:
+            return
+        if not group.waiting:
+            del self._groups[key]  # shapes are chosen by clients: nothing is kept of those that are gone
+        elif self._options.eager and group.timer is not None:
+            group.timer.cancel()
+            group.timer = self._timer(key, group)
+
+    async def _send_together(self, label: str, members: list[_Member]) -> None:
+        self._meter.observe("batch_rows", float(sum(member.rows for member in members)))
+        if len(members) == 1:
+            await self._send_alone(label, members[0])
+            return
+        try:
+            answer = await self._send(
+                join([member.arrays for member in members]),
+                label=label,
+                deadline=max(member.deadline for member in members),
+                request_id=",".join(member.request_id for member in members),
+            )
+        except Problem as problem:
+            if problem.status in _MAYBE_ONE_OF_US:
+                await self._send_apart(label, members)
+            else:
+                for member in members:
+                    _fail(member, problem)
+            return
+        parts = split(answer.outputs, [member.rows for member in members])
+        if parts is None:
+            logger.warning("%s version %s does not answer row by row", self._model, answer.version)
+            self._unjoinable.add(answer.version)
+            await self._send_apart(label, members)
+            return
+        for member, outputs in zip(members, parts, strict=True):
+            if not member.answer.done():
+                member.answer.set_result(replace(answer, outputs=outputs))
+
+    async def _send_apart(self, label: str, members: list[_Member]) -> None:
+        self._meter.count("batch_taken_apart")
+        await asyncio.gather(*(self._send_alone(label, member) for member in members if not member.answer.done()))
+
+    async def _send_alone(self, label: str, member: _Member) -> None:
+        try:
+            answer = await self._send(
+                member.arrays, label=label, deadline=member.deadline, request_id=member.request_id
+            )
+        except Problem as problem:
+            _fail(member, problem)
+        else:
+            if not member.answer.done():
+                member.answer.set_result(answer)
+
+
+def _fail(member: _Member, problem: Problem) -> None:
+    if not member.answer.done():
+        # One of its own for each: an exception that is raised in several tasks collects all their tracebacks.
+        member.answer.set_exception(
+            Problem(problem.status, problem.title, problem.detail, retry_after=problem.retry_after, extra=problem.extra)
+        )

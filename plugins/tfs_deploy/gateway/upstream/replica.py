@@ -1,0 +1,204 @@
+"""One model server as one model sees it: what the labels mean there, whether it answers, how busy it is."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tfs_deploy.clock import Clock
+from tfs_deploy.errors import DeadlineExceeded, NotFound, Permanent, TFSDeployError, Transient
+from tfs_deploy.gateway.config import Health
+from tfs_deploy.gateway.upstream.balancer import Load
+from tfs_deploy.serving.client_aio import AsyncModelServerClient
+from tfs_deploy.serving.protocol import Metadata
+
+logger = logging.getLogger(__name__)
+
+# So many questions in a row without an answer in time, and the replica counts as gone.
+_SILENT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """What a label meant when it was asked at the monotonic time `at`; an error where it meant nothing."""
+
+    found: Metadata | NotFound
+    at: float
+
+
+class Replica:
+    """One address.
+
+    The meaning of a label is this replica's own, and was read at most `Health.max_age_seconds` ago or after the
+    request came: requests name the version by number, so that the version that was checked is the version that
+    answers, and a version that was `stable` so short a time ago has passed its gates. Belongs to one event loop.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        target: str,
+        client: AsyncModelServerClient,
+        health: Health,
+        clock: Clock,
+        changed: Callable[[Replica], None] = lambda replica: None,
+    ) -> None:
+        self.target = target
+        self.client = client
+        self.load = Load(clock.monotonic())
+        self.ejected = False
+        self.silent = False
+        self._model = model
+        self._health = health
+        self._clock = clock
+        self._changed = changed
+        self._timeouts = 0
+        self._views: dict[str, _View] = {}
+        self._asking: dict[str, asyncio.Task[_View]] = {}
+        self._carried: set[asyncio.Task[Any]] = set()
+
+    def __repr__(self) -> str:
+        return f"Replica({self._model!r}, {self.target!r})"
+
+    def serves(self, label: str) -> bool:
+        """Tell whether `label` is known to mean a version here."""
+        view = self._views.get(label)
+        return not self.ejected and view is not None and self._fresh(view) and isinstance(view.found, Metadata)
+
+    def lacks(self, label: str) -> bool:
+        """Tell whether `label` is known to mean nothing here."""
+        view = self._views.get(label)
+        return view is not None and self._fresh(view) and not isinstance(view.found, Metadata)
+
+    def known(self, label: str) -> Metadata | None:
+        """Return what `label` means here if that is known."""
+        view = self._views.get(label)
+        return view.found if view and self._fresh(view) and isinstance(view.found, Metadata) else None
+
+    async def resolve(self, label: str, deadline: float, *, newer_than: float | None = None) -> Metadata:
+        """Return what `label` means, from memory if that is fresh (and younger than the monotonic `newer_than`).
+
+        Raises NotFound, Unreachable or DeadlineExceeded.
+        """
+        view = self._views.get(label)
+        for _ in range(2):  # the first question may be one that somebody asked too early
+            if view is not None and self._fresh(view) and (newer_than is None or view.at > newer_than):
+                break
+            view = await self._asked(label, deadline)
+        assert view is not None
+        if isinstance(view.found, NotFound):
+            # A new one: an exception that is raised again and again collects all the tracebacks.
+            raise NotFound(view.found.cause, view.found.remedy)
+        return view.found
+
+    async def probe(self, label: str) -> None:
+        """Ask what `label` means now, and note whether the replica answers; raises nothing."""
+        deadline = self._clock.monotonic() + self._health.timeout_seconds
+        try:
+            await self._asked(label, deadline)
+        except (Transient, Permanent) as error:
+            logger.debug("%s does not tell what %s of %s means: %s", self.target, label, self._model, error)
+
+    def failed(self, error: TFSDeployError) -> None:
+        """Note that the replica refused a call or went away during one."""
+        self._timeouts = 0
+        self._eject(str(error), silent=False)
+
+    def carry(self, task: asyncio.Task[Any]) -> None:
+        """Remember an attempt that is under way here."""
+        # Counted from here, not from the moment it is sent: requests that come together would all choose this one.
+        self.load.started()
+        self._carried.add(task)
+        task.add_done_callback(self._delivered)
+
+    def _delivered(self, task: asyncio.Task[Any]) -> None:
+        self.load.ended()
+        self._carried.discard(task)
+
+    def abandon(self) -> None:
+        """End the attempts that are under way here, so that others may be asked."""
+        for task in tuple(self._carried):
+            task.cancel()
+
+    async def finished(self, seconds: float) -> None:
+        """Wait until no attempt is under way here, at most `seconds`."""
+        if self._carried:
+            await asyncio.wait(self._carried, timeout=seconds)
+
+    def close(self) -> None:
+        """Stop asking."""
+        for task in self._asking.values():
+            task.cancel()
+
+    # --- questions --------------------------------------------------------------------------------------------------
+
+    def _fresh(self, view: _View) -> bool:
+        return self._clock.monotonic() - view.at < self._health.max_age_seconds
+
+    async def _asked(self, label: str, deadline: float) -> _View:
+        """Ask once for everybody who wants to know."""
+        task = self._asking.get(label)
+        if task is None:
+            task = asyncio.get_running_loop().create_task(self._ask(label))
+            self._asking[label] = task
+            task.add_done_callback(lambda done: self._answered(label, done))
+        await asyncio.wait({task}, timeout=max(0.0, deadline - self._clock.monotonic()))
+        if not task.done() or task.cancelled():
+            raise DeadlineExceeded(
+                f"The model server at {self.target} did not say in time what label {label!r} means.", "Try again."
+            )
+        return task.result()
+
+    def _answered(self, label: str, task: asyncio.Task[_View]) -> None:
+        self._asking.pop(label, None)
+        if not task.cancelled():
+            task.exception()  # whoever waits gets it; nobody may be left to wait
+
+    async def _ask(self, label: str) -> _View:
+        # The time before the question, not after the answer: the label may move while the answer is on its way.
+        at = self._clock.monotonic()
+        found: Metadata | NotFound
+        try:
+            found = await self.client.metadata(self._model, label=label, timeout=self._health.timeout_seconds)
+        except NotFound as error:
+            found = error
+        except DeadlineExceeded as error:
+            self._timeouts += 1
+            if self._timeouts >= _SILENT:
+                self._eject(str(error), silent=True)
+            raise
+        except TFSDeployError as error:
+            self.failed(error)
+            raise
+        self._note(label, found)
+        view = _View(found, at)
+        self._views[label] = view
+        self._readmit()
+        return view
+
+    def _note(self, label: str, found: Metadata | NotFound) -> None:
+        """Log what changed."""
+        old = self._views.get(label)
+        before = old.found.version if old is not None and isinstance(old.found, Metadata) else None
+        after = found.version if isinstance(found, Metadata) else None
+        if before != after:
+            logger.info("%s of %s at %s: version %s, was %s", label, self._model, self.target, after, before)
+
+    # --- health -----------------------------------------------------------------------------------------------------
+
+    def _eject(self, why: str, *, silent: bool) -> None:
+        if self.ejected and self.silent == silent:
+            return
+        logger.warning("No requests for %s to %s: %s", self._model, self.target, why)
+        self.ejected, self.silent = True, silent
+        self._changed(self)
+
+    def _readmit(self) -> None:
+        self._timeouts = 0
+        if self.ejected:
+            logger.info("%s answers for %s again", self.target, self._model)
+            self.ejected = self.silent = False
+            self._changed(self)

@@ -1,0 +1,166 @@
+"""The replicas of one model: looked up where they are names, and asked again and again what the labels mean."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+
+from tfs_deploy.clock import Clock
+from tfs_deploy.errors import TFSDeployError
+from tfs_deploy.gateway.config import Health
+from tfs_deploy.gateway.upstream.answer import Meter
+from tfs_deploy.gateway.upstream.connections import Connections
+from tfs_deploy.gateway.upstream.replica import Replica
+from tfs_deploy.serving.group import parse_targets
+
+logger = logging.getLogger(__name__)
+
+# A model that nobody asked for during this time is watched less closely: its next request asks for itself.
+_IDLE_AFTER_SECONDS = 10.0
+_IDLE_INTERVAL_SECONDS = 5.0
+# What a replica that left its name has for the requests that it was given; no request has longer.
+_LEAVE_SECONDS = 3600.0
+
+Resolve = Callable[[Sequence[str]], tuple[str, ...]]
+
+
+class Watch:
+    """Keeps `replicas` as they are now; `start` and `stop` on one event loop."""
+
+    def __init__(
+        self,
+        model: str,
+        targets: Sequence[str],
+        labels: Sequence[str],
+        *,
+        health: Health,
+        connections: Connections,
+        clock: Clock,
+        meter: Meter,
+        resolve: Resolve = parse_targets,
+    ) -> None:
+        self._model = model
+        self._targets = tuple(targets)
+        self._labels = tuple(dict.fromkeys(labels))
+        self._health = health
+        self._connections = connections
+        self._clock = clock
+        self._meter = meter
+        self._resolve = resolve
+        self._replicas: dict[str, Replica] = {}
+        self._watchers: dict[str, asyncio.Task[None]] = {}
+        self._leaving: dict[asyncio.Task[None], Replica] = {}
+        self._lookup: asyncio.Task[None] | None = None
+        self._hurry: dict[str, asyncio.Event] = {}
+        self._asked_at = clock.monotonic()
+
+    @property
+    def replicas(self) -> tuple[Replica, ...]:
+        """Return the replicas that there are now."""
+        return tuple(self._replicas.values())
+
+    def asked(self) -> None:
+        """Note that somebody wants an answer from this model."""
+        idle = self._idle()
+        self._asked_at = self._clock.monotonic()
+        if idle:
+            for event in self._hurry.values():
+                event.set()
+
+    async def start(self) -> None:
+        """Look the replicas up, ask each once, and go on asking in the background."""
+        await self._look_up()
+        await asyncio.gather(*(self._probe(replica) for replica in self.replicas))
+        if any(target.startswith("dns:") for target in self._targets):
+            self._lookup = asyncio.create_task(self._look_up_again())
+
+    async def stop(self) -> None:
+        """Ask no more, and let the connections go."""
+        tasks = [*self._watchers.values(), *([self._lookup] if self._lookup else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for target in tuple(self._replicas):
+            self._drop(target)
+        for replica in self._leaving.values():
+            replica.abandon()
+        await asyncio.gather(*self._leaving)
+
+    # --- who there is -----------------------------------------------------------------------------------------------
+
+    async def _look_up_again(self) -> None:
+        while True:
+            await asyncio.sleep(self._health.resolve_seconds)
+            await self._look_up()
+
+    async def _look_up(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.run_in_executor(None, self._resolve, self._targets)
+        except TFSDeployError as error:
+            # Whoever was there before is still asked: a name service that fails for a while changes nothing.
+            logger.warning("The replicas of %s cannot be looked up: %s", self._model, error)
+            return
+        for target in found:
+            if target not in self._replicas:
+                self._add(target)
+        for target in self._replicas.keys() - set(found):
+            logger.info("%s is no longer a replica of %s", target, self._model)
+            self._drop(target)
+
+    def _add(self, target: str) -> None:
+        client = self._connections.acquire(target)
+        replica = Replica(self._model, target, client, self._health, self._clock, self._changed)
+        self._replicas[target] = replica
+        self._hurry[target] = asyncio.Event()
+        self._watchers[target] = asyncio.get_running_loop().create_task(self._watch(replica))
+
+    def _drop(self, target: str) -> None:
+        replica = self._replicas.pop(target)
+        self._hurry.pop(target)
+        self._watchers.pop(target).cancel()
+        replica.close()
+        leaving = asyncio.get_running_loop().create_task(self._let_go(replica))
+        self._leaving[leaving] = replica
+        leaving.add_done_callback(self._leaving.pop)
+
+    async def _let_go(self, replica: Replica) -> None:
+        """Close the connection after what is under way there."""
+        await replica.finished(_LEAVE_SECONDS)
+        await self._connections.release(replica.target)
+
+    # --- what they say ----------------------------------------------------------------------------------------------
+
+    async def _watch(self, replica: Replica) -> None:
+        hurry = self._hurry[replica.target]
+        while True:
+            started = self._clock.monotonic()
+            hurry.clear()
+            await self._probe(replica)
+            interval = _IDLE_INTERVAL_SECONDS if self._idle() else self._health.interval_seconds
+            # From start to start, so that a slow answer does not make the next one late too.
+            pause = started + max(interval, self._health.interval_seconds) - self._clock.monotonic()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(hurry.wait(), max(0.0, pause))
+
+    async def _probe(self, replica: Replica) -> None:
+        try:
+            await asyncio.gather(*(replica.probe(label) for label in self._labels))
+        except Exception:  # of any kind: whoever is not watched any more gets no requests
+            logger.exception("Asking %s about %s failed", replica.target, self._model)
+
+    def _idle(self) -> bool:
+        return self._clock.monotonic() - self._asked_at > _IDLE_AFTER_SECONDS
+
+    def _changed(self, replica: Replica) -> None:
+        """Act on a replica that was ejected or came back."""
+        self._meter.count("ejected" if replica.ejected else "readmitted", replica=replica.target)
+        if not replica.ejected:
+            return
+        if replica.silent and any(not other.ejected for other in self.replicas):
+            replica.abandon()
+        hurry = self._hurry.get(replica.target)
+        if hurry is not None and not replica.silent:
+            hurry.set()  # it may be back already, or never have been away

@@ -1,0 +1,208 @@
+"""All routes of the gateway, and what every request passes through: key, room, answer, log, numbers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from http import HTTPStatus
+
+import msgspec
+from tornado.httputil import HTTPHeaders
+
+from tfs_deploy.gateway.config import GatewayConfig
+from tfs_deploy.gateway.fetching.fetch import Fetcher
+from tfs_deploy.gateway.problem import Problem, internal, not_found, unavailable
+from tfs_deploy.gateway.web import metrics as metrics_module
+from tfs_deploy.gateway.web import openapi, request_id
+from tfs_deploy.gateway.web.access_log import AccessLog
+from tfs_deploy.gateway.web.auth import Keys
+from tfs_deploy.gateway.web.body import check_kind
+from tfs_deploy.gateway.web.cors import CrossOrigin
+from tfs_deploy.gateway.web.health import Health
+from tfs_deploy.gateway.web.message import JSON, Reply, Request, json_reply, problem_reply
+from tfs_deploy.gateway.web.metrics import Metrics
+from tfs_deploy.gateway.web.page import Page
+from tfs_deploy.gateway.web.predict import Predictions
+from tfs_deploy.gateway.web.room import Room, Ticket
+from tfs_deploy.gateway.web.routes import Match, Route, Routes
+from tfs_deploy.gateway.web.served import Served
+
+logger = logging.getLogger(__name__)
+
+# A large picture over a slow line; the request's own time begins when it is here.
+_BODY_SECONDS = 30.0
+_MODEL_PATHS = ("/v1/models/{model}", "/v1/models/{model}/labels/{label}")
+
+
+class Application:
+    """Judges and answers requests (`incoming.Judge`); belongs to one event loop."""
+
+    body_seconds = _BODY_SECONDS
+
+    def __init__(
+        self,
+        config: GatewayConfig,
+        models: Sequence[Served],
+        *,
+        keys: Keys,
+        fetcher: Fetcher,
+        metrics: Metrics,
+        access_log: AccessLog,
+        monotonic: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.body_bytes = config.limits.body_bytes
+        self.room = Room(config.limits)
+        self.health = Health(models)
+        self.under_way = 0
+        self.begun = 0
+        self.refuses = False
+        self._models = {served.name: served for served in models}
+        self._keys = keys
+        self._predictions = Predictions(config, fetcher, monotonic=monotonic, wall=wall)
+        self._metrics = metrics
+        self._access_log = access_log
+        self._monotonic = monotonic
+        self._wall = wall
+        self._cross_origin = CrossOrigin(config.cors, _sticky_headers(models))
+        self._openapi = msgspec.json.encode(openapi.document(config, models, keys=keys.needed))
+        self._secure = config.listen.tls is not None
+        self._routes = Routes(self._all_routes(config))
+        self._idle = asyncio.Event()
+
+    # --- what `Incoming` asks ---------------------------------------------------------------------------------------
+
+    def begin(self, method: str, path: str, headers: HTTPHeaders, remote: str) -> Request:
+        """Return the request that begins with this."""
+        self.under_way += 1
+        self.begun += 1
+        self._idle.clear()
+        given = request_id.request_id(headers.get(request_id.HEADER))
+        return Request(method, path, headers, given, remote, self._monotonic())
+
+    def admit(self, request: Request) -> tuple[Match, Ticket | None]:
+        """Return what answers the request, and the room it takes; raise Problem."""
+        if self.refuses:
+            raise unavailable("This gateway is shutting down; try again.")
+        if request.method == "OPTIONS":
+            allowed = self._routes.allowed(request.path)
+            preflight = self._cross_origin.preflight(request.headers, allowed)
+            if allowed and preflight is not None:
+                return _answered(preflight), None
+        match = self._routes.match(request.method, request.path)
+        if not match.route.public:
+            request.client = self._keys.client(request.headers)
+        if not match.route.takes_body:
+            return match, None
+        served = self._served(match.arguments)
+        request.notes["model"] = served.name
+        check_kind(request.headers)
+        return match, self.room.enter(served.name)
+
+    async def answer(self, request: Request, match: Match) -> Reply:
+        """Return the answer; raises nothing."""
+        try:
+            return await match.route.handler(request, match.arguments)
+        except Problem as problem:
+            return problem_reply(problem, request)
+        except Exception:  # whatever it is: the client is told nothing but the fact
+            logger.exception("Request %s failed", request.id)
+            return problem_reply(internal(), request)
+
+    def headers(self, request: Request, reply: Reply) -> HTTPHeaders:
+        """Return all headers of an answer."""
+        headers = HTTPHeaders(reply.headers)
+        headers[request_id.HEADER] = request.id
+        headers["X-Content-Type-Options"] = "nosniff"
+        headers["Referrer-Policy"] = "no-referrer"
+        if reply.status != HTTPStatus.NO_CONTENT:
+            headers["Content-Length"] = str(len(reply.body))
+        if "Cache-Control" not in headers:
+            headers["Cache-Control"] = "no-store"
+        if self._secure:
+            headers["Strict-Transport-Security"] = "max-age=31536000"
+        if self.health.draining:
+            headers["Connection"] = "close"
+        self._cross_origin.add(headers, request.headers)
+        return headers
+
+    def ended(self, request: Request, status: int, size: int) -> None:
+        """Note that `request` was answered with `size` bytes, or (499) that its client went away."""
+        seconds = self._monotonic() - request.started
+        self._metrics.ended(request, status, seconds)
+        self._access_log.note(request, status, size, seconds, self._wall())
+        self.under_way -= 1
+        if not self.under_way:
+            self._idle.set()
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    async def finished(self, seconds: float) -> bool:
+        """Wait until no request is under way, at most `seconds`; tell whether that was so."""
+        if self.under_way:
+            waiter = asyncio.ensure_future(self._idle.wait())
+            await asyncio.wait({waiter}, timeout=seconds)
+            waiter.cancel()
+        return not self.under_way
+
+    # --- handlers ---------------------------------------------------------------------------------------------------
+
+    def _all_routes(self, config: GatewayConfig) -> list[Route]:
+        routes = [
+            Route("GET", "/healthz", self.health.alive, public=True),
+            Route("GET", "/readyz", self.health.ready, public=True),
+            Route("GET", "/metrics", self._show_metrics),
+            Route("GET", "/openapi.json", self._show_openapi),
+            Route("GET", "/v1/models", self._list),
+            Route("GET", _MODEL_PATHS[0], self._describe),
+            *(Route("POST", path, self._predict, takes_body=True) for path in _MODEL_PATHS),
+        ]
+        if config.page.enabled:
+            page = Page(keys=self._keys.needed, most_bytes=self.body_bytes)
+            routes.append(Route("GET", "/", page.page, public=True))
+            routes.append(Route("GET", "/static/{file}", page.file, public=True))
+        return routes
+
+    async def _predict(self, request: Request, arguments: Mapping[str, str]) -> Reply:
+        return await self._predictions.answer(self._served(arguments), request, arguments.get("label"))
+
+    async def _list(self, request: Request, arguments: Mapping[str, str]) -> Reply:
+        await asyncio.gather(*(served.upstream.ready() for served in self._models.values()))
+        return json_reply({"models": [served.description() for served in self._models.values()]})
+
+    async def _describe(self, request: Request, arguments: Mapping[str, str]) -> Reply:
+        served = self._served(arguments)
+        await served.upstream.ready()
+        return json_reply(served.description())
+
+    async def _show_metrics(self, request: Request, arguments: Mapping[str, str]) -> Reply:
+        return Reply(HTTPStatus.OK, self._metrics.text(), {"Content-Type": metrics_module.CONTENT_TYPE})
+
+    async def _show_openapi(self, request: Request, arguments: Mapping[str, str]) -> Reply:
+        return Reply(HTTPStatus.OK, self._openapi, {"Content-Type": JSON})
+
+    def _served(self, arguments: Mapping[str, str]) -> Served:
+        """Return the model of a path; raise Problem (404)."""
+        served = self._models.get(arguments["model"])
+        if served is None:
+            raise not_found(
+                f"There is no model {arguments['model'][:64]!r}; there are: {', '.join(sorted(self._models))}."
+            )
+        label = arguments.get("label")
+        if label is not None and label not in (served.config.label, *served.config.labels):
+            raise not_found(f"Model {served.name!r} has no label {label[:64]!r}.")
+        return served
+
+
+def _answered(reply: Reply) -> Match:
+    async def handler(request: Request, arguments: Mapping[str, str]) -> Reply:
+        return reply
+
+    return Match(Route("OPTIONS", "*", handler))
+
+
+def _sticky_headers(models: Sequence[Served]) -> Collection[str]:
+    found = (served.config.canary.sticky_header for served in models if served.config.canary)
+    return {header for header in found if header}

@@ -1,0 +1,109 @@
+"""Who may ask: API keys, sent as ``Authorization: Bearer KEY`` or ``X-API-Key: KEY``."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+from collections.abc import Mapping
+from http import HTTPStatus
+from pathlib import Path
+
+from tornado.httputil import HTTPHeaders
+
+from tfs_deploy.errors import InvalidInput
+from tfs_deploy.gateway.config import Auth
+from tfs_deploy.gateway.web.message import HeadedProblem
+
+HEADER = "X-API-Key"
+# 96 bits in base64; what is shorter can be guessed, or is a word.
+MIN_KEY_LENGTH = 16
+# Without `:`, which ends the name. Printable ASCII, because that is what a header can carry everywhere.
+_KEY = re.compile(rf"[!-~]{{{MIN_KEY_LENGTH},512}}")
+_NAME = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
+_MAX_KEYS_BYTES = 1 << 20
+
+
+class Keys:
+    """The keys' digests, by the name of the client; `needed` is false where everybody may ask."""
+
+    def __init__(self, digests: Mapping[bytes, str]) -> None:
+        self._digests = dict(digests)
+
+    @property
+    def needed(self) -> bool:
+        """Tell whether a request needs a key."""
+        return bool(self._digests)
+
+    def client(self, headers: HTTPHeaders) -> str:
+        """Return the name of the client whose key is in `headers`, empty if none is needed; raise Problem (401)."""
+        if not self._digests:
+            return ""
+        given = _given(headers)
+        if not given:
+            raise _refusal("This gateway needs a key: send it as 'Authorization: Bearer KEY' or as 'X-API-Key: KEY'.")
+        digest = hashlib.sha256(given.encode("utf-8", "surrogateescape")).digest()
+        # Every key is compared, each in constant time: how long it takes tells nothing.
+        matches = [name for known, name in self._digests.items() if hmac.compare_digest(known, digest)]
+        if not matches:
+            raise _refusal("This key is not known here.")
+        return matches[0]
+
+
+def read_keys(auth: Auth, environ: Mapping[str, str] = os.environ) -> Keys:
+    """Return the keys that `auth` names; raise InvalidInput, which never quotes one."""
+    texts = []
+    if auth.keys_file:
+        texts.append((f"The keys file {auth.keys_file}", _file(auth.keys_file)))
+    if auth.keys_env:
+        if not environ.get(auth.keys_env, "").strip():
+            raise InvalidInput(
+                f"The environment variable {auth.keys_env} of `auth.keys_env` is not set.", "Set it to the keys."
+            )
+        texts.append((f"The environment variable {auth.keys_env}", environ[auth.keys_env].replace(",", "\n")))
+    digests: dict[bytes, str] = {}
+    for where, text in texts:
+        digests.update(_digests(where, text))
+    return Keys(digests)
+
+
+def _digests(where: str, text: str) -> dict[bytes, str]:
+    found: dict[bytes, str] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        entry = line.strip()
+        if not entry or entry.startswith("#"):
+            continue
+        name, separator, key = entry.rpartition(":")
+        name, key = (name.strip(), key.strip()) if separator else (f"key-{number}", entry)
+        if not _NAME.fullmatch(name) or not _KEY.fullmatch(key):
+            raise InvalidInput(
+                f"{where} has an entry in line {number} that is not usable.",
+                f"Write NAME:KEY or KEY, the key {MIN_KEY_LENGTH} or more printable characters without ':'.",
+            )
+        found[hashlib.sha256(key.encode()).digest()] = name
+    if not found:
+        raise InvalidInput(f"{where} has no keys in it.", "Write one NAME:KEY per line.")
+    return found
+
+
+def _file(path: str) -> str:
+    try:
+        data = Path(path).read_bytes()[:_MAX_KEYS_BYTES]
+        return data.decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        told = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise InvalidInput(f"The keys file {path} cannot be read: {told}.", "Correct `auth.keys_file`.") from error
+
+
+def _given(headers: HTTPHeaders) -> str:
+    scheme, _, token = headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return token.strip()
+    return headers.get(HEADER, "").strip()
+
+
+def _refusal(detail: str) -> HeadedProblem:
+    return HeadedProblem(
+        HTTPStatus.UNAUTHORIZED, "Unauthorized", detail, {"WWW-Authenticate": 'Bearer realm="tfs-deploy"'}
+    )

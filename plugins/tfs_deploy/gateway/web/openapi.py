@@ -1,0 +1,168 @@
+"""The OpenAPI 3.1 document: exactly what this gateway serves, one path per model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tfs_deploy import __version__
+from tfs_deploy.gateway.config import GatewayConfig
+from tfs_deploy.gateway.problem import CONTENT_TYPE as PROBLEM
+from tfs_deploy.gateway.web import schemas
+from tfs_deploy.gateway.web.body import FORM, TIMEOUT_HEADER
+from tfs_deploy.gateway.web.message import JSON
+from tfs_deploy.gateway.web.served import Served
+
+_PROBLEMS = {
+    "400": "The request cannot be read: malformed, wrong types, missing or unknown members.",
+    "401": "No key, or an unknown one.",
+    "404": "There is no such model or label.",
+    "408": "The body did not arrive in time.",
+    "413": "The body is too large, or there are too many items.",
+    "415": "The body is neither JSON nor a form, or it is compressed.",
+    "422": "An item cannot be used; `item` says which one.",
+    "429": "There is no room for the request now; `Retry-After` says when to come back.",
+    "500": "The gateway failed; its log has the reason under the request id.",
+    "502": "A model server, or the server of a URL, does not do what it should.",
+    "503": "Nobody can answer at the moment; `Retry-After` says when to come back.",
+    "504": "The deadline passed.",
+}
+
+
+def document(config: GatewayConfig, models: Sequence[Served], *, keys: bool) -> dict[str, Any]:
+    """Return the document; `keys` tells whether a request needs one."""
+    describer = _Describer(config, keys=keys)
+    paths: dict[str, Any] = {
+        "/healthz": {"get": describer.plain("Is the process alive?", _HEALTH, public=True)},
+        "/readyz": {"get": describer.plain("Does `stable` answer?", _HEALTH, ("503",), public=True)},
+        "/metrics": {"get": describer.text("Numbers for Prometheus.")},
+        "/openapi.json": {"get": describer.plain("This document.", {"type": "object"})},
+        "/v1/models": {"get": describer.plain("The models.", _listed(schemas.MODEL))},
+    }
+    for served in models:
+        path = f"/v1/models/{served.name}"
+        paths[path] = {
+            "get": describer.plain(f"What {served.name} takes, and its version.", schemas.MODEL),
+            "post": describer.predict(served, f"predict_{served.name}"),
+        }
+        if served.config.labels:
+            labels = [served.config.label, *served.config.labels]
+            paths[f"{path}/labels/{{label}}"] = {
+                "parameters": [
+                    {"name": "label", "in": "path", "required": True, "schema": {"type": "string", "enum": labels}}
+                ],
+                "post": describer.predict(served, f"predict_{served.name}_by_label"),
+            }
+    found: dict[str, Any] = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Model gateway",
+            "version": __version__,
+            "description": "JSON in, JSON out, for models on TensorFlow Serving. Every error is problem+json.",
+        },
+        "paths": paths,
+        "components": {"schemas": {"Problem": schemas.PROBLEM}},
+    }
+    if keys:
+        found["components"]["securitySchemes"] = {
+            "bearer": {"type": "http", "scheme": "bearer"},
+            "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+        }
+        found["security"] = [{"bearer": []}, {"key": []}]
+    return found
+
+
+_HEALTH = {
+    "type": "object",
+    "required": ["status"],
+    "properties": {
+        "status": {"type": "string"},
+        "models": {"type": "integer"},
+        "answering": {"type": "integer"},
+    },
+}
+_REQUEST_ID = {
+    "name": "X-Request-Id",
+    "in": "header",
+    "description": "Letters, digits, '.', '_' and '-', at most 64; stands in the logs and in the answer.",
+    "schema": {"type": "string"},
+}
+_TIMEOUT = {
+    "name": TIMEOUT_HEADER,
+    "in": "header",
+    "description": "Seconds that the request may take; the gateway has a limit of its own.",
+    "schema": {"type": "number", "exclusiveMinimum": 0},
+}
+_TEXT_HEADER = {"schema": {"type": "string"}}
+
+
+class _Describer:
+    def __init__(self, config: GatewayConfig, *, keys: bool) -> None:
+        self._config = config
+        self._keys = keys
+
+    def plain(
+        self, summary: str, schema: dict[str, Any], problems: Sequence[str] = (), *, public: bool = False
+    ) -> dict[str, Any]:
+        """Describe a GET that answers with JSON."""
+        answer = {"description": summary, "content": {JSON: {"schema": schema}}}
+        return self._operation(summary, {"200": answer}, problems, public=public)
+
+    def text(self, summary: str) -> dict[str, Any]:
+        """Describe a GET that answers with text."""
+        answer = {"description": summary, "content": {"text/plain": {"schema": {"type": "string"}}}}
+        return self._operation(summary, {"200": answer}, ())
+
+    def predict(self, served: Served, name: str) -> dict[str, Any]:
+        """Describe the POST of one model."""
+        most = self._config.limits.items
+        answer = {
+            "description": "The answers, in the order of the items.",
+            "headers": {
+                header: _TEXT_HEADER
+                for header in ("X-Model-Name", "X-Model-Version", "X-Model-Label", "X-Request-Id", "Server-Timing")
+            },
+            "content": {JSON: {"schema": schemas.answer(served)}},
+        }
+        problems = [code for code in _PROBLEMS if code != "401" or self._keys]
+        operation = self._operation(
+            served.config.description or f"Ask {served.name}.", {"200": answer}, problems, parameters=[_TIMEOUT]
+        )
+        content = {JSON: {"schema": schemas.items(served, most)}}
+        if served.accepts != "json" or served.processors.takes_blobs:
+            content[FORM] = {"schema": schemas.form(served, most)}
+        return {"operationId": name, **operation, "requestBody": {"required": True, "content": content}}
+
+    def _operation(
+        self,
+        summary: str,
+        answers: dict[str, Any],
+        problems: Sequence[str],
+        *,
+        public: bool = False,
+        parameters: Sequence[dict[str, Any]] = (),
+    ) -> dict[str, Any]:
+        # A GET can carry a body too, which has to end, and can be an unknown path's neighbour.
+        codes = {*problems, "408", "413", "500", *(["401"] if self._keys and not public else [])}
+        operation: dict[str, Any] = {
+            "summary": summary,
+            "parameters": [_REQUEST_ID, *parameters],
+            "responses": {**answers, **{code: _problem(code) for code in sorted(codes)}},
+        }
+        if public and self._keys:
+            operation["security"] = []
+        return operation
+
+
+def _problem(code: str) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "description": _PROBLEMS[code],
+        "content": {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+    if code in ("429", "503"):
+        found["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
+    return found
+
+
+def _listed(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "required": ["models"], "properties": {"models": {"type": "array", "items": schema}}}

@@ -1,0 +1,174 @@
+"""Answer one request for a model: items to arrays, arrays to a model server, its answer to JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
+
+from tfs_deploy.gateway.capture.record import CapturedRequest
+from tfs_deploy.gateway.config import GatewayConfig
+from tfs_deploy.gateway.fetching.fetch import Fetcher
+from tfs_deploy.gateway.problem import Problem, bad_upstream, unavailable
+from tfs_deploy.gateway.processors.model_processors import Batch
+from tfs_deploy.gateway.upstream.answer import Answer
+from tfs_deploy.gateway.web.blobs import with_blobs
+from tfs_deploy.gateway.web.body import read_items, read_timeout
+from tfs_deploy.gateway.web.message import Reply, Request, json_reply
+from tfs_deploy.gateway.web.served import Served
+from tfs_deploy.serving.signature import Signature
+
+# Between two questions whether the model is back.
+_PAUSE_SECONDS = 0.05
+# A label that moves while the batches of one request are answered: they are asked again, so that one version answers.
+_ROUNDS = 3
+
+
+class Predictions:
+    """Answers for all models; `wall` is seconds since 1970, `monotonic` what deadlines are counted in."""
+
+    def __init__(
+        self,
+        config: GatewayConfig,
+        fetcher: Fetcher,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._config = config
+        self._fetcher = fetcher
+        self._monotonic = monotonic
+        self._wall = wall
+
+    async def answer(self, served: Served, request: Request, label: str | None) -> Reply:
+        """Return the reply to `request`; raise Problem."""
+        most = served.config.timeout_seconds or self._config.limits.timeout_seconds
+        deadline = self._monotonic() + read_timeout(request.headers, most=most)
+        return await self._answer(served, request, label, deadline)
+
+    async def _answer(self, served: Served, request: Request, label: str | None, deadline: float) -> Reply:
+        with request.timed("read"):
+            items = read_items(request, most=self._config.limits.items)
+        request.body = b""
+        values = items.values
+        if served.processors.takes_blobs:
+            with request.timed("fetch"):
+                values = await with_blobs(
+                    values, self._fetcher, parallel=self._config.fetch.parallel, deadline=deadline
+                )
+        with request.timed("preprocess"):
+            signature = await self._signature(served, label, deadline)
+            batches = await served.processors.preprocess(values, deadline=deadline, signature=signature)
+        with request.timed("predict"):
+            answers = await self._predict(served, request, batches, label, deadline)
+        _note(request, answers[0])
+        with request.timed("postprocess"):
+            results: list[Any] = []
+            for batch, answer in zip(batches, answers, strict=True):
+                results += await served.processors.postprocess(batch, answer.outputs, deadline=deadline)
+        with request.timed("write"):
+            reply = _reply(request, answers[0], results, single=items.single)
+        self._capture(served, batches, answers)
+        return reply
+
+    async def _signature(self, served: Served, label: str | None, deadline: float) -> Signature:
+        """Return what the model takes; raise Problem (503) if nobody says so for as long as requests are retried."""
+        upstream = served.upstream
+        until = min(deadline, self._monotonic() + self._config.retries.seconds)
+        while True:
+            found = (label and upstream.signature(label)) or upstream.signature()
+            if found:
+                return found[1]
+            ready = await upstream.ready()
+            if not ready and self._monotonic() >= until:
+                raise unavailable(f"No model server answers for model {served.name!r} at the moment; try again.")
+            if ready and upstream.signature() is None:
+                raise bad_upstream(f"Model {served.name!r} has no signature {served.config.signature!r}.")
+            if not ready:
+                await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _predict(
+        self, served: Served, request: Request, batches: list[Batch], label: str | None, deadline: float
+    ) -> list[Answer]:
+        """Return one answer per batch, all of one version."""
+        first = await served.traffic.predict(
+            batches[0].inputs,
+            label=label,
+            headers=request.headers,
+            deadline=deadline,
+            request_id=request.id,
+        )
+        if len(batches) == 1:
+            return [first]
+        try:
+            return await self._rest(served, request, batches, first, deadline)
+        except Problem:
+            if label is not None or first.label == served.config.label:
+                raise
+            # A canary that cannot answer costs the client nothing.
+            again = await self._one(served, request, batches[0], served.config.label, deadline)
+            return await self._rest(served, request, batches, again, deadline)
+
+    async def _rest(
+        self, served: Served, request: Request, batches: list[Batch], first: Answer, deadline: float
+    ) -> list[Answer]:
+        answers: list[Answer | None] = [first, *[None] * (len(batches) - 1)]
+        version = first.version
+        for _ in range(_ROUNDS):
+            missing = [index for index, answer in enumerate(answers) if answer is None or answer.version != version]
+            found = await _together(
+                self._one(served, request, batches[index], first.label, deadline) for index in missing
+            )
+            for index, answer in zip(missing, found, strict=True):
+                answers[index] = answer
+            given = [answer for answer in answers if answer is not None]
+            if len({answer.version for answer in given}) == 1:
+                return given
+            version = found[-1].version
+        raise unavailable(f"The version of model {served.name!r} changes at the moment; try again.")
+
+    async def _one(self, served: Served, request: Request, batch: Batch, label: str, deadline: float) -> Answer:
+        return await served.upstream.predict(batch.inputs, label=label, deadline=deadline, request_id=request.id)
+
+    def _capture(self, served: Served, batches: list[Batch], answers: list[Answer]) -> None:
+        capture = served.capture
+        if capture is None or not capture.wanted():
+            return
+        for batch, answer in zip(batches, answers, strict=True):
+            capture.offer(
+                CapturedRequest(
+                    answer.model,
+                    served.config.signature,
+                    answer.version,
+                    answer.label,
+                    batch.inputs,
+                    answer.outputs,
+                    self._wall(),
+                )
+            )
+
+
+async def _together(asked: Iterable[Coroutine[Any, Any, Answer]]) -> list[Answer]:
+    tasks = [asyncio.ensure_future(one) for one in asked]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def _note(request: Request, answer: Answer) -> None:
+    request.notes.update(version=answer.version, label=answer.label, replica=answer.replica, attempts=answer.attempts)
+
+
+def _reply(request: Request, answer: Answer, results: list[Any], *, single: bool) -> Reply:
+    body: dict[str, Any] = {"model": answer.model, "version": answer.version, "label": answer.label}
+    body |= {"result": results[0]} if single else {"results": results}
+    headers = {
+        "X-Model-Name": answer.model,
+        "X-Model-Version": str(answer.version),
+        "X-Model-Label": answer.label,
+        "Server-Timing": ", ".join(f"{stage};dur={seconds * 1000:.2f}" for stage, seconds in request.stages.items()),
+    }
+    return json_reply(body, headers=headers)

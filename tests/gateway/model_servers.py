@@ -1,0 +1,194 @@
+"""Model servers on loopback that can be slow, silent, dead or full: `FakeModelServer`s behind grpc.aio.
+
+Run as a program (``python model_servers.py PORT``) it is one such server in a process of its own,
+which a test can kill.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import grpc
+import grpc.aio
+import numpy as np
+
+from fakes import FakeModelServer, FakeRpcError, FakeVersion
+from tfs_deploy.gateway.config import GatewayConfig
+from tfs_deploy.gateway.config_file import config_from
+from tfs_deploy.gateway.upstream.answer import Answer, Arrays
+from tfs_deploy.gateway.upstream.connections import Connections
+from tfs_deploy.gateway.upstream.model import Upstream
+from tfs_deploy.serving import rpc
+from tfs_deploy.serving.config import ModelEntry, to_proto
+from tfs_deploy.serving.signature import DEFAULT_SIGNATURE, Signature, TensorSpec
+
+MODEL = "m"
+BASE_PATH = "/models/m"
+
+
+def signature(shape: tuple[int | None, ...] | None, dtype: str = "DT_FLOAT", gives: Any = "same") -> Signature:
+    """Return one with the input ``x`` of `shape` and the output ``y`` of the shape `gives`."""
+    return Signature(
+        inputs={"x": TensorSpec(dtype, shape, "x:0")},
+        outputs={"y": TensorSpec(dtype, shape if gives == "same" else gives, "y:0")},
+        method_name="tensorflow/serving/predict",
+    )
+
+
+def version(
+    shape: tuple[int | None, ...] | None = (None,),
+    *,
+    function: Callable[[Any], Any] = lambda arrays: {"y": arrays["x"]},
+    dtype: str = "DT_FLOAT",
+    gives: Any = "same",
+) -> FakeVersion:
+    """Return a version that computes `function`, by default its input."""
+    return FakeVersion(function, {DEFAULT_SIGNATURE: signature(shape, dtype, gives)})
+
+
+class Replica:
+    """One model server; `delay` seconds before a Predict is answered, of one version `delays[version]` if given.
+
+    `silent`: nothing is answered at all; `secretive`: only what a label means is not answered.
+    """
+
+    def __init__(
+        self, versions: Mapping[int, FakeVersion] | None = None, labels: Mapping[str, int] | None = None
+    ) -> None:
+        self.fake = FakeModelServer()
+        self.delay = 0.0
+        self.delays: dict[int, float] = {}
+        self.silent = self.secretive = False
+        self.port = 0
+        self.on_predict: Callable[[], None] = lambda: None
+        self._server: Any = None
+        self.configure(versions or {1: version()}, labels or {"stable": 1})
+
+    def configure(self, versions: Mapping[int, FakeVersion], labels: Mapping[str, int]) -> None:
+        """Have exactly these versions and labels."""
+        for number, content in versions.items():
+            self.fake.put(BASE_PATH, number, content)
+        # Two steps, as a deploy does it: the label check comes before the versions are loaded.
+        for wanted in ({}, labels):
+            entry = ModelEntry(MODEL, BASE_PATH, tuple(versions), dict(wanted))
+            message = rpc.HANDLE_RELOAD_CONFIG.request_class(config=to_proto([entry]))
+            self.fake.handle(rpc.HANDLE_RELOAD_CONFIG, message.SerializeToString())
+
+    @property
+    def target(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def predicts(self) -> list[Any]:
+        """Return the PredictRequests that reached it."""
+        return [message for name, message in self.fake.requests if name == "Predict"]
+
+    @property
+    def questions(self) -> list[Any]:
+        """Return the GetModelMetadataRequests that reached it."""
+        return [message for name, message in self.fake.requests if name == "GetModelMetadata"]
+
+    async def start(self) -> None:
+        self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        for service in (rpc.PREDICTION_SERVICE, rpc.MODEL_SERVICE):
+            handlers = {method.name: self._handler(method) for method in rpc.METHODS if method.service == service}
+            self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+        self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
+        await self._server.start()
+
+    async def stop(self) -> None:
+        """Go away at once, calls under way included; `start` comes back on the same port."""
+        server, self._server = self._server, None
+        if server is not None:
+            await server.stop(None)
+
+    def _handler(self, method: rpc.Method) -> Any:
+        async def answer(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
+            if self.silent or (self.secretive and method is rpc.GET_MODEL_METADATA):
+                await asyncio.sleep(60.0)
+            if method is rpc.PREDICT:
+                self.on_predict()
+                number = method.request_class.FromString(request).model_spec.version.value
+                await asyncio.sleep(self.delays.get(number, self.delay))
+            try:
+                return self.fake.handle(method, request)
+            except FakeRpcError as error:
+                await context.abort(grpc.StatusCode[error.code], error.details)
+                raise
+
+        return grpc.unary_unary_rpc_method_handler(answer)
+
+
+def settings(*targets: str, model: Mapping[str, Any] | None = None, **sections: Any) -> GatewayConfig:
+    """Return a configuration of the model ``m`` on `targets`, watched closely."""
+    health = {"interval_seconds": 0.05, "timeout_seconds": 0.3, "max_age_seconds": 0.5} | sections.pop("health", {})
+    return config_from({"replicas": list(targets), "models": {MODEL: dict(model or {})}, "health": health, **sections})
+
+
+@contextlib.asynccontextmanager
+async def group(
+    *replicas: Replica,
+    model: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+    **sections: Any,
+) -> AsyncIterator[Upstream]:
+    """Start `replicas`, and yield an upstream of them."""
+    for replica in replicas:
+        await replica.start()
+    targets = [replica.target for replica in replicas]
+    upstream = Upstream(MODEL, settings(*targets, model=model, **sections), Connections(), **(options or {}))
+    await upstream.start()
+    try:
+        yield upstream
+    finally:
+        await upstream.stop(1.0)
+        for replica in replicas:
+            await replica.stop()
+
+
+def x(*values: float) -> dict[str, np.ndarray]:
+    """Return the input ``x``."""
+    return {"x": np.array(values, dtype=np.float32)}
+
+
+async def ask(
+    upstream: Upstream,
+    inputs: Arrays | None = None,
+    *,
+    label: str = "stable",
+    seconds: float = 5.0,
+    request_id: str = "r",
+) -> Answer:
+    """Ask with `seconds` to answer."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    return await upstream.predict(inputs or x(1.0), label=label, deadline=deadline, request_id=request_id)
+
+
+class Counts:
+    """A meter that remembers."""
+
+    def __init__(self) -> None:
+        self.events: dict[str, int] = {}
+        self.values: dict[str, list[float]] = {}
+
+    def count(self, event: str, **labels: str) -> None:
+        self.events[event] = self.events.get(event, 0) + 1
+
+    def observe(self, name: str, value: float, **labels: str) -> None:
+        self.values.setdefault(name, []).append(value)
+
+
+async def _serve(port: int) -> None:
+    replica = Replica()
+    replica.port = port
+    await replica.start()
+    print(replica.port, flush=True)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve(int(sys.argv[1])))

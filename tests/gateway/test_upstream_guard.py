@@ -1,0 +1,240 @@
+"""Nothing reaches a model server that does not fit the version that answers it, not even while labels move."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fakes import FakeVersion
+from gateway.model_servers import Replica, ask, group, version, x
+from tfs_deploy.gateway.problem import Problem
+from tfs_deploy.serving.signature import Signature, TensorSpec
+
+IMAGES = (None, 2, 2, 1)
+
+
+def images(rows: int = 1, dtype: Any = np.float32) -> dict[str, np.ndarray]:
+    return {"x": np.zeros((rows, 2, 2, 1), dtype)}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "says"),
+    [
+        ({"x": np.zeros((1, 7), np.float32)}, "must have 4 dimensions"),
+        ({"x": np.zeros((1, 2, 2, 1, 1), np.float32)}, "must have 4 dimensions"),
+        ({"x": np.float32(1.0).reshape(())}, "must have 4 dimensions"),
+        ({"x": np.zeros((1, 2, 3, 1), np.float32)}, "dimension 2 is 3 instead of 2"),
+        ({"x": np.zeros((1, 2, 2, 1), np.float64)}, "must be DT_FLOAT, but DT_DOUBLE"),
+        ({"x": np.zeros((0, 2, 2, 1), np.float32)}, "is empty"),
+        ({"x": np.full((1, 2, 2, 1), "a", object)}, "must be DT_FLOAT, but DT_STRING"),
+        ({"x": np.zeros((1, 2, 2, 1), "datetime64[s]")}, "datetime64"),
+        ({"q": np.zeros((1, 2, 2, 1), np.float32)}, "lacks 'x' and adds 'q'"),
+        ({}, "lacks 'x'"),
+        ({"x": np.zeros(1, np.float32), "y": np.zeros(1, np.float32)}, "adds 'y'"),
+    ],
+)
+@pytest.mark.parametrize("batching", [False, True])
+def test_misfits_are_refused_before_anything_is_sent(inputs: Any, says: str, batching: bool) -> None:
+    async def run() -> None:
+        replica = Replica({1: version(IMAGES)})
+        model = {"micro_batching": {}} if batching else {}
+        async with group(replica, model=model) as upstream:
+            deadline = asyncio.get_running_loop().time() + 5.0
+            with pytest.raises(Problem) as caught:
+                await upstream.predict(inputs, label="stable", deadline=deadline, request_id="r")
+            assert caught.value.status == 422
+            assert says in caught.value.detail
+            assert replica.predicts == []
+            assert (await ask(upstream, images(3))).outputs["y"].shape == (3, 2, 2, 1)
+
+    asyncio.run(run())
+
+
+def test_text_that_cannot_be_sent_is_the_clients_fault() -> None:
+    async def run() -> None:
+        replica = Replica({1: version((None,), dtype="DT_STRING")})
+        async with group(replica) as upstream:
+            with pytest.raises(Problem) as caught:
+                await ask(upstream, {"x": np.array([object()], object)})
+            assert caught.value.status == 422
+            assert replica.predicts == []
+            assert (await ask(upstream, {"x": np.array([b"a\0"], object)})).outputs["y"].tolist() == [b"a\0"]
+
+    asyncio.run(run())
+
+
+def test_version_that_was_checked_is_the_version_that_answers() -> None:
+    """The label moves after the check: the request must not reach a version with another signature."""
+
+    async def run() -> None:
+        versions = {1: version((None,)), 2: version(IMAGES)}
+        replica = Replica(versions, {"stable": 1})
+        async with group(replica, health={"interval_seconds": 0.4}) as upstream:
+            await ask(upstream)
+            replica.delay = 0.15  # the label moves while the request is on its way to the model
+            old = asyncio.create_task(ask(upstream, x(1.0)))
+            await asyncio.sleep(0.05)
+            replica.fake.labels["m"]["stable"] = 2
+            assert (await old).version == 1
+            replica.delay = 0.0
+            # What the gateway knows is now old, and a moment ago it was right.
+            assert {message.model_spec.WhichOneof("version_choice") for message in replica.predicts} == {"version"}
+            await asyncio.sleep(0.6)
+            before = len(replica.predicts)
+            with pytest.raises(Problem, match="version 2 must have 4 dimensions"):
+                await ask(upstream, x(1.0))
+            assert len(replica.predicts) == before
+            assert (await ask(upstream, images())).version == 2
+
+    asyncio.run(run())
+
+
+def test_move_of_the_label_is_seen_within_the_interval() -> None:
+    async def run() -> None:
+        replica = Replica({1: version(), 2: version()}, {"stable": 1})
+        async with group(replica) as upstream:
+            assert (await ask(upstream)).version == 1
+            replica.fake.labels["m"]["stable"] = 2
+            await asyncio.sleep(0.2)
+            assert (await ask(upstream)).version == 2
+            assert upstream.signature()[0] == 2  # type: ignore[index]
+
+    asyncio.run(run())
+
+
+def test_input_for_the_new_version_makes_the_gateway_look_at_once() -> None:
+    async def run() -> None:
+        replica = Replica({1: version((None,)), 2: version(IMAGES)}, {"stable": 1})
+        async with group(replica, health={"interval_seconds": 5.0, "max_age_seconds": 5.0}) as upstream:
+            await ask(upstream)
+            await asyncio.sleep(0.1)
+            replica.fake.labels["m"]["stable"] = 2
+            assert (await ask(upstream, images())).version == 2
+            with pytest.raises(Problem, match="version 2"):
+                await ask(upstream, x(1.0))
+            # Nothing is asked again for a misfit that follows upon a look.
+            asked, started = len(replica.questions), time.monotonic()
+            for _ in range(60):
+                with pytest.raises(Problem, match="version 2"):
+                    await ask(upstream)
+            assert len(replica.questions) <= asked + 1 + (time.monotonic() - started) / 0.05
+
+    asyncio.run(run())
+
+
+def test_version_that_is_gone_is_looked_up_once_more() -> None:
+    async def run() -> None:
+        replica = Replica({1: version((None,)), 2: version((None,))}, {"stable": 1})
+        async with group(replica, health={"interval_seconds": 5.0, "max_age_seconds": 5.0}) as upstream:
+            assert (await ask(upstream)).version == 1
+            replica.configure({2: version()}, {"stable": 2})
+            answer = await ask(upstream)
+            assert (answer.version, answer.attempts) == (2, 1)
+
+    asyncio.run(run())
+
+
+def test_version_that_is_gone_lets_no_misfit_through_to_the_next() -> None:
+    async def run() -> None:
+        replica = Replica({1: version((None,)), 2: version(IMAGES)}, {"stable": 1})
+        async with group(replica, health={"interval_seconds": 5.0, "max_age_seconds": 5.0}) as upstream:
+            await ask(upstream)
+            replica.configure({2: version(IMAGES)}, {"stable": 2})
+            with pytest.raises(Problem, match="version 2 must have 4 dimensions"):
+                await ask(upstream)
+            assert [message.model_spec.version.value for message in replica.predicts] == [1, 1]
+
+    asyncio.run(run())
+
+
+def test_meaning_of_a_label_that_is_too_old_is_not_used() -> None:
+    """A version that was stable long ago may have been rolled back: better no answer than that one."""
+
+    async def run() -> None:
+        replica = Replica()
+        async with group(replica, retries={"seconds": 0.5}) as upstream:
+            await ask(upstream)
+            replica.secretive = True
+            await asyncio.sleep(0.6)
+            before = len(replica.predicts)
+            with pytest.raises(Problem) as caught:
+                await ask(upstream, seconds=1.0)
+            assert caught.value.status in (503, 504)
+            assert len(replica.predicts) == before
+
+    asyncio.run(run())
+
+
+def test_label_of_each_replica_is_its_own() -> None:
+    """A promotion moves one replica after the other: none is asked for a version that it does not have."""
+
+    async def run() -> None:
+        moved = Replica({1: version(), 2: version()}, {"stable": 2})
+        not_yet = Replica({1: version()}, {"stable": 1})
+        async with group(moved, not_yet) as upstream:
+            answers = await asyncio.gather(*(ask(upstream) for _ in range(30)))
+            assert {(answer.replica, answer.version) for answer in answers} == {(moved.target, 2), (not_yet.target, 1)}
+            assert {answer.attempts for answer in answers} == {1}
+
+    asyncio.run(run())
+
+
+def test_replica_without_the_label_is_passed_over() -> None:
+    async def run() -> None:
+        with_label, without = Replica(), Replica({1: version()}, {"other": 1})
+        async with group(with_label, without) as upstream:
+            answers = await asyncio.gather(*(ask(upstream) for _ in range(20)))
+            assert {answer.replica for answer in answers} == {with_label.target}
+            assert without.predicts == []
+
+    asyncio.run(run())
+
+
+def test_label_that_is_nowhere() -> None:
+    async def run() -> None:
+        replicas = [Replica(), Replica()]
+        async with group(*replicas, model={"labels": ["blue"]}, retries={"seconds": 0.2}) as upstream:
+            with pytest.raises(Problem) as asked_for:
+                await ask(upstream, label="blue")
+            assert asked_for.value.status == 404
+            for replica in replicas:
+                replica.fake.labels["m"].clear()
+            await asyncio.sleep(0.2)
+            with pytest.raises(Problem, match="no version under the label 'stable'") as configured:
+                await ask(upstream)
+            assert configured.value.status == 503
+            assert not await upstream.ready()
+            assert [replica.predicts for replica in replicas] == [[], []]
+
+    asyncio.run(run())
+
+
+def test_signature_and_outputs_that_the_version_lacks_are_the_gateways_fault() -> None:
+    async def run() -> None:
+        for model, says in (
+            ({"signature": "embed"}, "has no signature 'embed'"),
+            ({"outputs": ["z"]}, "has no output 'z'"),
+        ):
+            replica = Replica()
+            async with group(replica, model=model) as upstream:
+                with pytest.raises(Problem, match=says) as caught:
+                    await ask(upstream)
+                assert caught.value.status == 502
+                assert replica.predicts == []
+
+    asyncio.run(run())
+
+
+def test_only_wanted_outputs_are_asked_for() -> None:
+    async def run() -> None:
+        spec = TensorSpec("DT_FLOAT", (None,), "a:0")
+        both = Signature({"x": spec}, {"y": spec, "z": spec}, "tensorflow/serving/predict")
+        content = FakeVersion(lambda arrays: {"y": arrays["x"], "z": arrays["x"]}, {"serving_default": both})
+        async with group(Replica({1: content}), model={"outputs": ["z"]}) as upstream:
+            assert set((await ask(upstream)).outputs) == {"z"}
+
+    asyncio.run(run())

@@ -1,0 +1,218 @@
+"""Bad requests: the right status, one sentence, and the gateway goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from gateway.gateways import PICTURES, Got, Running, form, is_problem, picture_version, png, run
+from gateway.model_servers import Replica, version
+
+BODIES: dict[str, tuple[bytes, int]] = {
+    "empty": (b"", 400),
+    "no JSON": (b"{items: 1}", 400),
+    "cut off": (b'{"items": [1', 400),
+    "two documents": (b'{"item": 1} {"item": 2}', 400),
+    "NaN": (b'{"item": NaN}', 400),
+    "too large a number": (b'{"item": 1e999}', 400),
+    "not UTF-8": (b'{"item": "\xff\xfe"}', 400),
+    "UTF-16": ('{"item": 1}'.encode("utf-16"), 400),
+    "half a surrogate pair": (b'{"item": "\\ud800"}', 400),
+    "nested deeply": (b'{"item": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", 400),
+    "a list": (b"[1]", 400),
+    "null": (b"null", 400),
+    "nothing in it": (b"{}", 400),
+    "both": (b'{"item": 1, "items": [1]}', 400),
+    "an unknown member": (b'{"item": 1, "extra": 2}', 400),
+    "items is no list": (b'{"items": {"0": 1}}', 400),
+    "no items": (b'{"items": []}', 400),
+    "too many items": (json.dumps({"items": [1] * 65}).encode(), 413),
+    "a string for a number": (b'{"items": [1, "x"]}', 422),
+    "null for a number": (b'{"items": [null]}', 422),
+    "a boolean for a number": (b'{"items": [true]}', 422),
+    "shapes that differ": (b'{"items": [1, [1]]}', 422),
+    "an object": (b'{"items": [{"no": 1}]}', 422),
+}
+
+
+def test_bad_bodies_get_the_right_status_and_the_gateway_goes_on() -> None:
+    async def ask(g: Running) -> None:
+        for name, (body, status) in BODIES.items():
+            got = await g.predict(body, Content_Type="application/json")
+            assert is_problem(got, status), name
+            assert (await g.predict({"item": 1})).status == 200, name
+
+    run(ask, model={})
+
+
+def test_the_item_that_cannot_be_used_is_named() -> None:
+    got = run(lambda g: g.predict({"items": [1, 2, "x", 4]}), model={})
+    assert is_problem(got, 422)
+    assert got.json["item"] == 2
+    assert "Item 2" in got.json["detail"]
+
+
+FORMS: dict[str, tuple[bytes, str, int]] = {
+    "no boundary": (b"", "multipart/form-data", 400),
+    "nothing": (b"", "multipart/form-data; boundary=b", 400),
+    "no form": (b"hello", "multipart/form-data; boundary=b", 400),
+    "never ends": (form(("item", "a", b"x"))[0][:-20], form()[1], 400),
+    "an unknown field": (*form(("picture", "a", b"x")), 400),
+    "no fields": (*form(), 400),
+    "item twice": (*form(("item", "a", png()), ("item", "b", png())), 400),
+    "files and texts": (*form(("items", "a", png()), ("items", None, b"x")), 400),
+    "not an image": (*form(("item", "a.png", b"hello")), 422),
+    "truncated image": (*form(("item", "a.png", png(size=64)[:60])), 422),
+    "a text for a picture": (*form(("item", None, b"hello")), 422),
+    "a text that is not UTF-8": (*form(("item", None, b"\xff")), 400),
+    "too many": (*form(*[("items", "a", b"")] * 65), 413),
+    "far too many": (*form(*[("items", "a", b"")] * 300), 400),
+}
+
+
+def test_bad_forms_get_the_right_status() -> None:
+    async def ask(g: Running) -> None:
+        for name, (body, kind, status) in FORMS.items():
+            assert is_problem(await g.predict(body, Content_Type=kind), status), name
+
+    run(ask, Replica({1: picture_version()}, {"stable": 1}), model=PICTURES)
+
+
+def test_other_kinds_of_body_are_refused() -> None:
+    async def ask(g: Running) -> None:
+        for headers in (
+            {"Content_Type": "text/plain"},
+            {"Content_Type": "image/png"},
+            {"Content_Type": "application/json", "Content_Encoding": "gzip"},
+        ):
+            assert is_problem(await g.predict(b"{}", **headers), 415)
+        assert b"415" in await g.raw(b"POST /v1/models/m HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+
+    run(ask, model={})
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "x", "nan", "inf", "1_0", "", "1 2"])
+def test_a_time_that_is_none_is_refused(value: str) -> None:
+    assert is_problem(run(lambda g: g.predict({"item": 1}, X_Request_Timeout=value), model={}), 400)
+
+
+def test_paths_and_methods_that_are_not_served() -> None:
+    async def ask(g: Running) -> None:
+        for path in ("/nothing", "/v1/models/m/", "/v1//models/m", "/../etc/passwd", "/static/../app.py", "/static/x"):
+            assert is_problem(await g.ask(path), 404)
+        assert is_problem(await g.predict({"item": 1}, model="other"), 404)
+        for method in ("PUT", "DELETE", "PATCH", "OPTIONS"):
+            got = await g.ask("/v1/models/m", method, b"")
+            assert is_problem(got, 405)
+            assert got.headers["Allow"] == "GET, HEAD, POST"
+        assert (await g.ask("/healthz", "POST", b"")).headers["Allow"] == "GET, HEAD"
+
+    run(ask, model={})
+
+
+def test_a_head_is_a_get_without_its_body() -> None:
+    async def ask(g: Running) -> tuple[Got, Got]:
+        return await g.ask("/v1/models", "HEAD"), await g.ask("/v1/models")
+
+    head, get = run(ask, model={})
+    assert (head.status, head.body, head.headers["Content-Length"]) == (200, b"", str(len(get.body)))
+
+
+def test_a_body_that_is_too_large_is_refused_before_it_is_read() -> None:
+    head = b"POST /v1/models/m HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+
+    async def ask(g: Running) -> None:
+        for more in (
+            b"Content-Length: 999999999999\r\n\r\n",
+            b"Content-Length: 999999999999\r\nExpect: 100-continue\r\n\r\n",
+            b"Transfer-Encoding: chunked\r\n\r\n" + b"19000\r\n" + b"x" * 0x19000 + b"\r\n",
+        ):
+            got = await g.raw(head + more, seconds=0.5)
+            assert got.startswith(b"HTTP/1.1 413 "), got[:100]
+            assert b"100 (Continue)" not in got
+            assert json.loads(got.partition(b"\r\n\r\n")[2])["status"] == 413
+        for length in (b"9" * 19, b"9" * 5000, b"-1", b"1x"):
+            got = await g.raw(head + b"Content-Length: " + length + b"\r\n\r\n", seconds=0.5)
+            assert got == b"HTTP/1.1 400 Bad Request\r\n\r\n"
+        # A client that sends all of it, and only then reads, sees the answer.
+        got = await g.ask("/v1/models/m", "POST", b"x" * 200_000, Content_Type="application/json")
+        assert is_problem(got, 413)
+
+    run(ask, model={}, limits={"body_mib": 0.05})
+
+
+def test_a_mistake_of_a_processor_is_told_in_the_log_only(caplog: pytest.LogCaptureFixture) -> None:
+    model = {"processor": {"name": "gateway.web_processors:Broken"}}
+    got = run(lambda g: g.predict({"items": [1]}), model=model)
+    assert is_problem(got, 500)
+    assert "secret detail" not in got.body.decode()
+    assert "secret detail" in caplog.text
+
+
+def test_an_answer_that_is_not_json_is_told_in_the_log_only(caplog: pytest.LogCaptureFixture) -> None:
+    model = {"processor": {"name": "gateway.web_processors:NotJson"}}
+    got = run(lambda g: g.predict({"items": [1]}), model=model)
+    assert is_problem(got, 500)
+    assert "is not JSON" in caplog.text
+
+
+def test_a_model_that_nobody_serves_is_unavailable_for_now() -> None:
+    async def ask(g: Running) -> Got:
+        return await g.predict({"item": 1})
+
+    got = run(ask, Replica({1: version()}, {"other": 1}), model={}, retries={"seconds": 0.2})
+    assert is_problem(got, 503)
+    assert int(got.headers["Retry-After"]) >= 1
+
+
+def test_a_model_that_comes_back_is_waited_for() -> None:
+    replica = Replica()
+
+    async def ask(g: Running) -> Got:
+        await replica.stop()
+        await asyncio.sleep(0.6)
+        asking = asyncio.ensure_future(g.predict({"item": 1}))
+        await asyncio.sleep(0.3)
+        await replica.start()
+        return await asking
+
+    assert run(ask, replica, model={}).status == 200
+
+
+def test_more_requests_than_there_is_room_for_are_told_when_to_come_back() -> None:
+    replica = Replica()
+    replica.delay = 0.5
+
+    async def ask(g: Running) -> list[Got]:
+        return await asyncio.gather(*(g.predict({"item": 1}) for _ in range(8)))
+
+    answers = run(ask, replica, model={}, limits={"concurrency": 2, "queue": 2})
+    by_status = sorted(got.status for got in answers)
+    assert by_status == [200] * 4 + [429] * 4
+    assert all(is_problem(got, 429) and int(got.headers["Retry-After"]) >= 1 for got in answers if got.status == 429)
+
+
+def test_a_client_that_goes_away_leaves_nothing_behind() -> None:
+    replica = Replica()
+    replica.delay = 1.0
+    request = b"POST /v1/models/m HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 11\r\n\r\n"
+
+    async def ask(g: Running) -> tuple[int, int]:
+        await g.raw(request + b'{"item": 1}', seconds=0.2)
+        await g.raw(request + b'{"item"', seconds=0.2)
+        await asyncio.sleep(0.2)
+        return g.gateway.app.room.held("m"), g.gateway.app.under_way
+
+    assert run(ask, replica, model={}) == (0, 0)
+
+
+def test_an_address_inside_the_network_is_not_fetched() -> None:
+    got = run(
+        lambda g: g.predict({"item": {"url": "http://169.254.169.254/latest/meta-data"}}),
+        Replica({1: picture_version()}, {"stable": 1}),
+        model=PICTURES,
+    )
+    assert is_problem(got, 422)
+    assert "169.254" not in got.json["detail"]

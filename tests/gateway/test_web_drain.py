@@ -1,0 +1,130 @@
+"""The end: /readyz fails first, what runs is answered, then the process ends with 0."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from tornado.simple_httpclient import HTTPStreamClosedError
+
+from gateway.gateways import HEALTH, PICTURES, Got, Running, form, gateway, is_problem, picture_version, png
+from gateway.model_servers import Replica
+
+
+def test_requests_that_run_are_answered_and_new_ones_find_another_gateway() -> None:
+    async def whole() -> None:
+        replica = Replica()
+        replica.delay = 1.0
+        async with gateway(replica, model={}) as g:
+            running = [asyncio.ensure_future(g.predict({"item": number})) for number in range(5)]
+            await asyncio.sleep(0.3)
+            stopping = asyncio.ensure_future(g.gateway.stop(quiet=0.5))
+            await asyncio.sleep(0.1)
+            ready = await g.ask("/readyz")
+            assert is_problem(ready, 503)
+            assert ready.headers["Connection"] == "close"
+            assert (await g.ask("/healthz")).status == 200
+            late = await g.predict({"item": 9})
+            assert late.status == 200
+            answers: list[Got] = await asyncio.gather(*running)
+            assert [got.json["result"] for got in answers] == [0.0, 1.0, 2.0, 3.0, 4.0]
+            assert await stopping
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection("127.0.0.1", g.port)
+
+    asyncio.run(whole())
+
+
+def test_what_takes_longer_than_the_drain_is_cut_off_and_told() -> None:
+    async def whole() -> None:
+        replica = Replica()
+        replica.delay = 30.0
+        async with gateway(replica, model={}, limits={"drain_seconds": 0.6}) as g:
+            running = asyncio.ensure_future(g.predict({"item": 1}))
+            await asyncio.sleep(0.2)
+            loop = asyncio.get_running_loop()
+            begun = loop.time()
+            assert not await g.gateway.stop(quiet=0.1)
+            assert loop.time() - begun < 5.0
+            with pytest.raises(HTTPStreamClosedError):
+                await running
+
+    asyncio.run(whole())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_program_serves_drains_and_ends_with_0(tmp_path: Path, number: signal.Signals) -> None:
+    async def whole() -> None:
+        replica = Replica({4: picture_version()}, {"stable": 4})
+        await replica.start()
+        model = {**PICTURES, "processor": {**PICTURES["processor"], "in_pool": True}}
+        config = {"replicas": [replica.target], "listen": {"port": 0}, "health": HEALTH, "models": {"m": model}}
+        config["pool"] = {"workers": 1}
+        file = tmp_path / "gateway.yaml"
+        file.write_text(json.dumps(config))
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tfs_deploy.cli", "gateway", "--config", str(file)),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        try:
+            await _drain(process, replica, number)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            await replica.stop()
+
+    asyncio.run(whole())
+
+
+async def _drain(process: asyncio.subprocess.Process, replica: Replica, number: signal.Signals) -> None:
+    assert process.stderr is not None
+    assert process.stdout is not None
+    told = ""
+    while not (found := re.search(r"Serving m on http://127\.0\.0\.1:(\d+)", told)):
+        line = await asyncio.wait_for(process.stderr.readline(), 60.0)
+        assert line, told
+        told += line.decode()
+
+    class Elsewhere(Running):
+        url = f"http://127.0.0.1:{found[1]}"
+
+    g = Elsewhere(None, None)  # type: ignore[arg-type]
+    body, kind = form(("item", "a.png", png()))
+    assert (await g.predict(body, Content_Type=kind)).json["result"]["label"] == "one"
+    replica.delay = 1.0
+    running = asyncio.ensure_future(g.predict(body, Content_Type=kind))
+    await asyncio.sleep(0.3)
+    process.send_signal(number)
+    got = await running
+    assert got.status == 200
+    out, error = await asyncio.wait_for(process.communicate(), 20.0)
+    assert process.returncode == 0, error.decode()
+    assert b"every request was answered" in error
+    assert b"Traceback" not in error
+    assert [json.loads(line)["status"] for line in out.splitlines()] == [200, 200]
+
+
+def test_the_program_refuses_a_configuration_that_cannot_be_served(tmp_path: Path) -> None:
+    async def whole() -> tuple[int | None, bytes]:
+        file = tmp_path / "gateway.yaml"
+        file.write_text("replicas: [127.0.0.1:1]\nlisten: {address: 0.0.0.0}\nmodels: {m: {}}\n")
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tfs_deploy.gateway", "--config", str(file)), stderr=asyncio.subprocess.PIPE
+        )
+        _, error = await asyncio.wait_for(process.communicate(), 60.0)
+        return process.returncode, error
+
+    code, error = asyncio.run(whole())
+    assert code == 2
+    assert error.startswith(b"tfs-deploy gateway: ")
+    assert b"auth.keys_file" in error
+    assert error.count(b"\n") == 1
