@@ -47,9 +47,10 @@ lint: install
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/pytest -n $(WORKERS) -m 'not tensorflow and not airflow'
+	$(BIN)/pytest -n $(WORKERS) -m 'not tensorflow and not airflow and not faults'
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m 'tensorflow and not airflow'
 	$(BIN)/pytest -m airflow
+	$(BIN)/pytest -n $(WORKERS) -m faults
 
 bench: install
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file"; done

@@ -25,6 +25,8 @@ from tfs_deploy.deployment.rollback import rollback
 from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.validation.gates import Gates
 
+pytestmark = pytest.mark.faults
+
 
 class Killed(BaseException):
     """The deployer's process is gone: nothing of it runs after this, no `except` and no clean-up that does I/O."""

@@ -18,6 +18,8 @@ from tfs_deploy.savedmodel.manifest import Manifest
 from tfs_deploy.store.local.numbering import served_number
 from tfs_deploy.store.local.store import LocalStore
 
+pytestmark = pytest.mark.faults
+
 Staged = tuple[Path, Manifest]
 Operation = Callable[[LocalStore, Staged], object]
 

@@ -25,6 +25,8 @@ from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, Manifest
 from tfs_deploy.store.s3.store import S3Store
 from tfs_deploy.store.s3.transfer import PART_BYTES
 
+pytestmark = pytest.mark.faults
+
 Staged = tuple[Path, Manifest]
 
 

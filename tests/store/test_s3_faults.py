@@ -32,6 +32,8 @@ from tfs_deploy.store.s3.options import S3Options
 from tfs_deploy.store.s3.store import S3Store
 from tfs_deploy.store.s3.transfer import PART_BYTES
 
+pytestmark = pytest.mark.faults
+
 Staged = tuple[Path, Manifest]
 Open = Callable[..., Store]
 INDEX = "variables/variables.index"

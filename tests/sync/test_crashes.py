@@ -20,6 +20,8 @@ from tfs_deploy.serving.config import from_text
 from tfs_deploy.store.local.store import LocalStore
 from tfs_deploy.sync.agent import Agent
 
+pytestmark = pytest.mark.faults
+
 Scenario = Callable[[Bench], None]
 
 

@@ -17,6 +17,8 @@ from tfs_deploy.deployment.agents import Trouble
 from tfs_deploy.store.open import open_store
 from tfs_deploy.sync.agent import Agent
 
+pytestmark = pytest.mark.faults
+
 FAULTS = {
     "reset": Fault(reset=True),
     "503": Fault(status=503, code="SlowDown"),

@@ -33,6 +33,8 @@ from tfs_deploy.sync.disk import ReplicaDisk
 from tfs_deploy.sync.settings import AgentSettings
 from tfs_deploy.validation.gates import Gates
 
+pytestmark = pytest.mark.faults
+
 DATA = "variables/variables.data-00000-of-00001"
 
 
