@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,18 @@ def shared_models() -> Path:
     if not models.is_dir():
         pytest.skip("the SavedModels of ../shared/models are not beside this checkout")
     return models
+
+
+@pytest.fixture
+def tell(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Print a line at the end of the run: how much was tried, and how much of it went wrong."""
+    return lambda line: record_property("told", line)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests told, from all processes that ran tests."""
+    # Under "" are the ends of tests that went well; only they hold everything.
+    for report in terminalreporter.stats.get("", ()):
+        for name, line in getattr(report, "user_properties", ()):
+            if name == "told" and report.when == "teardown":
+                terminalreporter.write_line(f"{report.nodeid.partition('::')[0]}: {line}")

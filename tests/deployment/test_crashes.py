@@ -140,7 +140,7 @@ def finished(bench, scenario: Callable[..., None]) -> None:
 
 
 @pytest.mark.parametrize("scenario", [deploy_good, roll_back, retire_old, reject_wrong])
-def test_killed_before_any_operation_a_plain_rerun_converges(make, tmp_path, scenario, monkeypatch):
+def test_killed_before_any_operation_a_plain_rerun_converges(make, tmp_path, scenario, monkeypatch, tell):
     # Processes die here, not machines: what was written is there, so syncing would only cost time.
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
     points = 0
@@ -167,7 +167,7 @@ def test_killed_before_any_operation_a_plain_rerun_converges(make, tmp_path, sce
     else:
         pytest.fail("the scenario never ended")
     assert points > 10, "the fuse was not in the way of the step"
-    print(f"{scenario.__name__}: killed before {points} operations, 0 violations")
+    tell(f"{scenario.__name__}: killed before {points} operations, 0 violations")
 
 
 def _settled(bench) -> bool:

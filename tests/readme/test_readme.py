@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tfs_deploy.gateway.config_file import read_config
 from tfs_deploy.hooks.group_settings import read_settings
 from tfs_deploy.validation.gates import read_gates
 
@@ -40,13 +41,31 @@ def free_port() -> int:
 
 
 def test_every_block_is_of_a_kind_that_is_tried() -> None:
-    assert {name for name, _ in BLOCK.findall(README)} <= {"bash", "python", "yaml"} | NOT_RUN
+    assert {name for name, _ in BLOCK.findall(README)} <= {"bash", "python"} | NOT_RUN
     assert len(commands()) >= 6
 
 
-def test_every_yaml_can_be_read() -> None:
-    for block in blocks("yaml"):
+def test_every_yaml_of_the_documents_can_be_read() -> None:
+    texts = [path.read_text(encoding="utf-8") for path in sorted((REPOSITORY / "docs").glob("*.md"))]
+    found = [body for text in texts for name, body in BLOCK.findall(text) if name == "yaml"]
+    assert found
+    for block in found:
         assert isinstance(yaml.safe_load(block), dict), block
+
+
+def test_the_gateways_configuration_is_one(tmp_path: Path) -> None:
+    document = (REPOSITORY / "docs" / "gateway.md").read_text(encoding="utf-8")
+    (text,) = [body for name, body in BLOCK.findall(document) if name == "yaml"]
+    for name in ("server.pem", "server.key", "keys.txt"):
+        (tmp_path / name).write_text("laptop:0123456789abcdef\n")
+    (tmp_path / "gateway.yaml").write_text(text, encoding="utf-8")
+    config = read_config(tmp_path / "gateway.yaml")
+    assert set(config.models) == {"digits"}
+
+
+def test_links_lead_somewhere() -> None:
+    for link in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (REPOSITORY / link).exists(), link
 
 
 def test_make_targets_exist() -> None:

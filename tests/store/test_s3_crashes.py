@@ -10,7 +10,6 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,6 @@ from contract.store_suite import check_whole, stage
 from s3_proxy import Fault, Proxy, Request, proxy_to
 from s3_server import S3Server, moto_server, options_for
 from store.s3_children import OPERATIONS, Children, operate, put_document
-from store.summaries import SUMMARIES
 from tfs_deploy.errors import StoreError, TFSDeployError
 from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, Manifest
 from tfs_deploy.store.s3.store import S3Store
@@ -28,15 +26,6 @@ from tfs_deploy.store.s3.transfer import PART_BYTES
 pytestmark = pytest.mark.faults
 
 Staged = tuple[Path, Manifest]
-
-
-@dataclass
-class Tally:
-    """What the points came to; printed at the end of the module."""
-
-    killed: int = 0
-    refused: int = 0
-    violations: list[str] = field(default_factory=list)
 
 
 @pytest.fixture(scope="module")
@@ -49,16 +38,6 @@ def server() -> Iterator[S3Server]:
 def proxy(server: S3Server) -> Iterator[Proxy]:
     with proxy_to(server.url) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def tally(pytestconfig: pytest.Config) -> Iterator[Tally]:
-    counted = Tally()
-    yield counted
-    summary = (
-        f"S3 crash points: {counted.killed} killed, {counted.refused} refused, {len(counted.violations)} violations"
-    )
-    pytestconfig.stash.setdefault(SUMMARIES, []).append(summary)
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +150,7 @@ def test_a_kill_at_any_write_leaves_nothing_half_visible_and_a_second_run_finish
     proxy: Proxy,
     staged: Staged,
     other: Staged,
-    tally: Tally,
+    tell: Callable[[str], None],
     children: Children,
     name: str,
     transfer: str,
@@ -180,6 +159,7 @@ def test_a_kill_at_any_write_leaves_nothing_half_visible_and_a_second_run_finish
     used = other if name in {"withdraw", "delete"} else staged
     writes = count_writes(proxy, store_for(name), transfer, name, used)
     assert len(writes) >= {"publish": 15, "withdraw": 5, "delete": 5, "write": 1}[name]
+    killed = 0
     for at in range(1, len(writes) + 1):
         store = store_for(name)
 
@@ -195,15 +175,15 @@ def test_a_kill_at_any_write_leaves_nothing_half_visible_and_a_second_run_finish
         proxy.start_over()
         if code != -signal.SIGKILL:
             continue  # pieces that are on the way together may come in fewer requests
-        tally.killed += 1
+        killed += 1
         point = f"{name} by {transfer}, write {at} {'after' if after else 'before'}: {writes[at - 1].path[:80]}"
         try:
             check_nothing_half_visible(store, server)
             operate(store.uri, server.options(transfer=transfer), name, used)
             check_finished(store, server, name, used)
         except AssertionError:
-            tally.violations.append(point)
             raise AssertionError(point) from None
+    tell(f"{name} by {transfer}: killed {'after' if after else 'before'} {killed} writes to S3, 0 violations")
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -212,7 +192,7 @@ def test_an_error_at_any_write_is_reported_and_a_second_run_finishes(
     server: S3Server,
     proxy: Proxy,
     other: Staged,
-    tally: Tally,
+    tell: Callable[[str], None],
     name: str,
 ) -> None:
     used = other
@@ -229,13 +209,12 @@ def test_an_error_at_any_write_is_reported_and_a_second_run_finishes(
             assert store.uri in error.cause
             reported += 1
         proxy.start_over()
-        tally.refused += 1
         point = f"{name}, write {at}: {writes[at - 1].path[:80]}"
         try:
             check_nothing_half_visible(store, server)
             operate(store.uri, server.options(), name, used)
             check_finished(store, server, name, used)
         except AssertionError:
-            tally.violations.append(point)
             raise AssertionError(point) from None
     assert reported >= len(writes) - 3  # only tidying up may fail in silence
+    tell(f"{name}: refused at {len(writes)} writes to S3, 0 violations")

@@ -7,7 +7,6 @@ import errno
 import os
 import shutil
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -38,17 +37,6 @@ def next_version(bench: Bench) -> None:
 
 
 SCENARIOS = [first_versions, next_version]
-
-
-@pytest.fixture(scope="module")
-def tally(pytestconfig: pytest.Config) -> Iterator[Counter[str]]:
-    """Count the points that were tried, and tell at the end."""
-    counted: Counter[str] = Counter()
-    yield counted
-    reporter = pytestconfig.pluginmanager.get_plugin("terminalreporter")
-    if reporter is not None and counted:
-        told = ", ".join(f"{count} {what}" for what, count in sorted(counted.items()))
-        reporter.write_line(f"\nSync crash points: {told}; 0 violations")
 
 
 @pytest.fixture
@@ -129,7 +117,7 @@ def count_steps(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> int:
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_a_kill_at_any_step_leaves_nothing_half_visible_and_a_restart_finishes(
-    prepare, monkeypatch, tally, scenario, after
+    prepare, monkeypatch, tell, scenario, after
 ):
     monkeypatch.setattr("os.fsync", lambda descriptor: None)  # processes die here, not machines
     steps = count_steps(prepare(scenario), monkeypatch)
@@ -141,12 +129,12 @@ def test_a_kill_at_any_step_leaves_nothing_half_visible_and_a_restart_finishes(
         check_nothing_half_visible(bench)
         work(bench, bench.agent(keep=0, linger=0.0))
         check_finished(bench, scenario)
-        tally["killed"] += 1
+    tell(f"{scenario.__name__}: killed {'after' if after else 'before'} {steps} steps, 0 violations")
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EACCES], ids=["full", "gone", "forbidden"])
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_an_error_at_any_step_is_reported_and_the_same_agent_goes_on(prepare, monkeypatch, tally, scenario, number):
+def test_an_error_at_any_step_is_reported_and_the_same_agent_goes_on(prepare, monkeypatch, tell, scenario, number):
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
     steps = count_steps(prepare(scenario), monkeypatch)
     for at in range(1, steps + 1):
@@ -160,4 +148,4 @@ def test_an_error_at_any_step_is_reported_and_the_same_agent_goes_on(prepare, mo
         # A removal that failed is made up for by the next pass.
         agent.poll()
         check_finished(bench, scenario)
-        tally[os.strerror(number)] += 1
+    tell(f"{scenario.__name__}: {os.strerror(number)} at {steps} steps, 0 violations")

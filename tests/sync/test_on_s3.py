@@ -78,7 +78,7 @@ def work(bench: Bench, agent: Agent) -> None:
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_any_request_may_break(make, proxy, name: str) -> None:
+def test_any_request_may_break(make, proxy, name: str, tell) -> None:
     proxy.start_over()
     bench = make()
     work(bench, through(bench, proxy))
@@ -95,7 +95,7 @@ def test_any_request_may_break(make, proxy, name: str) -> None:
         assert bench.leftovers() == []
         assert bench.report().held == {"m": (2, 3)}
         agent.close()
-    print(f"{name}: at each of {count} requests, 0 violations")
+    tell(f"{name}: at each of {count} requests, 0 violations")
 
 
 def test_a_storm_passes(make, proxy) -> None:
@@ -150,7 +150,7 @@ def test_a_damaged_object_is_refused_and_named(make, proxy, server: S3Server) ->
     assert bench.shown() == [2, 3]
 
 
-def test_killed_at_any_request_a_plain_rerun_finishes(make, proxy) -> None:
+def test_killed_at_any_request_a_plain_rerun_finishes(make, proxy, tell) -> None:
     bench = make()
     proxy.start_over()
     assert once(bench, proxy).wait(60) == 0
@@ -171,7 +171,7 @@ def test_killed_at_any_request_a_plain_rerun_finishes(make, proxy) -> None:
         assert once(bench, proxy).wait(60) == 0
         assert bench.shown() == [2, 3]
         assert bench.leftovers() == []
-    print(f"killed at each of {count} requests, 0 violations")
+    tell(f"killed at each of {count} requests, 0 violations")
 
 
 def once(bench: Bench, proxy: Proxy) -> subprocess.Popen[bytes]:

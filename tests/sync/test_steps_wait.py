@@ -6,6 +6,7 @@ Two replicas share the disk of one agent here; the agent makes a pass whenever t
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -234,7 +235,9 @@ def test_a_store_that_servers_read_needs_no_agent_and_waits_for_one_that_is_ther
     assert bench.answers() == [1, 1]
 
 
-def test_killed_before_any_operation_a_plain_rerun_converges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_before_any_operation_a_plain_rerun_converges(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tell: Callable[[str], None]
+) -> None:
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
     # No wait is long here, and whoever comes after a dead deployer waits for the end of its lease.
     monkeypatch.setattr("tfs_deploy.deployment.lease.LEASE_SECONDS", 15.0)
@@ -262,7 +265,7 @@ def test_killed_before_any_operation_a_plain_rerun_converges(tmp_path: Path, mon
         assert side.shown() == [1, 2]
         shutil.rmtree(folder)
     assert points > 30
-    print(f"deploy through an agent: killed before {points} operations, 0 violations")
+    tell(f"deploy through an agent: killed before {points} operations, 0 violations")
 
 
 def test_a_deploy_in_one_go(side: Side) -> None:
