@@ -31,12 +31,12 @@ from tfs_deploy.savedmodel.manifest import Manifest
 from tfs_deploy.serving import messages
 from tfs_deploy.store.landing import Landing
 from tfs_deploy.store.s3.address import S3Address
+from tfs_deploy.store.s3.choosing import open_transfer
 from tfs_deploy.store.s3.connection import connect
 from tfs_deploy.store.s3.fetching import Fetcher
 from tfs_deploy.store.s3.objects import Objects
 from tfs_deploy.store.s3.sending import Sender
 from tfs_deploy.store.s3.store import S3Store
-from tfs_deploy.store.s3.transfer import open_transfer
 from tfs_deploy.store.staged import StagedFiles
 
 SHAPES = {"2,000 x 10 kB": (2_000, 10_000), "4 x 256 MB": (4, 256_000_000)}

@@ -10,6 +10,7 @@ from tfs_deploy.store.protocol import ModelVersion, Progress, Published, StateDo
 from tfs_deploy.store.s3.address import S3Address
 from tfs_deploy.store.s3.attempts import Attempts
 from tfs_deploy.store.s3.catalogue import Catalogue
+from tfs_deploy.store.s3.choosing import open_transfer
 from tfs_deploy.store.s3.connection import connect
 from tfs_deploy.store.s3.documents import S3StateDocuments
 from tfs_deploy.store.s3.fetching import Fetcher
@@ -20,7 +21,6 @@ from tfs_deploy.store.s3.probe import Probe
 from tfs_deploy.store.s3.publishing import Publisher
 from tfs_deploy.store.s3.removal import Remover
 from tfs_deploy.store.s3.tips import Tips
-from tfs_deploy.store.s3.transfer import open_transfer
 
 
 class S3Store:

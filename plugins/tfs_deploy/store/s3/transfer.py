@@ -1,17 +1,9 @@
-"""What moves the bytes of files: boto3, or obstore, which is faster; both behind one small protocol."""
+"""What moves the bytes of files: the protocol that boto3 and obstore stand behind, and the sizes of pieces."""
 
 from __future__ import annotations
 
-import base64
-from collections import deque
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol, TypeAlias
-
-from tfs_deploy.errors import MissingExtra
-from tfs_deploy.store.s3.connection import Connection
-from tfs_deploy.store.s3.errors import Interrupted, NoRanges, reporting
-from tfs_deploy.store.s3.layout import DIGEST_METADATA
+from collections.abc import Iterator
+from typing import Protocol, TypeAlias
 
 # S3 takes parts from 5 MiB up, at most 10,000 of them (Amazon S3 user guide, "Multipart upload limits").
 PART_BYTES = 8 << 20
@@ -48,102 +40,3 @@ def part_bytes_for(size: int) -> int:
     """Return how large the parts of a file of `size` bytes are to be, a multiple of 1 MiB."""
     least = -(-size // _MOST_PARTS)
     return max(PART_BYTES, -(-least // (1 << 20)) << 20)
-
-
-def open_transfer(connection: Connection) -> Transfer:
-    """Return what moves the bytes, as the options choose."""
-    choice = connection.options.transfer
-    if choice != "boto3":
-        try:
-            from tfs_deploy.store.s3.obstore_transfer import ObstoreTransfer
-
-            return ObstoreTransfer(connection)
-        except ImportError as error:
-            if choice == "obstore":
-                raise MissingExtra("obstore", "s3") from error
-    return BotoTransfer(connection)
-
-
-class BotoTransfer:
-    """Moves bytes by boto3's client."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._client = connection.client
-        self._address = connection.address
-
-    def put(self, name: str, body: Buffer, *, sha256: str) -> None:
-        with reporting(f"write {name!r}", self._address):
-            self._client.put_object(
-                **self._at(name),
-                Body=bytes(body),
-                Metadata={DIGEST_METADATA: sha256},
-                ChecksumSHA256=base64.b64encode(bytes.fromhex(sha256)).decode(),
-            )
-
-    def put_parts(self, name: str, parts: Iterator[memoryview], *, sha256: str, part_bytes: int) -> None:
-        with reporting(f"begin to write {name!r}", self._address):
-            upload = self._client.create_multipart_upload(
-                **self._at(name), Metadata={DIGEST_METADATA: sha256}, ChecksumAlgorithm="SHA256"
-            )["UploadId"]
-        try:
-            sent = self._send_parts(name, upload, parts)
-            with reporting(f"finish {name!r}", self._address):
-                self._client.complete_multipart_upload(
-                    **self._at(name), UploadId=upload, MultipartUpload={"Parts": sent}
-                )
-        except BaseException:
-            with reporting(f"drop the parts of {name!r}", self._address):
-                self._client.abort_multipart_upload(**self._at(name), UploadId=upload)
-            raise
-
-    def get(self, name: str, *, size: int) -> Buffer:
-        return self._get(name, {})
-
-    def get_range(self, name: str, start: int, end: int) -> Buffer:
-        body = self._get(name, {"Range": f"bytes={start}-{end - 1}"})
-        if len(body) > end - start:
-            raise NoRanges(name)
-        return body
-
-    def stream(self, name: str) -> Iterator[Buffer]:
-        with reporting(f"read {name!r}", self._address):
-            chunks = self._client.get_object(**self._at(name))["Body"].iter_chunks(PART_BYTES)
-        while True:
-            with reporting(f"read {name!r}", self._address, body=True):
-                chunk: bytes | None = next(chunks, None)
-            if chunk is None:
-                return
-            yield chunk
-
-    def _get(self, name: str, arguments: Mapping[str, str]) -> bytes:
-        with reporting(f"read {name!r}", self._address):
-            found = self._client.get_object(**self._at(name), **arguments)
-        with reporting(f"read {name!r}", self._address, body=True):
-            body: bytes = found["Body"].read()
-        if len(body) != int(found["ContentLength"]):
-            raise Interrupted(f"The object {name!r} broke off.", "Run the same step again.")
-        return body
-
-    def _send_parts(self, name: str, upload: str, parts: Iterator[memoryview]) -> list[dict[str, Any]]:
-        def send(number: int, part: memoryview) -> dict[str, Any]:
-            with reporting(f"write part {number} of {name!r}", self._address):
-                answer = self._client.upload_part(
-                    **self._at(name), UploadId=upload, PartNumber=number, Body=bytes(part), ChecksumAlgorithm="SHA256"
-                )
-            row = {"PartNumber": number, "ETag": answer["ETag"]}
-            if "ChecksumSHA256" in answer:
-                row["ChecksumSHA256"] = answer["ChecksumSHA256"]
-            return row
-
-        sent: list[dict[str, Any]] = []
-        waiting: deque[Future[dict[str, Any]]] = deque()
-        with ThreadPoolExecutor(PIECES_AT_ONCE, thread_name_prefix="tfs-deploy-parts") as pool:
-            for number, part in enumerate(parts, 1):
-                waiting.append(pool.submit(send, number, part))
-                if len(waiting) >= PIECES_AT_ONCE:
-                    sent.append(waiting.popleft().result())
-            sent.extend(future.result() for future in waiting)
-        return sent
-
-    def _at(self, name: str) -> dict[str, str]:
-        return {"Bucket": self._address.bucket, "Key": self._address.key(name)}
