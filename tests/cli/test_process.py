@@ -57,6 +57,11 @@ def test_a_reader_that_goes_away_is_no_traceback(shared_models: Path) -> None:
     assert "Traceback" not in told
 
 
+def _hear_ctrl_c() -> None:
+    # A shell starts what runs in its background with SIGINT ignored, and children inherit that.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_it_with_a_sentence(tmp_path: Path, number: int, code: int) -> None:
     # A server that accepts and says nothing: the command waits.
@@ -65,7 +70,9 @@ def test_a_signal_ends_it_with_a_sentence(tmp_path: Path, number: int, code: int
         (tmp_path / "tfs-deploy.yaml").write_text("timeouts: {status: 60}\n")
         target = f"127.0.0.1:{listener.getsockname()[1]}"
         arguments = ["status", "--store", "store", "--target", target]
-        process = subprocess.Popen([*CLI, *arguments], stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+        process = subprocess.Popen(
+            [*CLI, *arguments], stderr=subprocess.PIPE, text=True, cwd=tmp_path, preexec_fn=_hear_ctrl_c
+        )
         listener.settimeout(30)
         peer, _ = listener.accept()
         with peer:

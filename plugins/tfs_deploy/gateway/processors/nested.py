@@ -22,6 +22,7 @@ from tfs_deploy.serving.tensors import NUMPY_BY_NAME
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _PIECE = 10_000  # numbers that are made into lists at once
 _MAX_RANK = 32  # as in serving.tensors: numpy 1.26's limit
+_LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 _DTYPES = {
     spelling: dtype
     for name, dtype in NUMPY_BY_NAME.items()
@@ -67,6 +68,8 @@ def json_float(value: float) -> float | str:
 
 def short_float(value: float) -> float | str:
     """Return `value` with the few digits that tell it from every other float32: 0.1, not 0.10000000149011612."""
+    if abs(value) > _LARGEST_FLOAT32:
+        return json_float(value)
     return json_float(float(str(np.float32(value))))
 
 
