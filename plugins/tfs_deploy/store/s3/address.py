@@ -33,8 +33,12 @@ class S3Address:
                 "The store's s3:// address holds more than a bucket and a prefix.",
                 "Give credentials and endpoint by the environment, a profile or a connection.",
             )
-        if not _BUCKET.fullmatch(bucket):
+        if not bucket:
             raise InvalidInput(f"The store {uri!r} names no bucket.", _USAGE)
+        if not _BUCKET.fullmatch(bucket):
+            raise InvalidInput(
+                f"The bucket name {bucket!r} is not usable.", "Use 3 to 63 letters, digits, '-' and '.' (S3's rule)."
+            )
         prefix = prefix.rstrip("/")
         _check_prefix(uri, prefix)
         return cls(bucket, prefix)
