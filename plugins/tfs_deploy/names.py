@@ -50,6 +50,13 @@ def check_version(version: int | str) -> int:
     return number
 
 
+def check_above(number: int) -> int:
+    """Return `number` if a version number can be above it; raise InvalidInput otherwise."""
+    if isinstance(number, bool) or not isinstance(number, int) or number >= MAX_VERSION:
+        raise InvalidInput(f"No version number is above {number!r}.", f"Use a whole number below {MAX_VERSION}.")
+    return number
+
+
 def check_label(label: str) -> str:
     """Return `label` if TF Serving accepts it over gRPC and REST; raise InvalidInput otherwise."""
     if not isinstance(label, str) or not _LABEL.fullmatch(label):

@@ -29,6 +29,19 @@ def start(workspace: Path, *arguments: str) -> subprocess.Popen[str]:
         )
 
 
+def run_to_the_end(workspace: Path, *arguments: str) -> None:
+    """Check that the demo ends well and leaves nothing running."""
+    done = start(workspace, *arguments)
+    try:
+        code = done.wait(timeout=280)
+    finally:
+        if done.poll() is None:
+            os.killpg(done.pid, signal.SIGTERM)
+            done.wait(timeout=30)
+    assert code == 0, said(workspace)
+    assert still_running(workspace) == []
+
+
 def said(workspace: Path) -> str:
     return (workspace.parent / "output.txt").read_text(encoding="utf-8")
 
@@ -50,15 +63,7 @@ def still_running(workspace: Path) -> list[str]:
 @pytest.mark.airflow
 def test_demo_tells_its_story_and_leaves_nothing_running(tmp_path: Path) -> None:
     workspace = tmp_path / "demo"
-    done = start(workspace)
-    try:
-        code = done.wait(timeout=280)
-    finally:
-        if done.poll() is None:
-            os.killpg(done.pid, signal.SIGTERM)
-            done.wait(timeout=30)
-    assert code == 0, said(workspace)
-    assert still_running(workspace) == []
+    run_to_the_end(workspace)
     text = " ".join(said(workspace).split())
     assert "Refused: Version 3 of model 'digits' failed gate accuracy" in text
     assert "stable is still version 2." in text
@@ -78,15 +83,7 @@ def test_demo_tells_its_story_and_leaves_nothing_running(tmp_path: Path) -> None
 @pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="two disks under one path need /proc/self/cwd")
 def test_the_demo_with_s3_serves_from_two_disks(tmp_path: Path) -> None:
     workspace = tmp_path / "demo"
-    done = start(workspace, "--store", "s3")
-    try:
-        code = done.wait(timeout=280)
-    finally:
-        if done.poll() is None:
-            os.killpg(done.pid, signal.SIGTERM)
-            done.wait(timeout=30)
-    assert code == 0, said(workspace)
-    assert still_running(workspace) == []
+    run_to_the_end(workspace, "--store", "s3")
     text = " ".join(said(workspace).split())
     assert "Refused: Version 3 of model 'digits' failed gate accuracy" in text
     assert "on 2 replicas." in text

@@ -195,3 +195,8 @@ def _compare_contents(directory: Path, manifest: Manifest) -> None:
             )
     if signatures_of_saved_model(directory) != manifest.signatures:
         raise CorruptModel(f"The signatures of {str(directory)!r} are not those of its manifest.", _RESTORE)
+
+
+def hex_of(fingerprint: str) -> str:
+    """Return the hex digits of ``sha256:<hex>``."""
+    return fingerprint.rpartition(":")[2]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tfs_deploy.errors import CorruptModel, InvalidInput
 from tfs_deploy.savedmodel.manifest import FileEntry, Manifest
+from tfs_deploy.serving.signature import signatures_of_saved_model
 from tfs_deploy.store.protocol import Progress
 
 # hashlib releases the interpreter lock for blocks this large, and they still fit a core's cache.
@@ -119,3 +120,11 @@ def reading_input(path: Path) -> Iterator[None]:
         raise InvalidInput(
             f"The file {str(path)!r} cannot be read: {reason}.", "Check that it exists and is readable."
         ) from error
+
+
+def check_signatures(directory: Path, manifest: Manifest) -> None:
+    """Raise CorruptModel unless the signatures in `manifest` are those of the SavedModel in `directory`."""
+    if signatures_of_saved_model(directory) != manifest.signatures:
+        raise CorruptModel(
+            "The signatures in the manifest are not those of its saved_model.pb.", "Export the model again."
+        )

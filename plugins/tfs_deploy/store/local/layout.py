@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tfs_deploy.clock import Clock
+from tfs_deploy.savedmodel.manifest import hex_of
 from tfs_deploy.store.local.documents import LocalStateDocuments
 from tfs_deploy.store.local.filesystem import Filesystem
 from tfs_deploy.store.local.locks import Locks
@@ -72,11 +73,6 @@ class LocalLayout:
     def names_lock(self, model: str) -> contextlib.AbstractContextManager[None]:
         """Hold the right to give, change and take away names in the model's directory."""
         return self.locks.hold(f"models/{model}", seconds=NAMES_LOCK_SECONDS)
-
-
-def hex_of(fingerprint: str) -> str:
-    """Return the hex digits of ``sha256:<hex>``."""
-    return fingerprint.rpartition(":")[2]
 
 
 def partial_hex(name: str) -> str | None:

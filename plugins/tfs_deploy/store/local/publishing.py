@@ -6,19 +6,18 @@ import contextlib
 import logging
 from pathlib import Path
 
-from tfs_deploy.errors import CorruptModel, InvalidInput, TFSDeployError
+from tfs_deploy.errors import CorruptModel, TFSDeployError
 from tfs_deploy.jsonable import to_json
-from tfs_deploy.names import MAX_VERSION, check_model_name
+from tfs_deploy.names import check_above, check_model_name
 from tfs_deploy.savedmodel import manifest as manifests
-from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, Manifest
-from tfs_deploy.serving.signature import signatures_of_saved_model
+from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, Manifest, hex_of
 from tfs_deploy.store.local.catalogue import Catalogue
 from tfs_deploy.store.local.copying import copy_staged
 from tfs_deploy.store.local.filesystem import remove_tree, reporting, write_new_file
-from tfs_deploy.store.local.layout import LocalLayout, hex_of, partial_hex, publish_lock
+from tfs_deploy.store.local.layout import LocalLayout, partial_hex, publish_lock
 from tfs_deploy.store.local.numbering import deleting_number
 from tfs_deploy.store.protocol import ModelVersion, Progress, Published
-from tfs_deploy.store.staged import StagedFiles, reading_input
+from tfs_deploy.store.staged import StagedFiles, check_signatures, reading_input
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +41,7 @@ class Publisher:
     ) -> Published:
         """Make `staged` a version of `model`; see `tfs_deploy.store.protocol.Store.publish`."""
         check_model_name(model)
-        if isinstance(above, bool) or not isinstance(above, int) or above >= MAX_VERSION:
-            raise InvalidInput(f"No version number is above {above!r}.", f"Use a whole number below {MAX_VERSION}.")
+        check_above(above)
         with reading_input(staged):
             manifests.verify(staged, manifest, deep=False)
         files = StagedFiles(staged, manifest, progress)
@@ -83,10 +81,7 @@ class Publisher:
     def _fill(self, partial: Path, staged: StagedFiles, manifest: Manifest) -> None:
         files = self._layout.files
         copy_staged(staged, partial, files)
-        if signatures_of_saved_model(partial) != manifest.signatures:
-            raise CorruptModel(
-                "The signatures in the manifest are not those of its saved_model.pb.", "Export the model again."
-            )
+        check_signatures(partial, manifest)
         path = partial / MANIFEST_PATH
         with reporting("write", path):
             files.make_folders(path.parent, partial)

@@ -12,12 +12,12 @@ from tfs_deploy.errors import CorruptModel, InvalidInput, NotFound
 from tfs_deploy.names import MAX_VERSION, check_model_name, check_version, is_model_name
 from tfs_deploy.savedmodel import manifest as manifests
 from tfs_deploy.savedmodel.files import check_relative_path
-from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, MAX_MANIFEST_BYTES, FileEntry, Manifest
+from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, MAX_MANIFEST_BYTES, FileEntry, Manifest, hex_of
 from tfs_deploy.store.landing import Landing
 from tfs_deploy.store.protocol import MAX_READ_BYTES, ModelVersion, Progress
 from tfs_deploy.store.s3.documents import S3StateDocuments
 from tfs_deploy.store.s3.fetching import Fetcher
-from tfs_deploy.store.s3.layout import WITHDRAWN_MANIFEST_PATH, folder, hex_of, manifest_name
+from tfs_deploy.store.s3.layout import WITHDRAWN_MANIFEST_PATH, folder, manifest_name
 from tfs_deploy.store.s3.numbering import Numbers
 from tfs_deploy.store.s3.objects import Objects
 

@@ -36,8 +36,3 @@ def folder(model: str, version: int | str) -> str:
 def manifest_name(model: str, version: int) -> str:
     """Return the name of the commit marker."""
     return folder(model, version) + MANIFEST_PATH
-
-
-def hex_of(fingerprint: str) -> str:
-    """Return the hex digits of ``sha256:<hex>``."""
-    return fingerprint.rpartition(":")[2]

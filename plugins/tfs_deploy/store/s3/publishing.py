@@ -6,25 +6,24 @@ import logging
 from datetime import timedelta
 from pathlib import Path
 
-from tfs_deploy.errors import CorruptModel, InvalidInput, TFSDeployError
+from tfs_deploy.errors import CorruptModel, TFSDeployError
 from tfs_deploy.jsonable import to_json
-from tfs_deploy.names import MAX_VERSION, check_model_name
+from tfs_deploy.names import check_above, check_model_name
 from tfs_deploy.savedmodel import manifest as manifests
-from tfs_deploy.savedmodel.manifest import Manifest
-from tfs_deploy.serving.signature import signatures_of_saved_model
+from tfs_deploy.savedmodel.manifest import Manifest, hex_of
 from tfs_deploy.store.protocol import ModelVersion, Progress, Published
 from tfs_deploy.store.s3.attempts import Attempt, Attempts, Lease, attempt_key
 from tfs_deploy.store.s3.catalogue import Catalogue, Pointer, pointer_key
 from tfs_deploy.store.s3.documents import S3StateDocuments
 from tfs_deploy.store.s3.errors import PreconditionFailed
-from tfs_deploy.store.s3.layout import WITHDRAWN_MANIFEST_PATH, folder, hex_of, manifest_name, state
+from tfs_deploy.store.s3.layout import WITHDRAWN_MANIFEST_PATH, folder, manifest_name, state
 from tfs_deploy.store.s3.numbering import Numbers
 from tfs_deploy.store.s3.objects import Objects
 from tfs_deploy.store.s3.probe import Probe
 from tfs_deploy.store.s3.sending import Sender
 from tfs_deploy.store.s3.tips import Tips
 from tfs_deploy.store.s3.transfer import Transfer
-from tfs_deploy.store.staged import StagedFiles, reading_input
+from tfs_deploy.store.staged import StagedFiles, check_signatures, reading_input
 
 log = logging.getLogger(__name__)
 
@@ -67,8 +66,7 @@ class Publisher:
     ) -> Published:
         """Make `directory` a version of `model`; see `tfs_deploy.store.protocol.Store.publish`."""
         check_model_name(model)
-        if isinstance(above, bool) or not isinstance(above, int) or above >= MAX_VERSION:
-            raise InvalidInput(f"No version number is above {above!r}.", f"Use a whole number below {MAX_VERSION}.")
+        check_above(above)
         _check(directory, manifest)
         self._probe.check()
         staged = StagedFiles(directory, manifest, progress)
@@ -192,7 +190,4 @@ class Publisher:
 def _check(directory: Path, manifest: Manifest) -> None:
     with reading_input(directory):
         manifests.verify(directory, manifest, deep=False)
-    if signatures_of_saved_model(directory) != manifest.signatures:
-        raise CorruptModel(
-            "The signatures in the manifest are not those of its saved_model.pb.", "Export the model again."
-        )
+    check_signatures(directory, manifest)
