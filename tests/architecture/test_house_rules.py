@@ -11,7 +11,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGE = REPOSITORY / "plugins" / "tfs_deploy"
 
 MUST = {"dags", "plugins", "tests", "docker", "pyproject.toml", "README.md"}
-MAY = {"docs", "Makefile", "benchmarks", "constraints.txt", "LICENSE"}
+MAY = {"Makefile", "benchmarks", "constraints.txt", "LICENSE"}
 # Written by tools, and ignored by git.
 IGNORED = {"build", "dist"}
 MAX_LINES = 400

@@ -46,7 +46,7 @@ def test_every_block_is_of_a_kind_that_is_tried() -> None:
 
 
 def test_every_yaml_of_the_documents_can_be_read() -> None:
-    texts = [path.read_text(encoding="utf-8") for path in sorted((REPOSITORY / "docs").glob("*.md"))]
+    texts = [path.read_text(encoding="utf-8") for path in sorted((REPOSITORY / "plugins").rglob("README.md"))]
     found = [body for text in texts for name, body in BLOCK.findall(text) if name == "yaml"]
     assert found
     for block in found:
@@ -54,7 +54,7 @@ def test_every_yaml_of_the_documents_can_be_read() -> None:
 
 
 def test_the_gateways_configuration_is_one(tmp_path: Path) -> None:
-    document = (REPOSITORY / "docs" / "gateway.md").read_text(encoding="utf-8")
+    document = (REPOSITORY / "plugins" / "tfs_deploy" / "gateway" / "README.md").read_text(encoding="utf-8")
     (text,) = [body for name, body in BLOCK.findall(document) if name == "yaml"]
     for name in ("server.pem", "server.key", "keys.txt"):
         (tmp_path / name).write_text("laptop:0123456789abcdef\n")
@@ -64,8 +64,9 @@ def test_the_gateways_configuration_is_one(tmp_path: Path) -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    for link in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (REPOSITORY / link).exists(), link
+    for document in (REPOSITORY / "README.md", *(REPOSITORY / "plugins").rglob("README.md")):
+        for link in re.findall(r"\]\(([^)#:]+)\)", document.read_text(encoding="utf-8")):
+            assert (document.parent / link).exists(), f"{document}: {link}"
 
 
 def test_make_targets_exist() -> None:

@@ -37,7 +37,7 @@ def config_from(data: object, *, base: Path = Path(), where: str = "the gateway 
     except msgspec.ValidationError as error:
         raise InvalidInput(
             f"{where[0].upper()}{where[1:]} does not fit: {error}.",
-            "Correct the field that the message names; docs/gateway.md lists all of them.",
+            "Correct the field that the message names; README.md of the gateway lists all of them.",
         ) from error
     for problem in _problems(config):
         raise InvalidInput(f"{where[0].upper()}{where[1:]} does not fit: {problem}.", "Correct that field.")
