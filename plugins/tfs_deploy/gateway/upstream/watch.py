@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Sequence
 
@@ -142,8 +141,7 @@ class Watch:
             interval = _IDLE_INTERVAL_SECONDS if self._idle() else self._health.interval_seconds
             # From start to start, so that a slow answer does not make the next one late too.
             pause = started + max(interval, self._health.interval_seconds) - self._clock.monotonic()
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(hurry.wait(), max(0.0, pause))
+            await _set_or_after(hurry, max(0.0, pause))
 
     async def _probe(self, replica: Replica) -> None:
         try:
@@ -164,3 +162,14 @@ class Watch:
         hurry = self._hurry.get(replica.target)
         if hurry is not None and not replica.silent:
             hurry.set()  # it may be back already, or never have been away
+
+
+async def _set_or_after(event: asyncio.Event, seconds: float) -> None:
+    """Wait until `event` is set, at most `seconds`."""
+    # Not wait_for(): before Python 3.12 it loses a cancelling that comes as the event is set, and whoever cancelled
+    # waits for this task for ever.
+    waiter = asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait({waiter}, timeout=seconds)
+    finally:
+        waiter.cancel()
