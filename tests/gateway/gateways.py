@@ -15,12 +15,13 @@ from tornado.httpclient import HTTPRequest
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
 from gateway.model_servers import MODEL, Replica, version
+from gateway.waiting import LONG, ended
 from tfs_deploy.gateway.config_file import config_from
 from tfs_deploy.gateway.gateway import Gateway
 from tfs_deploy.gateway.problem import CONTENT_TYPE
 
 KEY = "a-key-of-enough-letters"
-HEALTH = {"interval_seconds": 0.05, "timeout_seconds": 0.5, "max_age_seconds": 0.5}
+HEALTH = {"interval_seconds": 0.05, "timeout_seconds": 10.0, "max_age_seconds": 10.0}
 CLASSES = ("zero", "one", "two")
 
 
@@ -86,7 +87,8 @@ class Running:
             method=method,
             body=body,
             headers=sent,
-            request_timeout=20.0,
+            request_timeout=LONG,
+            connect_timeout=LONG,
             allow_nonstandard_methods=True,
             follow_redirects=False,
         )
@@ -99,7 +101,7 @@ class Running:
         """Ask a model."""
         return await self.ask(f"/v1/models/{model}", "POST", body, **headers)
 
-    async def raw(self, data: bytes, *, seconds: float = 5.0) -> bytes:
+    async def raw(self, data: bytes, *, seconds: float = LONG) -> bytes:
         """Send bytes as they are; return what comes until the gateway hangs up or `seconds` are over."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
@@ -125,7 +127,9 @@ def settings(*targets: str, model: Mapping[str, Any] | None = None, **sections: 
         models = {MODEL: dict(model or {}), **models}
     listen = {"port": 0} | sections.pop("listen", {})
     health = HEALTH | sections.pop("health", {})
-    return config_from({"replicas": list(targets), "models": models, "health": health, "listen": listen, **sections})
+    limits = {"timeout_seconds": LONG} | sections.pop("limits", {})
+    given = {"replicas": list(targets), "models": models, "health": health, "listen": listen, "limits": limits}
+    return config_from({**given, **sections})
 
 
 @contextlib.asynccontextmanager
@@ -144,7 +148,7 @@ async def gateway(
     try:
         yield Running(made, log)
     finally:
-        await made.stop(quiet=0.0)
+        await ended(made.stop(quiet=0.0))
         for replica in replicas:
             await replica.stop()
 

@@ -17,6 +17,7 @@ import grpc.aio
 import numpy as np
 
 from fakes import FakeModelServer, FakeRpcError, FakeVersion
+from gateway.waiting import LONG, ended
 from tfs_deploy.gateway.config import GatewayConfig
 from tfs_deploy.gateway.config_file import config_from
 from tfs_deploy.gateway.upstream.answer import Answer, Arrays
@@ -53,7 +54,8 @@ def version(
 class Replica:
     """One model server; `delay` seconds before a Predict is answered, of one version `delays[version]` if given.
 
-    `silent`: nothing is answered at all; `secretive`: only what a label means is not answered.
+    `held`: no Predict is answered before it is set; `silent`: nothing is answered at all; `secretive`: only what a
+    label means is not answered. `under_way` Predict calls have come and were neither answered nor called off.
     """
 
     def __init__(
@@ -62,7 +64,9 @@ class Replica:
         self.fake = FakeModelServer()
         self.delay = 0.0
         self.delays: dict[int, float] = {}
+        self.held: asyncio.Event | None = None
         self.silent = self.secretive = False
+        self.under_way = 0
         self.port = 0
         self.on_predict: Callable[[], None] = lambda: None
         self._server: Any = None
@@ -104,16 +108,14 @@ class Replica:
         """Go away at once, calls under way included; `start` comes back on the same port."""
         server, self._server = self._server, None
         if server is not None:
-            await server.stop(None)
+            await ended(server.stop(None), f"the end of the model server at {self.target}")
 
     def _handler(self, method: rpc.Method) -> Any:
         async def answer(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
             if self.silent or (self.secretive and method is rpc.GET_MODEL_METADATA):
-                await asyncio.sleep(60.0)
+                await asyncio.sleep(600.0)
             if method is rpc.PREDICT:
-                self.on_predict()
-                number = method.request_class.FromString(request).model_spec.version.value
-                await asyncio.sleep(self.delays.get(number, self.delay))
+                await self._take_time(method.request_class.FromString(request).model_spec.version.value)
             try:
                 return self.fake.handle(method, request)
             except FakeRpcError as error:
@@ -122,10 +124,20 @@ class Replica:
 
         return grpc.unary_unary_rpc_method_handler(answer)
 
+    async def _take_time(self, number: int) -> None:
+        self.under_way += 1
+        try:
+            self.on_predict()
+            await asyncio.sleep(self.delays.get(number, self.delay))
+            if self.held is not None:
+                await self.held.wait()
+        finally:
+            self.under_way -= 1
+
 
 def settings(*targets: str, model: Mapping[str, Any] | None = None, **sections: Any) -> GatewayConfig:
-    """Return a configuration of the model ``m`` on `targets`, watched closely."""
-    health = {"interval_seconds": 0.05, "timeout_seconds": 0.3, "max_age_seconds": 0.5} | sections.pop("health", {})
+    """Return a configuration of the model ``m`` on `targets`, asked often, and given time for the answer."""
+    health = {"interval_seconds": 0.05, "timeout_seconds": 10.0, "max_age_seconds": 10.0} | sections.pop("health", {})
     return config_from({"replicas": list(targets), "models": {MODEL: dict(model or {})}, "health": health, **sections})
 
 
@@ -141,11 +153,11 @@ async def group(
         await replica.start()
     targets = [replica.target for replica in replicas]
     upstream = Upstream(MODEL, settings(*targets, model=model, **sections), Connections(), **(options or {}))
-    await upstream.start()
+    await ended(upstream.start())
     try:
         yield upstream
     finally:
-        await upstream.stop(1.0)
+        await ended(upstream.stop(1.0))
         for replica in replicas:
             await replica.stop()
 
@@ -160,7 +172,7 @@ async def ask(
     inputs: Arrays | None = None,
     *,
     label: str = "stable",
-    seconds: float = 5.0,
+    seconds: float = LONG,
     request_id: str = "r",
 ) -> Answer:
     """Ask with `seconds` to answer."""

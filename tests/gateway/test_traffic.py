@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fakes import FakeClock
 from gateway.model_servers import Counts, Replica, group, settings, version, x
+from gateway.waiting import LONG, until
 from tfs_deploy.gateway.problem import Problem, too_late, unavailable, unusable
 from tfs_deploy.gateway.traffic import Traffic, sticky_share
 from tfs_deploy.gateway.upstream.answer import Answer, Arrays
@@ -40,13 +41,15 @@ class Upstream:
         return Answer({"y": np.asarray(inputs["x"])}, "m", VERSIONS[label], label, "replica")
 
 
-def traffic(upstream: Upstream, counts: Counts | None = None, seed: int = 5, **model: Any) -> Traffic:
+def traffic(
+    upstream: Upstream, counts: Counts | None = None, seed: int = 5, clock: FakeClock | None = None, **model: Any
+) -> Traffic:
     config = settings("127.0.0.1:1", model=model).models["m"]
-    return Traffic("m", config, upstream, busy=upstream, draw=random.Random(seed), meter=counts)
+    return Traffic("m", config, upstream, busy=upstream, draw=random.Random(seed), meter=counts, clock=clock)
 
 
 async def ask(ways: Traffic, headers: Mapping[str, str] | None = None, label: str | None = None) -> Answer:
-    deadline = asyncio.get_running_loop().time() + 5.0
+    deadline = asyncio.get_running_loop().time() + LONG
     return await ways.predict(x(1.0), label=label, headers=headers or {}, deadline=deadline, request_id="r")
 
 
@@ -140,12 +143,11 @@ def test_canary_leaves_time_for_the_models_own_label() -> None:
     async def run() -> None:
         upstream = Upstream()
         upstream.fails["canary"] = too_late("Late.")
-        ways = traffic(upstream, canary={"percent": 100})
-        now = asyncio.get_running_loop().time()
-        await ask(ways)
-        canary, stable = upstream.deadlines
-        assert canary - now == pytest.approx(2.5, abs=0.2)
-        assert stable - now == pytest.approx(5.0, abs=0.2)
+        clock = FakeClock()
+        ways = traffic(upstream, clock=clock, canary={"percent": 100})
+        clock.advance(7.0)
+        await ways.predict(x(1.0), label=None, headers={}, deadline=12.0, request_id="r")
+        assert upstream.deadlines == [9.5, 12.0]
 
     asyncio.run(run())
 
@@ -158,12 +160,14 @@ def test_label_without_a_version_falls_back_at_once() -> None:
         async with group(*replicas, model={"canary": {"percent": 100}}) as upstream:
             config = settings("127.0.0.1:1", model={"canary": {"percent": 100}}).models["m"]
             ways = Traffic("m", config, upstream, busy=upstream.admission)
-            started = time.monotonic()
+            # At once: long before the half of its time that a canary may use.
+            loop = asyncio.get_running_loop()
+            started = loop.time()
             assert {(await ask(ways)).label for _ in range(10)} == {"stable"}
-            assert time.monotonic() - started < 1.0
+            assert loop.time() - started < 5 * LONG
             for replica in replicas:
                 replica.configure({1: version(), 2: version()}, {"stable": 1, "canary": 2})
-            await asyncio.sleep(0.3)
+            await until(lambda: upstream.signature("canary"))
             assert (await ask(ways)).version == 2
 
     asyncio.run(run())
@@ -175,15 +179,13 @@ def test_label_without_a_version_falls_back_at_once() -> None:
 def test_shadow_is_not_waited_for() -> None:
     async def run() -> None:
         upstream, counts = Upstream(), Counts()
-        upstream.delay["canary"] = 0.3
+        upstream.delay["canary"] = 1.0
         ways = traffic(upstream, counts, shadow={"percent": 100})
-        started = time.monotonic()
         for _ in range(4):
             assert (await ask(ways)).label == "stable"
-        assert time.monotonic() - started < 0.2
-        await asyncio.sleep(0.5)
+            assert not counts.events
+        await until(lambda: counts.events == {"shadow_answered": 4})
         assert upstream.asked.count("canary") == 4
-        assert counts.events == {"shadow_answered": 4}
 
     asyncio.run(run())
 
@@ -191,7 +193,7 @@ def test_shadow_is_not_waited_for() -> None:
 def test_copies_are_dropped_when_there_are_enough_or_no_room() -> None:
     async def run() -> None:
         upstream, counts = Upstream(), Counts()
-        upstream.delay["canary"] = 5.0
+        upstream.delay["canary"] = 600.0
         ways = traffic(upstream, counts, shadow={"percent": 100, "parallel": 3})
         for _ in range(10):
             await ask(ways)
@@ -212,8 +214,7 @@ def test_shadow_that_fails_is_counted_and_nothing_else(caplog: pytest.LogCapture
         upstream.fails["canary"] = unavailable("Down.")
         ways = traffic(upstream, counts, shadow={"percent": 100})
         assert (await ask(ways)).label == "stable"
-        await asyncio.sleep(0.01)
-        assert counts.events == {"shadow_failed": 1}
+        await until(lambda: counts.events == {"shadow_failed": 1})
 
     asyncio.run(run())
     assert not caplog.records
@@ -247,16 +248,14 @@ def test_stuck_shadow_leaves_its_clients_alone() -> None:
 
     async def run() -> None:
         replica = Replica({1: version(), 2: version()}, {"stable": 1, "canary": 2})
-        replica.delays[2] = 30.0
+        replica.delays[2] = 600.0
         model = {"shadow": {"percent": 100, "parallel": 2}}
         async with group(replica, model=model, limits={"concurrency": 4, "queue": 0}) as upstream:
             config = settings("127.0.0.1:1", model=model).models["m"]
-            ways = Traffic("m", config, upstream, busy=upstream.admission, shadow_seconds=30.0)
-            started = time.monotonic()
+            ways = Traffic("m", config, upstream, busy=upstream.admission, shadow_seconds=600.0)
             for _ in range(20):
                 answers = await asyncio.gather(ask(ways), ask(ways))
                 assert {answer.label for answer in answers} == {"stable"}
-            assert time.monotonic() - started < 2.0
             assert upstream.admission.inside == 2  # the copies
             await ways.stop()
             assert upstream.admission.inside == 0

@@ -8,6 +8,7 @@ import pytest
 
 from fakes import FakeClock
 from gateway.model_servers import Replica, ask, group
+from gateway.waiting import LONG, ended, until
 from tfs_deploy.clock import SystemClock
 from tfs_deploy.gateway.problem import Problem
 from tfs_deploy.gateway.upstream.admission import Admission
@@ -16,9 +17,12 @@ from tfs_deploy.gateway.upstream.admission import Admission
 def test_more_than_concurrency_and_queue_are_told_to_come_back() -> None:
     async def run() -> None:
         replica = Replica()
-        replica.delay = 0.3
+        replica.held = asyncio.Event()
         async with group(replica, limits={"concurrency": 2, "queue": 3}) as upstream:
-            outcomes = await asyncio.gather(*(ask(upstream) for _ in range(9)), return_exceptions=True)
+            tasks = [asyncio.create_task(ask(upstream)) for _ in range(9)]
+            await until(lambda: sum(task.done() for task in tasks) == 4 and replica.under_way == 2)
+            replica.held.set()
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
             refused = [outcome for outcome in outcomes if isinstance(outcome, Problem)]
             assert {outcome.status for outcome in refused} == {429}
             assert len(refused) == 4
@@ -50,13 +54,14 @@ def test_no_more_calls_at_once_than_there_are_turns() -> None:
 def test_turn_that_does_not_come_in_time() -> None:
     async def run() -> None:
         replica = Replica()
-        replica.delay = 0.5
+        replica.held = asyncio.Event()
         async with group(replica, limits={"concurrency": 1, "queue": 5}) as upstream:
             first = asyncio.create_task(ask(upstream))
-            await asyncio.sleep(0.05)
+            await until(lambda: replica.under_way == 1)
             with pytest.raises(Problem, match="No turn came") as caught:
                 await ask(upstream, seconds=0.1)
             assert caught.value.status == 503
+            replica.held.set()
             assert (await first).version == 1
             assert upstream.admission.inside == upstream.admission.waiting == 0
             assert (await ask(upstream)).version == 1
@@ -68,7 +73,7 @@ def test_turns_come_in_order_and_survive_cancelled_waiters() -> None:
     async def run() -> None:
         admission = Admission("m", 1, 10, SystemClock())
         order: list[int] = []
-        deadline = asyncio.get_running_loop().time() + 5.0
+        deadline = asyncio.get_running_loop().time() + LONG
 
         async def client(number: int) -> None:
             async with admission.turn(deadline):
@@ -90,7 +95,7 @@ def test_turns_come_in_order_and_survive_cancelled_waiters() -> None:
 def test_turn_that_comes_as_its_waiter_leaves_is_passed_on() -> None:
     async def run() -> None:
         admission = Admission("m", 1, 10, SystemClock())
-        deadline = asyncio.get_running_loop().time() + 5.0
+        deadline = asyncio.get_running_loop().time() + LONG
         done: list[str] = []
 
         async def client(name: str) -> None:
@@ -121,15 +126,17 @@ def test_retry_after_follows_what_requests_take() -> None:
 def test_drain_answers_who_is_inside_and_refuses_who_comes() -> None:
     async def run() -> None:
         replica = Replica()
-        replica.delay = 0.3
+        replica.held = asyncio.Event()
         async with group(replica, model={"micro_batching": {}}) as upstream:
             inside = [asyncio.create_task(ask(upstream)) for _ in range(4)]
-            await asyncio.sleep(0.05)
-            stopping = asyncio.create_task(upstream.stop(5.0))
-            await asyncio.sleep(0.05)
+            await until(lambda: replica.under_way == 1)
+            stopping = asyncio.create_task(upstream.stop(LONG))
+            await asyncio.sleep(0)
             with pytest.raises(Problem, match="shutting down") as caught:
                 await ask(upstream)
             assert caught.value.status == 503
+            assert not stopping.done()
+            replica.held.set()
             assert {answer.version for answer in await asyncio.gather(*inside)} == {1}
             assert await stopping
 
@@ -139,15 +146,13 @@ def test_drain_answers_who_is_inside_and_refuses_who_comes() -> None:
 def test_drain_ends_with_its_grace() -> None:
     async def run() -> None:
         replica = Replica()
-        replica.delay = 30.0
+        replica.delay = 600.0
         async with group(replica, retries={"seconds": 0.1}) as upstream:
-            stuck = asyncio.create_task(ask(upstream, seconds=30.0))
-            await asyncio.sleep(0.1)
-            started = asyncio.get_running_loop().time()
-            assert not await upstream.stop(0.2)
+            stuck = asyncio.create_task(ask(upstream, seconds=600.0))
+            await until(lambda: replica.under_way == 1)
+            assert not await ended(upstream.stop(0.2))
             with pytest.raises(Problem) as caught:
-                await stuck
+                await ended(stuck)
             assert caught.value.status == 503
-            assert asyncio.get_running_loop().time() - started < 2.0
 
     asyncio.run(run())

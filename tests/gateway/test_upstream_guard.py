@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fakes import FakeVersion
+from fakes import FakeClock, FakeVersion
 from gateway.model_servers import Replica, ask, group, version, x
+from gateway.waiting import LONG, until
 from tfs_deploy.gateway.problem import Problem
+from tfs_deploy.gateway.upstream.model import Upstream
 from tfs_deploy.serving.signature import Signature, TensorSpec
 
 IMAGES = (None, 2, 2, 1)
+# Nothing is asked by the clock: only a request makes the gateway look.
+SELDOM = {"interval_seconds": 600.0, "max_age_seconds": 600.0}
 
 
 def images(rows: int = 1, dtype: Any = np.float32) -> dict[str, np.ndarray]:
     return {"x": np.zeros((rows, 2, 2, 1), dtype)}
+
+
+def live(upstream: Upstream) -> int | None:
+    """Return the version that `stable` means as far as the gateway knows."""
+    known = upstream.signature()
+    return known and known[0]
 
 
 @pytest.mark.parametrize(
@@ -43,7 +52,7 @@ def test_misfits_are_refused_before_anything_is_sent(inputs: Any, says: str, bat
         replica = Replica({1: version(IMAGES)})
         model = {"micro_batching": {}} if batching else {}
         async with group(replica, model=model) as upstream:
-            deadline = asyncio.get_running_loop().time() + 5.0
+            deadline = asyncio.get_running_loop().time() + LONG
             with pytest.raises(Problem) as caught:
                 await upstream.predict(inputs, label="stable", deadline=deadline, request_id="r")
             assert caught.value.status == 422
@@ -73,17 +82,17 @@ def test_version_that_was_checked_is_the_version_that_answers() -> None:
     async def run() -> None:
         versions = {1: version((None,)), 2: version(IMAGES)}
         replica = Replica(versions, {"stable": 1})
-        async with group(replica, health={"interval_seconds": 0.4}) as upstream:
+        async with group(replica) as upstream:
             await ask(upstream)
-            replica.delay = 0.15  # the label moves while the request is on its way to the model
+            replica.held = asyncio.Event()  # the label moves while the request is on its way to the model
             old = asyncio.create_task(ask(upstream, x(1.0)))
-            await asyncio.sleep(0.05)
+            await until(lambda: replica.under_way == 1)
             replica.fake.labels["m"]["stable"] = 2
+            replica.held.set()
             assert (await old).version == 1
-            replica.delay = 0.0
-            # What the gateway knows is now old, and a moment ago it was right.
+            # What the gateway knew was right a moment ago; it asked for the version by its number.
             assert {message.model_spec.WhichOneof("version_choice") for message in replica.predicts} == {"version"}
-            await asyncio.sleep(0.6)
+            await until(lambda: live(upstream) == 2)
             before = len(replica.predicts)
             with pytest.raises(Problem, match="version 2 must have 4 dimensions"):
                 await ask(upstream, x(1.0))
@@ -99,9 +108,8 @@ def test_move_of_the_label_is_seen_within_the_interval() -> None:
         async with group(replica) as upstream:
             assert (await ask(upstream)).version == 1
             replica.fake.labels["m"]["stable"] = 2
-            await asyncio.sleep(0.2)
+            await until(lambda: live(upstream) == 2)
             assert (await ask(upstream)).version == 2
-            assert upstream.signature()[0] == 2  # type: ignore[index]
 
     asyncio.run(run())
 
@@ -109,19 +117,24 @@ def test_move_of_the_label_is_seen_within_the_interval() -> None:
 def test_input_for_the_new_version_makes_the_gateway_look_at_once() -> None:
     async def run() -> None:
         replica = Replica({1: version((None,)), 2: version(IMAGES)}, {"stable": 1})
-        async with group(replica, health={"interval_seconds": 5.0, "max_age_seconds": 5.0}) as upstream:
+        clock = FakeClock()  # it stands still: whatever the gateway knows stays as young as it is
+        async with group(replica, health=SELDOM, options={"clock": clock}) as upstream:
             await ask(upstream)
-            await asyncio.sleep(0.1)
+            clock.advance(0.1)
             replica.fake.labels["m"]["stable"] = 2
             assert (await ask(upstream, images())).version == 2
             with pytest.raises(Problem, match="version 2"):
                 await ask(upstream, x(1.0))
             # Nothing is asked again for a misfit that follows upon a look.
-            asked, started = len(replica.questions), time.monotonic()
+            asked = len(replica.questions)
             for _ in range(60):
                 with pytest.raises(Problem, match="version 2"):
                     await ask(upstream)
-            assert len(replica.questions) <= asked + 1 + (time.monotonic() - started) / 0.05
+            assert len(replica.questions) <= asked + 1
+            clock.advance(0.1)
+            with pytest.raises(Problem, match="version 2"):
+                await ask(upstream)
+            assert len(replica.questions) <= asked + 2
 
     asyncio.run(run())
 
@@ -129,7 +142,7 @@ def test_input_for_the_new_version_makes_the_gateway_look_at_once() -> None:
 def test_version_that_is_gone_is_looked_up_once_more() -> None:
     async def run() -> None:
         replica = Replica({1: version((None,)), 2: version((None,))}, {"stable": 1})
-        async with group(replica, health={"interval_seconds": 5.0, "max_age_seconds": 5.0}) as upstream:
+        async with group(replica, health=SELDOM) as upstream:
             assert (await ask(upstream)).version == 1
             replica.configure({2: version()}, {"stable": 2})
             answer = await ask(upstream)
@@ -141,7 +154,7 @@ def test_version_that_is_gone_is_looked_up_once_more() -> None:
 def test_version_that_is_gone_lets_no_misfit_through_to_the_next() -> None:
     async def run() -> None:
         replica = Replica({1: version((None,)), 2: version(IMAGES)}, {"stable": 1})
-        async with group(replica, health={"interval_seconds": 5.0, "max_age_seconds": 5.0}) as upstream:
+        async with group(replica, health=SELDOM) as upstream:
             await ask(upstream)
             replica.configure({2: version(IMAGES)}, {"stable": 2})
             with pytest.raises(Problem, match="version 2 must have 4 dimensions"):
@@ -156,10 +169,11 @@ def test_meaning_of_a_label_that_is_too_old_is_not_used() -> None:
 
     async def run() -> None:
         replica = Replica()
-        async with group(replica, retries={"seconds": 0.5}) as upstream:
+        health = {"timeout_seconds": 0.3, "max_age_seconds": 0.5}
+        async with group(replica, health=health, retries={"seconds": 0.5}) as upstream:
             await ask(upstream)
             replica.secretive = True
-            await asyncio.sleep(0.6)
+            await until(lambda: live(upstream) is None)
             before = len(replica.predicts)
             with pytest.raises(Problem) as caught:
                 await ask(upstream, seconds=1.0)
@@ -203,7 +217,7 @@ def test_label_that_is_nowhere() -> None:
             assert asked_for.value.status == 404
             for replica in replicas:
                 replica.fake.labels["m"].clear()
-            await asyncio.sleep(0.2)
+            await until(lambda: live(upstream) is None)
             with pytest.raises(Problem, match="no version under the label 'stable'") as configured:
                 await ask(upstream)
             assert configured.value.status == 503

@@ -1,0 +1,83 @@
+"""Who the replicas are: names that are looked up again, and connections that are shared and kept."""
+
+from __future__ import annotations
+
+import asyncio
+
+from gateway.model_servers import Replica, ask, settings
+from gateway.waiting import ended, until
+from tfs_deploy.gateway.upstream.connections import Connections
+from tfs_deploy.gateway.upstream.model import Upstream
+from tfs_deploy.serving import client_aio
+
+NAMED = "dns:models.example:8500"
+SOON = {"resolve_seconds": 0.05}
+
+
+def test_names_are_looked_up_again() -> None:
+    async def run() -> None:
+        one, two = Replica(), Replica()
+        await one.start()
+        await two.start()
+        found = [one.target]
+        upstream = Upstream("m", settings(NAMED, health=SOON), Connections(), resolve=lambda targets: tuple(found))
+        await upstream.start()
+        assert (await ask(upstream)).replica == one.target
+        found[:] = [two.target]
+        await until(lambda: list(upstream.replicas()) == [two.target])
+        assert (await ask(upstream)).replica == two.target
+        await ended(upstream.stop(1.0))
+        await one.stop()
+        await two.stop()
+
+    asyncio.run(run())
+
+
+def test_replica_that_leaves_the_name_answers_what_it_has() -> None:
+    async def run() -> None:
+        one, two = Replica(), Replica()
+        for replica in (one, two):
+            await replica.start()
+        one.held = asyncio.Event()
+        found = [one.target]
+        upstream = Upstream("m", settings(NAMED, health=SOON), Connections(), resolve=lambda targets: tuple(found))
+        await upstream.start()
+        waiting = asyncio.create_task(ask(upstream))
+        await until(lambda: one.under_way == 1)
+        found[:] = [two.target]
+        await until(lambda: list(upstream.replicas()) == [two.target])
+        assert not waiting.done()
+        one.held.set()
+        answer = await waiting
+        assert (answer.replica, answer.attempts) == (one.target, 1)
+        await ended(upstream.stop(1.0))
+        await one.stop()
+        await two.stop()
+
+    asyncio.run(run())
+
+
+def test_connections_are_shared_and_kept() -> None:
+    async def run() -> None:
+        replica = Replica()
+        await replica.start()
+        opened: list[str] = []
+
+        def connect(target: str, *, tls: object = None) -> client_aio.AsyncModelServerClient:
+            opened.append(target)
+            return client_aio.connect(target)
+
+        connections = Connections(connect=connect)
+        upstreams = [Upstream("m", settings(replica.target), connections) for _ in range(2)]
+        for upstream in upstreams:
+            await upstream.start()
+        for upstream in upstreams:
+            for _ in range(5):
+                await ask(upstream)
+        assert opened == [replica.target]
+        await ended(upstreams[0].stop(1.0))
+        assert (await ask(upstreams[1])).version == 1
+        await ended(upstreams[1].stop(1.0))
+        await replica.stop()
+
+    asyncio.run(run())
