@@ -28,8 +28,8 @@ _FLAGS = (
     "--force-color-profile=srgb",
     "--remote-debugging-port=0",
 )
-_START_SECONDS = 60.0
-_SECONDS = 20.0
+_START_SECONDS = 120.0
+_SECONDS = 60.0
 
 
 class Browser:

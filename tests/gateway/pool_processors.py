@@ -22,7 +22,7 @@ class Obedient:
     def preprocess(self, items: Sequence[Any]) -> Mapping[str, np.ndarray]:
         for index, item in enumerate(items):
             if item == "sleep":
-                time.sleep(60)
+                time.sleep(600)
             if item == "die":
                 os.kill(os.getpid(), signal.SIGKILL)
             if item == "raise":

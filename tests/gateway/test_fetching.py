@@ -4,75 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import os
 import time
-import zlib
-from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gateway.web_servers import PUBLIC, PUBLIC_SIX, Reply, Resolver, WebServer, Wires, certificate, redirect, reply
+from gateway.fetching_world import PICTURE, World, on_the_web
+from gateway.waiting import LONG
+from gateway.web_servers import PUBLIC, PUBLIC_SIX, Reply, WebServer, certificate, redirect, reply
 from tfs_deploy.gateway.config import Fetch
 from tfs_deploy.gateway.fetching.fetch import Fetcher
 from tfs_deploy.gateway.problem import Problem
 from tfs_deploy.gateway.processors.protocol import Blob
-
-PICTURE = b"\x89PNG a picture"
-NAMES = {
-    "web.test": [PUBLIC],
-    "six.test": [PUBLIC_SIX, PUBLIC],
-    "metadata.test": ["169.254.169.254"],
-    "inside.test": ["10.0.0.7"],
-    "loop.test": ["127.0.0.1"],
-    "mixed.test": [PUBLIC, "192.168.0.1"],
-    "empty.test": [],
-}
-
-
-class World:
-    """One web server that is on the public internet as far as the fetcher can tell."""
-
-    def __init__(
-        self, server: WebServer, resolver: Resolver, wires: Wires, options: Mapping[str, Any], tls: Any
-    ) -> None:
-        self.server, self.resolver, self.wires = server, resolver, wires
-        self.fetcher = Fetcher(Fetch(**{"timeout_seconds": 5.0, **options}), resolve=resolver, connect=wires, tls=tls)
-
-    async def get(self, url: str, seconds: float = 20.0) -> Blob:
-        return await self.fetcher.fetch(url, deadline=time.monotonic() + seconds)
-
-    async def refused(self, url: str, seconds: float = 20.0) -> Problem:
-        with pytest.raises(Problem) as caught:
-            await self.get(url, seconds)
-        for secret in ("10.0.0.7", "127.0.0.1", "169.254", "192.168", "Traceback"):
-            assert secret not in caught.value.detail
-        assert caught.value.detail.startswith("The URL ")
-        return caught.value
-
-
-def on_the_web(
-    pages: Mapping[str, Reply],
-    scenario: Callable[[World], Awaitable[None]],
-    *,
-    names: Mapping[str, Any] | None = None,
-    tls: Any = (None, None),
-    **options: Any,
-) -> None:
-    """Run `scenario` with a server that has `pages`; afterwards no connection may be open, at either end."""
-
-    async def run() -> None:
-        async with WebServer(pages, tls[0]) as server:
-            before = len(os.listdir("/proc/self/fd"))
-            await scenario(World(server, Resolver({**NAMES, **(names or {})}), Wires(server), options, tls[1]))
-            await asyncio.sleep(0.05)
-            until = time.monotonic() + 5
-            while len(os.listdir("/proc/self/fd")) > before and time.monotonic() < until:
-                await asyncio.sleep(0.01)
-            assert len(os.listdir("/proc/self/fd")) <= before
-
-    asyncio.run(run())
 
 
 def test_a_picture_and_what_is_told_about_it() -> None:
@@ -232,104 +176,6 @@ def test_bodies_that_are_taken() -> None:
     on_the_web(pages, scenario)
 
 
-def endless(head: bytes, part: bytes, sent: list[int], pause: float = 0.0) -> Reply:
-    """Return a page that sends `part` for ever; `sent` counts the bytes."""
-
-    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(head)
-        while not writer.is_closing():
-            writer.write(part)
-            sent[0] += len(part)
-            await writer.drain()
-            await asyncio.sleep(pause)
-
-    return serve
-
-
-@pytest.mark.parametrize("chunked", [False, True])
-def test_a_body_without_end_is_cut_off_at_the_limit(chunked: bool) -> None:
-    sent = [0]
-    part = b"x" * 65536
-    head = b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\n"
-    head += b"Transfer-Encoding: chunked\r\n\r\n" if chunked else b"\r\n"
-    page = endless(head, b"10000\r\n" + part + b"\r\n" if chunked else part, sent)
-
-    async def scenario(world: World) -> None:
-        told = await world.refused("http://web.test/")
-        assert told.status == 422
-        assert "more than 1048576 bytes" in told.detail
-
-    on_the_web({"/": page}, scenario, max_mib=1.0)
-    # What the sockets' buffers hold goes on top.
-    assert sent[0] < 12 << 20
-
-
-def test_a_body_of_exactly_the_limit_is_taken() -> None:
-    async def scenario(world: World) -> None:
-        assert len((await world.get("http://web.test/full")).data) == 1 << 20
-        assert "more than" in (await world.refused("http://web.test/over")).detail
-
-    on_the_web({"/full": reply(b"x" * (1 << 20)), "/over": reply(b"x" * ((1 << 20) + 1))}, scenario, max_mib=1.0)
-
-
-def test_a_decompression_bomb_is_cut_off_at_the_limit() -> None:
-    compress = zlib.compressobj(9, wbits=31)
-    bomb = b"".join(compress.compress(bytes(1 << 20)) for _ in range(512)) + compress.flush()
-    assert len(bomb) < 1 << 20
-
-    async def scenario(world: World) -> None:
-        started = time.perf_counter()
-        told = await world.refused("http://web.test/")
-        assert "more than 1048576 bytes" in told.detail
-        print(f"{len(bomb)} bytes for {512 << 20}: refused in {(time.perf_counter() - started) * 1000:.1f} ms")
-        assert time.perf_counter() - started < 2
-
-    on_the_web({"/": reply(bomb, Content_Encoding="gzip")}, scenario, max_mib=1.0)
-
-
-async def silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
-    await reader.read()
-
-
-SLOW: dict[str, Callable[[], Reply]] = {
-    "no answer": lambda: silent,
-    "a head byte by byte": lambda: endless(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n", [0], 0.05),
-    "a body byte by byte": lambda: endless(b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\n\r\n", b"x", [0], 0.05),
-}
-
-
-@pytest.mark.parametrize("name", SLOW)
-@pytest.mark.parametrize("limit", ["timeout_seconds", "deadline"])
-def test_slow_servers_have_a_total_time(name: str, limit: str) -> None:
-    async def scenario(world: World) -> None:
-        started = time.monotonic()
-        told = await world.refused("http://web.test/", seconds=0.4 if limit == "deadline" else 20.0)
-        assert told.status == 504
-        assert 0.3 < time.monotonic() - started < 2
-
-    on_the_web({"/": SLOW[name]()}, scenario, timeout_seconds=0.4 if limit == "timeout_seconds" else 5.0)
-
-
-def test_a_deadline_that_has_passed_connects_to_nobody() -> None:
-    async def scenario(world: World) -> None:
-        assert (await world.refused("http://web.test/", seconds=-1)).status == 504
-        assert world.wires.places == []
-
-    on_the_web({}, scenario)
-
-
-def test_a_server_that_accepts_and_says_nothing_of_tls(tmp_path: Path) -> None:
-    """The handshake hangs: the time is kept, and the socket is closed."""
-
-    async def scenario(world: World) -> None:
-        started = time.monotonic()
-        told = await world.refused("https://web.test/")
-        assert told.status in (502, 504)
-        assert time.monotonic() - started < 2
-
-    on_the_web({}, scenario, timeout_seconds=0.5, tls=(None, certificate(tmp_path, "web.test")[1]))
-
-
 def test_names_that_lead_nowhere() -> None:
     async def scenario(world: World) -> None:
         for url in ("http://nowhere.test/", "http://empty.test/"):
@@ -392,8 +238,10 @@ def test_loopback_with_the_machines_own_resolver_if_it_is_allowed() -> None:
     async def run() -> None:
         async with WebServer({"/": reply(PICTURE)}) as server:
             url = f"http://localhost:{server.port}/"
-            deadline = time.monotonic() + 20
-            allowed = Fetcher(Fetch(allow_hosts=(f"localhost:{server.port}", f"127.0.0.1:{server.port}")))
+            deadline = time.monotonic() + LONG
+            allowed = Fetcher(
+                Fetch(allow_hosts=(f"localhost:{server.port}", f"127.0.0.1:{server.port}"), timeout_seconds=LONG)
+            )
             refusing = Fetcher(Fetch())
             try:
                 assert (await allowed.fetch(url, deadline=deadline)).data == PICTURE
@@ -407,34 +255,6 @@ def test_loopback_with_the_machines_own_resolver_if_it_is_allowed() -> None:
             assert len(server.heads) == 2
 
     asyncio.run(run())
-
-
-def test_many_at_once_but_not_more_than_allowed() -> None:
-    async def page(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(0.05)
-        writer.write(reply(PICTURE))
-        await writer.drain()
-
-    async def scenario(world: World) -> None:
-        blobs = await asyncio.gather(*(world.get(f"http://web.test/{n}") for n in range(24)))
-        assert [blob.name for blob in blobs] == [str(n) for n in range(24)]
-        assert 2 <= world.server.most_open <= 6
-        with pytest.raises(Problem, match=r"The URL of item 3 answers with the status 404\."):
-            await world.fetcher.fetch("http://web.test/x", deadline=time.monotonic() + 20, item=3)
-
-    pages: dict[str, Reply] = {f"/{n}": page for n in range(24)}
-    on_the_web(pages, scenario, total_parallel=6)
-
-
-def test_a_request_that_goes_away_closes_its_connection() -> None:
-    async def scenario(world: World) -> None:
-        task = asyncio.ensure_future(world.get("http://web.test/"))
-        while not world.server.heads:
-            await asyncio.sleep(0.01)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-    on_the_web({"/": silent}, scenario)
 
 
 def test_fetching_can_be_turned_off() -> None:

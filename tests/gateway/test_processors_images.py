@@ -232,7 +232,7 @@ def test_a_picture_that_is_too_large_costs_nothing(name: str) -> None:
     grown, seconds = memory_of(lambda: [bad(Blob(data)) for _ in range(20)])
     assert "pixels; at most 32000000" in bad(Blob(data)).reason
     print(f"{name}: {len(data)} bytes, 20 refusals in {seconds * 1000:.1f} ms, peak grew by {grown} bytes")
-    assert seconds < 1
+    assert seconds < 20  # each of them decoded would take seconds, and gibibytes
     assert grown < 16 << 20
 
 

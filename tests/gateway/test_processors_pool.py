@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from gateway.pictures import noisy_jpeg
+from gateway.waiting import LONG, until
 from tfs_deploy.errors import InvalidInput
 from tfs_deploy.gateway.config import ModelConfig, Pool, ProcessorConfig
 from tfs_deploy.gateway.problem import Problem
@@ -45,12 +46,12 @@ async def running(
         await processes.stop()
 
 
-async def double(processors: ModelProcessors, items: Sequence[Any], seconds: float = 30.0) -> Any:
+async def double(processors: ModelProcessors, items: Sequence[Any], seconds: float = LONG) -> Any:
     (batch,) = await processors.preprocess(items, deadline=time.monotonic() + seconds)
     return batch.inputs
 
 
-async def refused(processors: ModelProcessors, item: Any, seconds: float = 30.0) -> Problem:
+async def refused(processors: ModelProcessors, item: Any, seconds: float = LONG) -> Problem:
     with pytest.raises(Problem) as caught:
         await double(processors, [1, item], seconds)
     return caught.value
@@ -71,8 +72,8 @@ def test_jobs_run_in_another_process_and_end_with_the_pool() -> None:
             assert inputs["x"].tolist() == [2, 4]
             pid = int(inputs["pid"][0])
             assert pid != os.getpid()
-            batch = (await processors.preprocess([5], deadline=time.monotonic() + 30))[0]
-            deadline = time.monotonic() + 30
+            batch = (await processors.preprocess([5], deadline=time.monotonic() + LONG))[0]
+            deadline = time.monotonic() + LONG
             assert await processors.postprocess(batch, {"x": np.array([7])}, deadline=deadline) == [7]
         assert not alive(pid)
 
@@ -123,8 +124,7 @@ def test_a_process_that_died_idle_costs_no_request() -> None:
         async with running() as (processors, _):
             pid = int((await double(processors, [1]))["pid"][0])
             os.kill(pid, signal.SIGKILL)
-            while alive(pid):
-                await asyncio.sleep(0.01)
+            await until(lambda: not alive(pid))
             inputs = await double(processors, [3])
             assert inputs["x"].tolist() == [6]
             assert int(inputs["pid"][0]) != pid
@@ -134,11 +134,11 @@ def test_a_process_that_died_idle_costs_no_request() -> None:
 
 def test_a_job_that_hangs_is_ended_with_its_process() -> None:
     async def scenario() -> None:
-        async with running(timeout_seconds=1.0) as (processors, _):
+        async with running(timeout_seconds=3.0) as (processors, _):
             pid = int((await double(processors, [1]))["pid"][0])
             told = await refused(processors, "sleep")
             assert told.status == 504
-            assert "longer than 1 s" in told.detail
+            assert "longer than 3 s" in told.detail
             assert (await double(processors, [3]))["x"].tolist() == [6]
             assert not alive(pid)
 
@@ -147,12 +147,10 @@ def test_a_job_that_hangs_is_ended_with_its_process() -> None:
 
 def test_a_client_waits_for_its_deadline_and_no_longer() -> None:
     async def scenario() -> None:
-        async with running() as (processors, pool):
-            started = time.monotonic()
+        async with running(timeout_seconds=600.0) as (processors, pool):
             assert (await refused(processors, "sleep", seconds=0.3)).status == 504
-            # Now the only process is busy.
+            # Now the only process is busy, for longer than this test may take.
             assert (await refused(processors, 1, seconds=0.3)).status == 504
-            assert time.monotonic() - started < 2
             assert pool.waiting == 0
 
     asyncio.run(scenario())
@@ -160,10 +158,10 @@ def test_a_client_waits_for_its_deadline_and_no_longer() -> None:
 
 def test_a_client_that_goes_away_leaves_the_pool_whole() -> None:
     async def scenario() -> None:
-        async with running(timeout_seconds=1.0) as (processors, pool):
+        async with running(timeout_seconds=3.0) as (processors, pool):
             task = asyncio.ensure_future(double(processors, ["sleep"]))
             queued = asyncio.ensure_future(double(processors, [1]))
-            await asyncio.sleep(0.2)
+            await until(lambda: pool.waiting == 1)
             task.cancel()
             queued.cancel()
             await asyncio.gather(task, queued, return_exceptions=True)
@@ -175,9 +173,9 @@ def test_a_client_that_goes_away_leaves_the_pool_whole() -> None:
 
 def test_jobs_beyond_the_queue_are_turned_away() -> None:
     async def scenario() -> None:
-        async with running(queue=2, timeout_seconds=2.0) as (processors, _):
+        async with running(queue=2, timeout_seconds=5.0) as (processors, pool):
             jobs = [asyncio.ensure_future(double(processors, [item])) for item in ("sleep", 1, 2)]
-            await asyncio.sleep(0.2)
+            await until(lambda: pool.waiting == 2)
             told = await refused(processors, 3)
             assert (told.status, told.headers["Retry-After"]) == (429, "1")
             outcomes = await asyncio.gather(*jobs, return_exceptions=True)
@@ -224,12 +222,12 @@ def test_processes_end_with_a_gateway_that_is_killed() -> None:
         f"    specs = {{'k': ProcessorConfig(name='{ROOM}:Obedient')}}\n"
         "    pool = ProcessorPool(specs, workers=2, queue=8, timeout_seconds=60)\n"
         "    await pool.start()\n"
-        "    deadline = time.monotonic() + 30\n"
+        "    deadline = time.monotonic() + 120\n"
         "    busy = asyncio.ensure_future(pool.run('k', 'preprocess', [('sleep',)], deadline=deadline))\n"
         "    idle = await pool.run('k', 'preprocess', [(1,)], deadline=deadline)\n"
         "    import multiprocessing\n"
         "    print(*(p.pid for p in multiprocessing.active_children()), flush=True)\n"
-        "    await asyncio.sleep(60)\n"
+        "    await asyncio.sleep(600)\n"
         "if __name__ == '__main__': asyncio.run(main())\n"
     )
     path = os.pathsep.join(sys.path)
@@ -242,8 +240,8 @@ def test_processes_end_with_a_gateway_that_is_killed() -> None:
         assert all(map(alive, pids))
         gateway.kill()
         gateway.wait()
-        until = time.monotonic() + 10
-        while any(map(alive, pids)) and time.monotonic() < until:
+        end = time.monotonic() + LONG
+        while any(map(alive, pids)) and time.monotonic() < end:
             time.sleep(0.05)
         assert not any(map(alive, pids))
 
@@ -269,7 +267,10 @@ async def watched(work: Callable[[], Awaitable[Any]]) -> list[float]:
 
 
 def test_the_loop_goes_on_while_large_pictures_are_decoded() -> None:
-    """20 photographs of 12 megapixels, of which the model gets 12 MB each: nobody waits even as long as one takes."""
+    """20 photographs of 12 megapixels, of which the model gets 12 MB each: nobody waits for them.
+
+    A busy machine holds the loop up now and then; decoding in the loop would hold it up at each of them.
+    """
     photograph = Blob(noisy_jpeg(4000, 3000), "image/jpeg")
     options = {"multiple_of": 32, "max_side": 1184}
 
@@ -290,8 +291,8 @@ def test_the_loop_goes_on_while_large_pictures_are_decoded() -> None:
     gaps, one = asyncio.run(scenario())
     told = f"longest gap of the loop {max(gaps) * 1000:.1f} ms; one takes {one * 1000:.0f} ms"
     print(f"20 photographs in {sum(gaps):.2f} s, {told}")
-    assert max(gaps) < one
-    assert len(gaps) > 50
+    assert sum(gap > one / 2 for gap in gaps) < 10
+    assert len(gaps) > 100
 
 
 @pytest.mark.parametrize(

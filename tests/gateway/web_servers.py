@@ -53,7 +53,7 @@ class WebServer:
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
         self._server.close()
-        until = asyncio.get_running_loop().time() + 5
+        until = asyncio.get_running_loop().time() + 60
         while self.open and asyncio.get_running_loop().time() < until:
             await asyncio.sleep(0.01)
         assert not self.open, "a connection was left open"
