@@ -35,13 +35,13 @@ def background_gateway(**sections: Any) -> Iterator[str]:
 
     thread = threading.Thread(target=serve)
     thread.start()
-    assert ready.wait(30.0)
+    assert ready.wait(120.0)
     assert not failed, failed
     try:
         yield started[0]
     finally:
         stop.set()
-        thread.join(30.0)
+        thread.join(120.0)
     assert not failed, failed
 
 

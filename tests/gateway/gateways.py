@@ -101,19 +101,29 @@ class Running:
         """Ask a model."""
         return await self.ask(f"/v1/models/{model}", "POST", body, **headers)
 
-    async def raw(self, data: bytes, *, seconds: float = LONG) -> bytes:
-        """Send bytes as they are; return what comes until the gateway hangs up or `seconds` are over."""
+    async def raw(self, data: bytes, *, enough: Callable[[bytes], bool] = lambda got: False) -> bytes:
+        """Send bytes as they are; return what comes until it is `enough` or the gateway hangs up."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             writer.write(data)
             await writer.drain()
             got = b""
-            with contextlib.suppress(asyncio.TimeoutError, ConnectionError):
-                while piece := await asyncio.wait_for(reader.read(65536), seconds):
+            with contextlib.suppress(ConnectionError):
+                while not enough(got) and (piece := await ended(reader.read(65536), f"more than {got!r}")):
                     got += piece
             return got
         finally:
             writer.close()
+
+    def asked(self) -> dict[str, bool]:
+        """Return the model servers of all models, and whether each is asked at the moment."""
+        return {
+            target: asked for served in self.gateway._served for target, asked in served.upstream.replicas().items()
+        }
+
+    async def ready(self) -> bool:
+        """Tell whether /readyz says so."""
+        return (await self.ask("/readyz")).status == 200
 
     def lines(self) -> list[dict[str, Any]]:
         """Return the access log after the end."""

@@ -85,7 +85,7 @@ def _bounded(function: Any) -> Any:
 
 def _try(case: Any, headers: dict[str, str], url: str) -> int:
     """Send one request; check status, content type and schema of its answer against the document."""
-    answer = case.call(headers=headers)
+    answer = case.call(headers=headers, timeout=60.0)
     case.validate_response(answer, checks=_checks())
     if answer.status_code >= 400 and case.method.upper() != "HEAD":
         document = answer.json()

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.gateways import PICTURES, Got, Running, form, is_problem, picture_version, png, run
 from gateway.model_servers import Replica, version
+from gateway.waiting import LONG, until
 
 BODIES: dict[str, tuple[bytes, int]] = {
     "empty": (b"", 400),
@@ -129,12 +130,13 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read() -> None:
             b"Content-Length: 999999999999\r\nExpect: 100-continue\r\n\r\n",
             b"Transfer-Encoding: chunked\r\n\r\n" + b"19000\r\n" + b"x" * 0x19000 + b"\r\n",
         ):
-            got = await g.raw(head + more, seconds=0.5)
+            # It says so at once, and reads on for a while.
+            got = await g.raw(head + more, enough=lambda got: got.endswith(b"}"))
             assert got.startswith(b"HTTP/1.1 413 "), got[:100]
             assert b"100 (Continue)" not in got
             assert json.loads(got.partition(b"\r\n\r\n")[2])["status"] == 413
         for length in (b"9" * 19, b"9" * 5000, b"-1", b"1x"):
-            got = await g.raw(head + b"Content-Length: " + length + b"\r\n\r\n", seconds=0.5)
+            got = await g.raw(head + b"Content-Length: " + length + b"\r\n\r\n")
             assert got == b"HTTP/1.1 400 Bad Request\r\n\r\n"
         # A client that sends all of it, and only then reads, sees the answer.
         got = await g.ask("/v1/models/m", "POST", b"x" * 200_000, Content_Type="application/json")
@@ -172,21 +174,26 @@ def test_a_model_that_comes_back_is_waited_for() -> None:
 
     async def ask(g: Running) -> Got:
         await replica.stop()
-        await asyncio.sleep(0.6)
+        await until(lambda: g.asked() == {replica.target: False})
         asking = asyncio.ensure_future(g.predict({"item": 1}))
-        await asyncio.sleep(0.3)
+        await until(lambda: g.gateway.app.under_way == 1)
+        await asyncio.sleep(0.1)
+        assert not asking.done()
         await replica.start()
         return await asking
 
-    assert run(ask, replica, model={}).status == 200
+    assert run(ask, replica, model={}, retries={"seconds": LONG}).status == 200
 
 
 def test_more_requests_than_there_is_room_for_are_told_when_to_come_back() -> None:
     replica = Replica()
-    replica.delay = 0.5
 
     async def ask(g: Running) -> list[Got]:
-        return await asyncio.gather(*(g.predict({"item": 1}) for _ in range(8)))
+        replica.held = asyncio.Event()
+        tasks = [asyncio.ensure_future(g.predict({"item": 1})) for _ in range(8)]
+        await until(lambda: sum(task.done() for task in tasks) == 4 and replica.under_way == 2)
+        replica.held.set()
+        return await asyncio.gather(*tasks)
 
     answers = run(ask, replica, model={}, limits={"concurrency": 2, "queue": 2})
     by_status = sorted(got.status for got in answers)
@@ -196,16 +203,19 @@ def test_more_requests_than_there_is_room_for_are_told_when_to_come_back() -> No
 
 def test_a_client_that_goes_away_leaves_nothing_behind() -> None:
     replica = Replica()
-    replica.delay = 1.0
+    replica.delay = 600.0
     request = b"POST /v1/models/m HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 11\r\n\r\n"
 
-    async def ask(g: Running) -> tuple[int, int]:
-        await g.raw(request + b'{"item": 1}', seconds=0.2)
-        await g.raw(request + b'{"item"', seconds=0.2)
-        await asyncio.sleep(0.2)
-        return g.gateway.app.room.held("m"), g.gateway.app.under_way
+    async def ask(g: Running) -> None:
+        app = g.gateway.app
+        for sent, here in ((b'{"item": 1}', lambda: replica.under_way == 1), (b'{"item"', lambda: app.under_way == 1)):
+            _, writer = await asyncio.open_connection("127.0.0.1", g.port)
+            writer.write(request + sent)
+            await until(here)
+            writer.close()
+            await until(lambda: (app.room.held("m"), app.under_way, replica.under_way) == (0, 0, 0))
 
-    assert run(ask, replica, model={}) == (0, 0)
+    run(ask, replica, model={})
 
 
 def test_an_address_inside_the_network_is_not_fetched() -> None:

@@ -15,23 +15,27 @@ from tornado.simple_httpclient import HTTPStreamClosedError
 
 from gateway.gateways import HEALTH, PICTURES, Got, Running, form, gateway, is_problem, picture_version, png
 from gateway.model_servers import Replica
+from gateway.waiting import LONG, ended, until
 
 
 def test_requests_that_run_are_answered_and_new_ones_find_another_gateway() -> None:
     async def whole() -> None:
         replica = Replica()
-        replica.delay = 1.0
-        async with gateway(replica, model={}) as g:
+        replica.held = asyncio.Event()
+        # Half of the drain's time is for clients that have not heard of it yet.
+        async with gateway(replica, model={}, limits={"drain_seconds": 4 * LONG}) as g:
             running = [asyncio.ensure_future(g.predict({"item": number})) for number in range(5)]
-            await asyncio.sleep(0.3)
-            stopping = asyncio.ensure_future(g.gateway.stop(quiet=0.5))
-            await asyncio.sleep(0.1)
+            await until(lambda: replica.under_way == 5)
+            stopping = asyncio.ensure_future(g.gateway.stop(quiet=3.0))
+            await until(lambda: g.gateway.app.health.draining)
             ready = await g.ask("/readyz")
             assert is_problem(ready, 503)
             assert ready.headers["Connection"] == "close"
             assert (await g.ask("/healthz")).status == 200
-            late = await g.predict({"item": 9})
-            assert late.status == 200
+            late = asyncio.ensure_future(g.predict({"item": 9}))
+            await until(lambda: replica.under_way == 6)
+            replica.held.set()
+            assert (await late).status == 200
             answers: list[Got] = await asyncio.gather(*running)
             assert [got.json["result"] for got in answers] == [0.0, 1.0, 2.0, 3.0, 4.0]
             assert await stopping
@@ -44,14 +48,11 @@ def test_requests_that_run_are_answered_and_new_ones_find_another_gateway() -> N
 def test_what_takes_longer_than_the_drain_is_cut_off_and_told() -> None:
     async def whole() -> None:
         replica = Replica()
-        replica.delay = 30.0
-        async with gateway(replica, model={}, limits={"drain_seconds": 0.6}) as g:
+        replica.delay = 600.0
+        async with gateway(replica, model={}, limits={"drain_seconds": 0.6, "timeout_seconds": 600.0}) as g:
             running = asyncio.ensure_future(g.predict({"item": 1}))
-            await asyncio.sleep(0.2)
-            loop = asyncio.get_running_loop()
-            begun = loop.time()
-            assert not await g.gateway.stop(quiet=0.1)
-            assert loop.time() - begun < 5.0
+            await until(lambda: replica.under_way == 1)
+            assert not await ended(g.gateway.stop(quiet=0.1))
             with pytest.raises(HTTPStreamClosedError):
                 await running
 
@@ -65,7 +66,8 @@ def test_the_program_serves_drains_and_ends_with_0(tmp_path: Path, number: signa
         await replica.start()
         model = {**PICTURES, "processor": {**PICTURES["processor"], "in_pool": True}}
         config = {"replicas": [replica.target], "listen": {"port": 0}, "health": HEALTH, "models": {"m": model}}
-        config["pool"] = {"workers": 1}
+        config["pool"] = {"workers": 1, "timeout_seconds": LONG}
+        config["limits"] = {"timeout_seconds": LONG}
         file = tmp_path / "gateway.yaml"
         file.write_text(json.dumps(config))
         process = await asyncio.create_subprocess_exec(
@@ -100,13 +102,16 @@ async def _drain(process: asyncio.subprocess.Process, replica: Replica, number: 
     g = Elsewhere(None, None)  # type: ignore[arg-type]
     body, kind = form(("item", "a.png", png()))
     assert (await g.predict(body, Content_Type=kind)).json["result"]["label"] == "one"
-    replica.delay = 1.0
+    replica.held = asyncio.Event()
     running = asyncio.ensure_future(g.predict(body, Content_Type=kind))
-    await asyncio.sleep(0.3)
+    await until(lambda: replica.under_way == 1)
     process.send_signal(number)
+    while b"Draining" not in await asyncio.wait_for(process.stderr.readline(), LONG):
+        pass
+    replica.held.set()
     got = await running
     assert got.status == 200
-    out, error = await asyncio.wait_for(process.communicate(), 20.0)
+    out, error = await asyncio.wait_for(process.communicate(), LONG)
     assert process.returncode == 0, error.decode()
     assert b"every request was answered" in error
     assert b"Traceback" not in error
