@@ -69,8 +69,9 @@ class Replica:
         self.under_way = 0
         self.port = 0
         self.on_predict: Callable[[], None] = lambda: None
+        self.before_answer: Callable[[], None] = lambda: None
         self._server: Any = None
-        self.configure(versions or {1: version()}, labels or {"stable": 1})
+        self.configure(versions or {1: version()}, {"stable": 1} if labels is None else labels)
 
     def configure(self, versions: Mapping[int, FakeVersion], labels: Mapping[str, int]) -> None:
         """Have exactly these versions and labels."""
@@ -116,6 +117,7 @@ class Replica:
                 await asyncio.sleep(600.0)
             if method is rpc.PREDICT:
                 await self._take_time(method.request_class.FromString(request).model_spec.version.value)
+            self.before_answer()
             try:
                 return self.fake.handle(method, request)
             except FakeRpcError as error:

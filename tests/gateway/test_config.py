@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tfs_deploy.errors import InvalidInput
 from tfs_deploy.gateway.config import MIB, GatewayConfig
 from tfs_deploy.gateway.config_file import config_from, read_config
+from tfs_deploy.gateway.processors.model_processors import make_model_processors
+from tfs_deploy.gateway.processors.registry import make_postprocessor
 
 WHOLE = """
 listen: {port: 8443, address: 0.0.0.0, tls: {certificate: tls/server.pem, key: tls/server.key}}
@@ -134,3 +137,41 @@ def test_files_that_are_none(tmp_path: Path, text: str) -> None:
 def test_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="There is no gateway configuration"):
         read_config(tmp_path / "none.yaml")
+
+
+def test_paths_in_processor_options_count_from_the_files_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "labels.txt").write_text("zero\none\n")
+    (tmp_path / "conf" / "words.txt").write_text("[PAD]\n[UNK]\na\n")
+    (tmp_path / "absolute.txt").write_text("two\nthree\n")
+    file = tmp_path / "conf" / "gateway.yaml"
+    file.write_text(
+        "replicas: [127.0.0.1:1]\n"
+        "models:\n"
+        "  m:\n"
+        "    processor: {name: text, options: {input: x, vocabulary: words.txt}}\n"
+        "    postprocessor: {name: classification, options: {labels_file: labels.txt}, in_pool: true}\n"
+        f"  n: {{postprocessor: {{name: classification, options: {{labels_file: {tmp_path / 'absolute.txt'}}}}}}}\n"
+        "  o: {capture: {directory: captures, upload: store}}\n"
+        "  p: {capture: {directory: captures, upload: 's3://bucket/prefix'}}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    read = read_config(Path("conf") / "gateway.yaml")
+    made, pool = make_model_processors(read.models, read.pool)
+    assert pool is not None
+    scores = {"y": np.array([[0.1, 0.9]], np.float32)}
+    for name, label in (("m", "one"), ("n", "three")):
+        (result,) = made[name]._postprocessor.postprocess(scores)
+        assert result["label"] == label
+    # A process of the pool makes it again, from what it is sent.
+    (spec,) = made["m"].pooled.values()
+    assert make_postprocessor(spec).postprocess(scores)[0]["label"] == "one"
+    uploads = [read.models[name].capture.upload for name in ("o", "p")]  # type: ignore[union-attr]
+    assert uploads == ["conf/store", "s3://bucket/prefix"]
+
+
+def test_where_paths_count_from_cannot_be_given() -> None:
+    with pytest.raises(InvalidInput, match="unknown field `base`"):
+        config(models={"m": {"processor": {"name": "tensors", "base": "/etc"}}})

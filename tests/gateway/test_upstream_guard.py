@@ -227,6 +227,46 @@ def test_label_that_is_nowhere() -> None:
     asyncio.run(run())
 
 
+@pytest.mark.parametrize(
+    ("ranks", "given", "status", "says"),
+    [
+        ({}, 2, 502, "does not say how many dimensions its input 'x' has"),
+        ({"other": 2}, 2, 502, "does not say how many dimensions its input 'x' has"),
+        ({"x": 4}, 2, 422, "must have 4 dimensions, but an array of 2 was given"),
+        ({"x": 2}, 2, None, ""),
+        ({"x": "any"}, 2, None, ""),
+    ],
+)
+def test_input_of_unknown_rank_is_sent_only_if_the_configuration_says_its_rank(
+    ranks: Any, given: int, status: int | None, says: str
+) -> None:
+    async def run() -> None:
+        replica = Replica({1: version(None)})
+        async with group(replica, model={"ranks": ranks}) as upstream:
+            inputs = {"x": np.zeros((1,) * given, np.float32)}
+            if status is None:
+                assert (await ask(upstream, inputs)).outputs["y"].ndim == given
+                return
+            with pytest.raises(Problem) as caught:
+                await ask(upstream, inputs)
+            assert caught.value.status == status
+            assert says in caught.value.detail
+            assert replica.predicts == []
+
+    asyncio.run(run())
+
+
+def test_rank_that_the_signature_says_is_not_overruled() -> None:
+    async def run() -> None:
+        replica = Replica({1: version(IMAGES)})
+        async with group(replica, model={"ranks": {"x": "any"}}) as upstream:
+            with pytest.raises(Problem, match="must have 4 dimensions"):
+                await ask(upstream, x(1.0))
+            assert replica.predicts == []
+
+    asyncio.run(run())
+
+
 def test_signature_and_outputs_that_the_version_lacks_are_the_gateways_fault() -> None:
     async def run() -> None:
         for model, says in (

@@ -145,9 +145,11 @@ def test_restart_of_the_only_replica_is_waited_for() -> None:
     async def run() -> None:
         replica = Replica()
         counts = Counts()
-        async with group(replica, retries=PATIENT, options={"meter": counts}) as upstream:
+        health = {"max_age_seconds": 0.5}
+        async with group(replica, health=health, retries=PATIENT, options={"meter": counts}) as upstream:
             await ask(upstream)
             await replica.stop()
+            await until(lambda: upstream.signature() is None, "that what the label meant is too old to be used")
             waiting = asyncio.create_task(ask(upstream))
             await until(lambda: counts.events.get("round", 0) >= 2, "two rounds without anybody")
             assert not waiting.done()

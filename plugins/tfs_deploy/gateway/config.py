@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -17,6 +17,7 @@ _Mebibytes = Annotated[float, msgspec.Meta(gt=0.0, le=2048.0)]
 _Count = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
 _NotNegative = Annotated[int, msgspec.Meta(ge=0, le=100_000)]
 _Text = Annotated[str, msgspec.Meta(min_length=1)]
+_Rank = Annotated[int, msgspec.Meta(ge=0, le=32)]
 
 MIB = 1 << 20
 
@@ -167,12 +168,14 @@ class Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ProcessorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A built-in name, an entry point's name or ``module:attribute``, and what it is made with.
 
-    `in_pool` None leaves it to the processor whether it runs in a process of the pool.
+    `in_pool` None leaves it to the processor whether it runs in a process of the pool. `base` is where relative paths
+    in the options count from: the directory of the configuration file, which sets it.
     """
 
     name: _Text
     options: dict[str, Any] = {}
     in_pool: bool | None = None
+    base: str = ""
 
 
 class MicroBatching(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -231,13 +234,18 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `model` is the name on the model servers if it differs; `labels` are further labels that a client may ask for by
     URL; `outputs` the outputs that are asked for (none: all); `replicas` those of this model if not the gateway's.
+    `mode` is that of the serving group: with ``latest`` there are no labels, `label` is empty, and each model server
+    answers with the highest version that is AVAILABLE there. `ranks` says how many dimensions those inputs have of
+    which the signature does not say it (``any``: whatever is given); without it nothing is sent for them.
     """
 
     model: str = ""
+    mode: Literal["labels", "latest"] = "labels"
     label: str = "stable"
     labels: tuple[str, ...] = ()
     signature: _Text = DEFAULT_SIGNATURE
     outputs: tuple[str, ...] = ()
+    ranks: dict[str, _Rank | Literal["any"]] = {}
     replicas: tuple[str, ...] = ()
     timeout_seconds: _Seconds | None = None
     description: str = ""

@@ -72,9 +72,14 @@ def _of_model(where: str, name: str, model: ModelConfig, replicas: tuple[str, ..
         yield from _of_name(f"{where}.model", check_model_name, model.model)
     for label in (model.label, *model.labels):
         yield from _of_name(f"{where}.label", check_label, label)
+    if model.mode == "latest":
+        yield from _of_latest(where, model)
     if not (model.replicas or replicas):
         yield f"neither `replicas` nor `{where}.replicas` names a model server"
     yield from _of_targets(f"{where}.replicas", model.replicas)
+    for part in ("processor", "postprocessor"):
+        if (given := getattr(model, part)) and given.base:
+            yield f"`{where}.{part}` has unknown field `base`"
     for part, label in _other_labels(model):
         yield from _of_name(f"{where}.{part}.label", check_label, label)
         if label == model.label:
@@ -82,6 +87,18 @@ def _of_model(where: str, name: str, model: ModelConfig, replicas: tuple[str, ..
     header = model.canary.sticky_header if model.canary else None
     if header is not None and not _HEADER.fullmatch(header):
         yield f"`{where}.canary.sticky_header` {header!r} is not the name of a header"
+
+
+def _of_latest(where: str, model: ModelConfig) -> Iterator[str]:
+    """Name what goes by labels, of which there are none."""
+    given = {
+        "label": model.label != ModelConfig().label,
+        "labels": bool(model.labels),
+        "canary": model.canary is not None,
+        "shadow": model.shadow is not None,
+    }
+    for name in (name for name, there in given.items() if there):
+        yield f"`{where}.{name}` goes by labels, which model servers of `mode: latest` do not have"
 
 
 def _other_labels(model: ModelConfig) -> Iterator[tuple[str, str]]:
@@ -115,10 +132,19 @@ def _anchored(config: GatewayConfig, base: Path) -> GatewayConfig:
     def moved(part: Any, *names: str) -> Any:
         return part and msgspec.structs.replace(part, **{name: below(getattr(part, name)) for name in names})
 
-    models = {
-        name: msgspec.structs.replace(model, capture=moved(model.capture, "directory"))
-        for name, model in config.models.items()
-    }
+    def of_model(model: ModelConfig) -> ModelConfig:
+        capture = moved(model.capture, "directory")
+        # A store is a directory or a URI.
+        if capture and capture.upload and "://" not in capture.upload:
+            capture = moved(capture, "upload")
+        processors = {
+            name: given and msgspec.structs.replace(given, base=str(base))
+            for name, given in (("processor", model.processor), ("postprocessor", model.postprocessor))
+        }
+        label = "" if model.mode == "latest" else model.label
+        return msgspec.structs.replace(model, label=label, capture=capture, **processors)
+
+    models = {name: of_model(model) for name, model in config.models.items()}
     return msgspec.structs.replace(
         config,
         models=models,

@@ -41,7 +41,8 @@ def encode(request: CapturedRequest, *, rate: float) -> bytes:
     metadata.timestamp_secs = int(request.at)
     predict = log.predict_log
     predict.request.model_spec.name = request.model
-    predict.request.model_spec.version_label = request.label
+    if request.label:
+        predict.request.model_spec.version_label = request.label
     predict.request.model_spec.signature_name = request.signature
     predict.response.model_spec.name = request.model
     predict.response.model_spec.version.value = request.version

@@ -61,6 +61,7 @@ class BoxProcessor:
 
     Options = BoxOptions
     reentrant = True
+    paths = ("labels_file",)
     heavy = ("postprocess",)
 
     def __init__(self, options: BoxOptions) -> None:

@@ -34,6 +34,7 @@ class ClassificationProcessor:
 
     Options = ClassificationOptions
     reentrant = True
+    paths = ("labels_file",)
 
     def __init__(self, options: ClassificationOptions) -> None:
         if options.top < 1:

@@ -58,6 +58,7 @@ class Processor(Postprocessor, Protocol):
     ``splits`` (False): the rows of one request may be made in several processes; none depends on the others.
     ``with_signature(signature)``: returns the processor for a model that has this signature.
     ``needs_signature`` (False): it cannot work without, so it cannot run in the pool.
+    ``paths`` (()): its options that name files; relative ones are made to count from the configuration's directory.
     """
 
     def preprocess(self, items: Sequence[Any]) -> Arrays:

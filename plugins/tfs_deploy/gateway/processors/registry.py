@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable, Mapping
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -43,7 +45,8 @@ def _made(spec: ProcessorConfig) -> Postprocessor:
     factory = _factory(spec.name)
     options = getattr(factory, "Options", None)
     try:
-        made = factory(**spec.options) if options is None else factory(_converted(spec, options))
+        given = _anchored(spec, getattr(factory, "paths", ()))
+        made = factory(**given) if options is None else factory(_converted(given, options))
     except TFSDeployError as error:
         raise InvalidInput(f"The processor {spec.name!r} cannot be made: {error.cause}", error.remedy) from error
     except Exception as error:  # code of the user's: whatever it raises, the configuration is what names it
@@ -59,9 +62,17 @@ def _made(spec: ProcessorConfig) -> Postprocessor:
     return made
 
 
-def _converted(spec: ProcessorConfig, options: Any) -> Any:
+def _anchored(spec: ProcessorConfig, paths: Iterable[str]) -> dict[str, Any]:
+    """Return the options of `spec`, relative ones of `paths` below its directory."""
+    return {
+        name: str(Path(spec.base, value)) if name in paths and isinstance(value, str) and value else value
+        for name, value in spec.options.items()
+    }
+
+
+def _converted(given: Mapping[str, Any], options: Any) -> Any:
     try:
-        return msgspec.convert(spec.options, type=options)
+        return msgspec.convert(given, type=options)
     except msgspec.ValidationError as error:
         known = ", ".join(sorted(field.name for field in msgspec.structs.fields(options)))
         raise InvalidInput(f"its options do not fit: {error}.", f"It takes: {known}.") from error

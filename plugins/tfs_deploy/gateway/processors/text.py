@@ -53,6 +53,7 @@ class TextProcessor:
 
     Options = TextOptions
     reentrant = True
+    paths = ("vocabulary",)
 
     def __init__(self, options: TextOptions) -> None:
         self.batches = True

@@ -9,11 +9,13 @@ from typing import Any, Protocol
 import numpy.typing as npt
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+# In place of a label: whatever version is the highest that is AVAILABLE on the model server.
+NEWEST = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
-    """One answer: `model` is the name on the model server, `version` computed it, `label` was asked for.
+    """One answer: `model` is the name on the model server, `version` computed it, `label` (or none) was asked for.
 
     `outputs` may be read-only views; `replica` is the address that answered, `attempts` how many were asked.
     """
@@ -24,6 +26,11 @@ class Answer:
     label: str
     replica: str
     attempts: int = 1
+
+
+def told(label: str) -> str:
+    """Return `label` as messages name it."""
+    return f"label {label!r}" if label != NEWEST else "the newest version"
 
 
 class Predictor(Protocol):

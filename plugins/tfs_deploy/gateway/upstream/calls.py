@@ -18,7 +18,7 @@ from tfs_deploy.clock import Clock
 from tfs_deploy.errors import DeadlineExceeded, NotFound, TFSDeployError
 from tfs_deploy.gateway.config import Hedging, Retries
 from tfs_deploy.gateway.problem import Problem, from_error, not_found, too_late, unavailable
-from tfs_deploy.gateway.upstream.answer import Answer, Arrays, Meter
+from tfs_deploy.gateway.upstream.answer import NEWEST, Answer, Arrays, Meter, told
 from tfs_deploy.gateway.upstream.attempt import Attempt, Failed
 from tfs_deploy.gateway.upstream.balancer import choose
 from tfs_deploy.gateway.upstream.failures import Fate
@@ -214,7 +214,8 @@ class Calls:
     def _nobody(self, request: _Request) -> Problem:
         model = self._attempt.model
         if isinstance(request.failed, NotFound):
-            return unavailable(f"Model {model!r} has no version under the label {request.label!r} at the moment.")
+            under = "" if request.label == NEWEST else f" under the {told(request.label)}"
+            return unavailable(f"Model {model!r} has no version{under} at the moment.")
         if isinstance(request.failed, DeadlineExceeded) or request.failed is None:
             return unavailable(f"No model server answered in time for model {model!r}; try again.")
         return from_error(request.failed, model)

@@ -1,11 +1,13 @@
 """What stands between strangers and the model servers: nothing is sent that does not fit the version's signature.
 
-A stock model server does not compare shapes, and one input of a wrong rank can end its process (contract 20.1).
+A stock model server does not compare shapes, and one input of a wrong rank can end its process (contract 20.1). So an
+input of which the signature does not say the rank is not sent either, unless the configuration says it in its place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from tfs_deploy.errors import InvalidInput
 from tfs_deploy.gateway.problem import Problem, bad_upstream, unusable
@@ -15,11 +17,17 @@ from tfs_deploy.serving.signature import Signature, TensorSpec, check_inputs
 
 
 class Guard:
-    """Compares inputs with one signature of whatever version is live."""
+    """Compares inputs with one signature of whatever version is live; `ranks` of inputs whose rank that leaves open."""
 
-    def __init__(self, signature: str, outputs: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        signature: str,
+        outputs: Sequence[str] = (),
+        ranks: Mapping[str, int | Literal["any"]] | None = None,
+    ) -> None:
         self._name = signature
         self._outputs = tuple(outputs)
+        self._ranks = dict(ranks or {})
 
     def check(self, metadata: Metadata, arrays: Arrays) -> None:
         """Raise Problem unless `arrays` fit the version of `metadata` in names, dtypes, ranks and known dimensions."""
@@ -32,6 +40,8 @@ class Guard:
         for alias, array in arrays.items():
             if array.ndim and not array.size:
                 raise unusable(f"The input {alias!r} of {where} is empty: its shape is {list(array.shape)}.")
+            if signature.inputs[alias].shape is None:
+                self._check_rank(metadata, alias, array.ndim)
 
     def rows(self, metadata: Metadata, arrays: Arrays) -> int | None:
         """Return how many rows `arrays` have if rows of several requests may go as one; None if they may not.
@@ -57,6 +67,17 @@ class Guard:
         if missing:
             raise self._misfit(metadata, f"has no output {missing[0]!r} in signature {self._name!r}")
         return found
+
+    def _check_rank(self, metadata: Metadata, alias: str, rank: int) -> None:
+        wanted = self._ranks.get(alias)
+        if wanted is None:
+            what = f"does not say how many dimensions its input {alias!r} has; `ranks` in the configuration can say it"
+            raise bad_upstream(f"Nothing is sent to model {metadata.model!r}: its version {metadata.version} {what}.")
+        if wanted not in (rank, "any"):
+            raise unusable(
+                f"The input {alias!r} of model {metadata.model!r} must have {wanted} dimensions, "
+                f"but an array of {rank} was given."
+            )
 
     def _misfit(self, metadata: Metadata, what: str) -> Problem:
         return bad_upstream(f"Model {metadata.model!r} version {metadata.version} {what}, which the gateway asks for.")

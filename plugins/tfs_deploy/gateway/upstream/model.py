@@ -39,11 +39,11 @@ class Upstream:
         self._config = model
         clock, meter = clock or SystemClock(), meter or NoMeter()
         self._clock = clock
-        self._guard = Guard(model.signature, model.outputs)
+        self._guard = Guard(model.signature, model.outputs, model.ranks)
         self._watch = Watch(
             self.name,
             model.replicas or config.replicas,
-            [label for label in (model.label, *_others(model)) if label],
+            (model.label, *_others(model)),
             health=config.health,
             connections=connections,
             clock=clock,
@@ -85,7 +85,7 @@ class Upstream:
             return await send(inputs, label=label, deadline=deadline, request_id=request_id)
 
     async def ready(self) -> bool:
-        """Tell whether the configured label means a version on at least one replica."""
+        """Tell whether there is a version to answer on at least one replica."""
         label = self._config.label
         if not any(replica.serves(label) for replica in self._watch.replicas):
             await asyncio.gather(*(replica.probe(label) for replica in self._watch.replicas))
@@ -129,8 +129,4 @@ class Upstream:
 
 
 def _others(model: ModelConfig) -> tuple[str, ...]:
-    return (
-        *model.labels,
-        model.canary.label if model.canary else "",
-        model.shadow.label if model.shadow else "",
-    )
+    return (*model.labels, *(part.label for part in (model.canary, model.shadow) if part))

@@ -11,6 +11,7 @@ from typing import Any
 from tfs_deploy.clock import Clock
 from tfs_deploy.errors import DeadlineExceeded, NotFound, Permanent, TFSDeployError, Transient
 from tfs_deploy.gateway.config import Health
+from tfs_deploy.gateway.upstream.answer import NEWEST, told
 from tfs_deploy.gateway.upstream.balancer import Load
 from tfs_deploy.serving.client_aio import AsyncModelServerClient
 from tfs_deploy.serving.protocol import Metadata
@@ -32,9 +33,10 @@ class _View:
 class Replica:
     """One address.
 
-    The meaning of a label is this replica's own, and was read at most `Health.max_age_seconds` ago or after the
-    request came: requests name the version by number, so that the version that was checked is the version that
-    answers, and a version that was `stable` so short a time ago has passed its gates. Belongs to one event loop.
+    A label may be `NEWEST`, which is none. The meaning of a label is this replica's own, and was read at most
+    `Health.max_age_seconds` ago or after the request came: requests name the version by number, so that the version
+    that was checked is the version that answers, and a version that was `stable` so short a time ago has passed its
+    gates. Belongs to one event loop.
     """
 
     def __init__(
@@ -100,7 +102,7 @@ class Replica:
         try:
             await self._asked(label, deadline)
         except (Transient, Permanent) as error:
-            logger.debug("%s does not tell what %s of %s means: %s", self.target, label, self._model, error)
+            logger.debug("%s does not tell what %s of %s is: %s", self.target, told(label), self._model, error)
 
     def failed(self, error: TFSDeployError) -> None:
         """Note that the replica refused a call or went away during one."""
@@ -148,7 +150,7 @@ class Replica:
         await asyncio.wait({task}, timeout=max(0.0, deadline - self._clock.monotonic()))
         if not task.done() or task.cancelled():
             raise DeadlineExceeded(
-                f"The model server at {self.target} did not say in time what label {label!r} means.", "Try again."
+                f"The model server at {self.target} did not say in time what {told(label)} is.", "Try again."
             )
         return task.result()
 
@@ -162,7 +164,9 @@ class Replica:
         at = self._clock.monotonic()
         found: Metadata | NotFound
         try:
-            found = await self.client.metadata(self._model, label=label, timeout=self._health.timeout_seconds)
+            found = await self.client.metadata(
+                self._model, label=None if label == NEWEST else label, timeout=self._health.timeout_seconds
+            )
         except NotFound as error:
             found = error
         except DeadlineExceeded as error:
@@ -185,7 +189,7 @@ class Replica:
         before = old.found.version if old is not None and isinstance(old.found, Metadata) else None
         after = found.version if isinstance(found, Metadata) else None
         if before != after:
-            logger.info("%s of %s at %s: version %s, was %s", label, self._model, self.target, after, before)
+            logger.info("%s of %s at %s: %s, was %s", told(label), self._model, self.target, after, before)
 
     # --- health -----------------------------------------------------------------------------------------------------
 

@@ -94,6 +94,8 @@ _TIMEOUT = {
     "schema": {"type": "number", "exclusiveMinimum": 0},
 }
 _TEXT_HEADER = {"schema": {"type": "string"}}
+_LABEL = "X-Model-Label"
+_HEADERS = ("X-Model-Name", "X-Model-Version", _LABEL, "X-Request-Id", "Server-Timing")
 
 
 class _Describer:
@@ -118,10 +120,7 @@ class _Describer:
         most = self._config.limits.items
         answer = {
             "description": "The answers, in the order of the items.",
-            "headers": {
-                header: _TEXT_HEADER
-                for header in ("X-Model-Name", "X-Model-Version", "X-Model-Label", "X-Request-Id", "Server-Timing")
-            },
+            "headers": {header: _TEXT_HEADER for header in _HEADERS if header != _LABEL or served.config.label},
             "content": {JSON: {"schema": schemas.answer(served)}},
         }
         problems = [code for code in _PROBLEMS if code != "401" or self._keys]

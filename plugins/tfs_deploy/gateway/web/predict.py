@@ -163,12 +163,13 @@ def _note(request: Request, answer: Answer) -> None:
 
 
 def _reply(request: Request, answer: Answer, results: list[Any], *, single: bool) -> Reply:
-    body: dict[str, Any] = {"model": answer.model, "version": answer.version, "label": answer.label}
+    body: dict[str, Any] = {"model": answer.model, "version": answer.version}
+    body |= {"label": answer.label} if answer.label else {}
     body |= {"result": results[0]} if single else {"results": results}
     headers = {
         "X-Model-Name": answer.model,
         "X-Model-Version": str(answer.version),
-        "X-Model-Label": answer.label,
+        **({"X-Model-Label": answer.label} if answer.label else {}),
         "Server-Timing": ", ".join(f"{stage};dur={seconds * 1000:.2f}" for stage, seconds in request.stages.items()),
     }
     return json_reply(body, headers=headers)

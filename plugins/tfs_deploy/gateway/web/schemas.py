@@ -33,7 +33,7 @@ MODEL = {
         "name": {"type": "string"},
         "description": {"type": "string"},
         "accepts": {"enum": ["image", "text", "json"]},
-        "label": {"type": "string"},
+        "label": _NULLABLE_STRING,
         "labels": {"type": "array", "items": {"type": "string"}},
         "version": _NULLABLE_INTEGER,
         "inputs": {"type": "object", "additionalProperties": {"type": "string"}},
@@ -139,7 +139,9 @@ def form(served: Served, most: int) -> dict[str, Any]:
 def answer(served: Served) -> dict[str, Any]:
     """Return the schema of an answer."""
     result = _RESULTS.get(served.answers.name, {})
-    common = {"model": {"type": "string"}, "version": {"type": "integer"}, "label": {"type": "string"}}
+    common = {"model": {"type": "string"}, "version": {"type": "integer"}}
+    if served.config.label:
+        common["label"] = {"type": "string"}
     return {
         "type": "object",
         "required": list(common),

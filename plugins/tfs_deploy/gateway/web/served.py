@@ -44,8 +44,8 @@ class Served:
             "name": self.name,
             "description": self.config.description,
             "accepts": self.accepts,
-            "label": self.config.label,
-            "labels": [self.config.label, *(label for label in self.config.labels if label != self.config.label)],
+            "label": self.config.label or None,
+            "labels": [label for label in dict.fromkeys((self.config.label, *self.config.labels)) if label],
             "version": None if found is None else found[0],
             "inputs": inputs,
         }

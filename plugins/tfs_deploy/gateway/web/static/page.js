@@ -64,7 +64,7 @@ function modelChosen() {
   $("about").textContent = "";
   $("json-hint").textContent = "";
   if (!model) return;
-  const version = model.version === null ? "does not answer at the moment" : `version ${model.version} is ${model.label}`;
+  const version = model.version === null ? "does not answer at the moment" : `version ${model.version} is ${model.label || "the newest"}`;
   $("about").textContent = [model.description, version].filter(Boolean).join(" · ");
   const inputs = Object.entries(model.inputs).map(([name, spec]) => `${name}: ${spec}`);
   if (inputs.length) $("json-hint").textContent = `The model takes ${inputs.join("; ")}`;
@@ -205,7 +205,7 @@ function showFacts(found, answered) {
   const facts = [
     ["Model", found.model],
     ["Version", found.version],
-    ["Label", found.label],
+    ...(found.label ? [["Label", found.label]] : []),
     ["Request", answered.get("X-Request-Id")],
   ];
   $("facts").replaceChildren(
