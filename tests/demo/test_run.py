@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -47,16 +48,26 @@ def said(workspace: Path) -> str:
 
 
 def still_running(workspace: Path) -> list[str]:
-    """Return the command lines of processes that have the workspace in their arguments or environment."""
+    """Return the command lines of processes that have the workspace in their arguments or environment, or are in it."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             command = (process / "cmdline").read_bytes()
-            if os.fsencode(workspace) in command + (process / "environ").read_bytes():
+            where = os.fsencode(os.readlink(process / "cwd"))
+            if os.fsencode(workspace) in b"\0".join((command, (process / "environ").read_bytes(), where)):
                 found.append(command.replace(b"\0", b" ").decode(errors="replace"))
         except OSError:  # it ended meanwhile, or is somebody else's
             continue
     return found
+
+
+def assert_gateway_had_the_last_word(workspace: Path, text: str) -> None:
+    """Check that pictures went through the gateway, and that the demo says so at its end."""
+    assert "Held-out digits as PNG files, read through the gateway (answered by version 2)" in text
+    lines = (workspace / "log" / "gateway-access.log").read_text().splitlines()
+    answered = [json.loads(line) for line in lines]
+    assert [(line["path"], line["status"], line["version"]) for line in answered] == [("/v1/models/digits", 200, 2)] * 5
+    assert len(list((workspace / "gateway").glob("digit-*.png"))) == 5
 
 
 @pytest.mark.tensorflow
@@ -67,6 +78,7 @@ def test_demo_tells_its_story_and_leaves_nothing_running(tmp_path: Path) -> None
     text = " ".join(said(workspace).split())
     assert "Refused: Version 3 of model 'digits' failed gate accuracy" in text
     assert "stable is still version 2." in text
+    assert_gateway_had_the_last_word(workspace, text)
     # What it says is what the store has on record.
     moves = findings.moves(open_store(str(workspace / "store")).documents, GROUP, MODEL)
     assert [(move.action, move.version) for move in moves] == [
@@ -87,6 +99,7 @@ def test_the_demo_with_s3_serves_from_two_disks(tmp_path: Path) -> None:
     text = " ".join(said(workspace).split())
     assert "Refused: Version 3 of model 'digits' failed gate accuracy" in text
     assert "on 2 replicas." in text
+    assert_gateway_had_the_last_word(workspace, text)
     assert not (workspace / "store").exists()
     for replica in ("replica-1", "replica-2"):
         versions = {path.name for path in (workspace / replica / "models" / MODEL).iterdir() if path.name.isdigit()}

@@ -58,7 +58,7 @@ def test_a_digit_is_drawn_in_shades() -> None:
 
 def test_a_wrong_answer_shows_the_truth() -> None:
     image = np.zeros((8, 8, 1), np.float32)
-    text = printed(show.digits_panel([Answer(image, 7, 7, 0.99, 2), Answer(image, 3, 8, 0.51, 2)]))
+    text = printed(show.digits_panel([Answer(image, 7, 7, 0.99, 2), Answer(image, 3, 8, 0.51, 2)], "Digits"))
     assert "7 (99%) ✓" in text
     assert "8 (51%) is 3" in text
     assert "version 2" in text

@@ -21,8 +21,9 @@ from rich.console import Console
 
 from tfs_deploy.demo import findings, show
 from tfs_deploy.demo.airflow_process import AirflowPlaces, airflow_process
+from tfs_deploy.demo.gateway_process import gateway
 from tfs_deploy.demo.site import SITES, Site
-from tfs_deploy.demo.story import GROUP, MODEL, SHOWN, Story
+from tfs_deploy.demo.story import GROUP, MODEL, Story
 from tfs_deploy.errors import InvalidInput, Refused, TFSDeployError
 
 _CHECKOUT = Path(__file__).resolve().parents[3]
@@ -68,7 +69,11 @@ def _demo(workspace: Path, site: AbstractContextManager[Site], output: Console) 
         output.print()
         output.print(show.attempts_table(story.versions()))
         output.print(show.moves_table(findings.moves(documents, GROUP, MODEL)))
-        output.print(show.digits_panel(findings.ask(serving.targets[0], MODEL, SHOWN)))
+        progress.chapter("PNG in, digit out: the gateway")
+        with progress.waiting("starting"):
+            url = running.enter_context(gateway(serving.targets, MODEL, workspace))
+        story.show_to_gateway(url, workspace / "gateway")
+        output.print(show.digits_panel(story.read, "Held-out digits as PNG files, read through the gateway"))
     return _end(story.broken, time.monotonic() - began, workspace, output)
 
 

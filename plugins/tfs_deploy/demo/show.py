@@ -110,12 +110,12 @@ def moves_table(moves: Sequence[Move]) -> Table:
     return table
 
 
-def digits_panel(answers: Sequence[Answer]) -> RenderableType:
-    """Return the digits as they were sent, each with the answer and the truth."""
+def digits_panel(answers: Sequence[Answer], what: str) -> RenderableType:
+    """Return the digits as they were sent, each with the answer and the truth; `what` they are is the title."""
     drawn = [_digit(answer) for answer in answers]
     versions = sorted({answer.version for answer in answers})
     told = ", ".join(str(version) for version in versions)
-    title = f"Held-out digits, asked from label stable (answered by version {told})"
+    title = f"{what} (answered by version {told})"
     return Panel(Columns(drawn, padding=(0, 2)), title=title, title_align="left", expand=False)
 
 

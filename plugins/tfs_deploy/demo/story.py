@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from tfs_deploy.demo import findings, show
+from tfs_deploy.demo import findings, pictures, show
 from tfs_deploy.demo.airflow_process import AirflowProcess, DagRun
-from tfs_deploy.demo.findings import Attempt
+from tfs_deploy.demo.findings import Answer, Attempt
 from tfs_deploy.errors import TFSDeployError
 from tfs_deploy.store.protocol import StateDocuments
 
@@ -46,6 +47,7 @@ class Story:
     progress: show.Progress
     attempts: list[tuple[DagRun, int | None]] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
+    read: tuple[Answer, ...] = ()
 
     def tell(self) -> None:
         """Tell it all; `broken` is empty afterwards if everything went as it should."""
@@ -70,6 +72,14 @@ class Story:
             )
             for run, version in self.attempts
         ]
+
+    def show_to_gateway(self, url: str, directory: Path) -> None:
+        """Send the gateway at `url` PNG files of some digits, written to `directory`; `read` is what it answers."""
+        self.progress.say(f"It listens on {url}; the pictures are in {directory}.")
+        self.read = pictures.read_by_gateway(url, MODEL, SHOWN, directory)
+        direct = findings.ask(self.targets[0], MODEL, SHOWN)
+        same = [(one.digit, one.version) for one in self.read] == [(one.digit, one.version) for one in direct]
+        self._expect(same, "the gateway reads from a picture what the model server reads from numbers")
 
     def _train(self, number: int, lesson: Lesson) -> None:
         self.progress.chapter(f"Training run {number} of {len(LESSONS)}: {lesson.title}")
