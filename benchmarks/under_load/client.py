@@ -1,48 +1,28 @@
-"""Asyncio clients in a process of their own: each sends the same Predict again as soon as it is answered.
-
-    python client.py TARGET ROWS CLIENTS OUT
-
-Ends when its standard input ends. OUT is a NumPy file of float64 `[requests, 3]`: begin (``time.monotonic()``, which
-is the same in all processes of a machine), seconds, and 1 for success.
-"""
+"""Asyncio gRPC clients: each sends the same Predict again as soon as it is answered."""
 
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
-import numpy as np
+
+from under_load import digits
+from under_load.clients import Clients, ask_until_told
 
 _DEADLINE_SECONDS = 10.0
 _START_SECONDS = 20.0
 
 
-class Load:
-    """Runs this file as a child process: ``with Load(...)``; `records` afterwards."""
+class Load(Clients):
+    """`clients` of them, each with `rows` images per request."""
 
     def __init__(self, target: str, rows: int, clients: int, out: Path) -> None:
-        self._command = [sys.executable, __file__, target, str(rows), str(clients), str(out)]
-        self._out = out
-        self.records = np.zeros((0, 3))
-
-    def __enter__(self) -> Load:
-        self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        assert self._process.stdout is not None
-        # One line when the first answers are there.
-        if not self._process.stdout.readline():
-            raise SystemExit("the clients did not start")
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(60)
-        self.records = np.load(self._out)
+        super().__init__("client", out, target, str(rows), str(clients))
 
 
 async def _client(call: grpc.aio.UnaryUnaryMultiCallable, request: bytes, stop: threading.Event, records: list) -> None:
@@ -57,21 +37,17 @@ async def _client(call: grpc.aio.UnaryUnaryMultiCallable, request: bytes, stop: 
             records.append((begun, time.monotonic() - begun, 1.0))
 
 
-async def _run(target: str, rows: int, clients: int) -> list:
-    from under_load import digits
-
+async def _run(target: str, rows: int, clients: int, stop: threading.Event, answered: Callable[[], None]) -> list:
     request = digits.request(rows)
-    stop, records = threading.Event(), []
-    threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
+    records: list = []
     async with grpc.aio.insecure_channel(target) as channel:
         call = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
         await call(request, timeout=_START_SECONDS, wait_for_ready=True)
-        print("answered", flush=True)
+        answered()
         await asyncio.gather(*(_client(call, request, stop, records) for _ in range(clients)))
     return records
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    found = asyncio.run(_run(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
-    np.save(sys.argv[4], np.array(found).reshape(-1, 3))
+    _, out_file, address, row_count, count = sys.argv
+    ask_until_told(out_file, lambda stop, answered: _run(address, int(row_count), int(count), stop, answered))

@@ -1,45 +1,25 @@
-"""Asyncio HTTP clients in a process of their own: each sends the same POST again as soon as it is answered.
-
-    python http_client.py HOST:PORT PATH BODY_FILE CLIENTS OUT
-
-Ends when its standard input ends; OUT is that of `client.py`: begin, seconds, and 1 for status 200.
-"""
+"""Asyncio HTTP clients: each sends the same POST again as soon as it is answered; success is the status 200."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
+from under_load.clients import Clients, ask_until_told
 
 
-class HTTPLoad:
-    """Runs this file as a child process: ``with HTTPLoad(...)``; `records` afterwards."""
+class HTTPLoad(Clients):
+    """`clients` of them, each with a connection of its own to `address` (HOST:PORT)."""
 
     def __init__(self, address: str, path: str, body: bytes, clients: int, out: Path) -> None:
-        self._body = out.with_suffix(".body")
-        self._body.write_bytes(body)
-        self._command = [sys.executable, __file__, address, path, str(self._body), str(clients), str(out)]
-        self._out = out
-        self.records = np.zeros((0, 3))
-
-    def __enter__(self) -> HTTPLoad:
-        self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        assert self._process.stdout is not None
-        if not self._process.stdout.readline():
-            raise SystemExit("the clients did not start")
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(60)
-        self.records = np.load(self._out)
+        file = out.resolve().with_suffix(".body")
+        file.write_bytes(body)
+        super().__init__("http_client", out, address, path, str(file), str(clients))
 
 
 class _Client(asyncio.Protocol):
@@ -98,24 +78,26 @@ async def _client(host: str, port: int, request: bytes, stop: threading.Event, r
             await client.ended
 
 
-async def _run(address: str, path: str, body: bytes, clients: int) -> list:
+async def _run(
+    address: str, path: str, body: bytes, clients: int, stop: threading.Event, answered: Callable[[], None]
+) -> list:
     host, port = address.split(":")
     head = (
         f"POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
-    stop, records = threading.Event(), []
-    threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
+    records: list = []
     tasks = [
         asyncio.ensure_future(_client(host, int(port), head.encode() + body, stop, records)) for _ in range(clients)
     ]
     while not records:
         await asyncio.sleep(0.01)
-    print("answered", flush=True)
+    answered()
     await asyncio.gather(*tasks)
     return records
 
 
 if __name__ == "__main__":
-    found = asyncio.run(_run(sys.argv[1], sys.argv[2], Path(sys.argv[3]).read_bytes(), int(sys.argv[4])))
-    np.save(sys.argv[5], np.array(found).reshape(-1, 3))
+    _, out_file, where, url_path, body_file, count = sys.argv
+    content = Path(body_file).read_bytes()
+    ask_until_told(out_file, lambda stop, answered: _run(where, url_path, content, int(count), stop, answered))

@@ -98,7 +98,9 @@ class Replica:
         return [message for name, message in self.fake.requests if name == "GetModelMetadata"]
 
     async def start(self) -> None:
-        self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        # As TF Serving: no limit to the size of messages.
+        limits = [(f"grpc.max_{way}_message_length", -1) for way in ("send", "receive")]
+        self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0), *limits])
         for service in (rpc.PREDICTION_SERVICE, rpc.MODEL_SERVICE):
             handlers = {method.name: self._handler(method) for method in rpc.METHODS if method.service == service}
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))

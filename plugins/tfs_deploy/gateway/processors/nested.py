@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -20,7 +20,8 @@ from tfs_deploy.gateway.processors.protocol import Array, BadItem, Blob
 from tfs_deploy.serving.tensors import NUMPY_BY_NAME
 
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-_PIECE = 10_000  # numbers that are made into lists at once
+# Elements that are looked at in one call: calls hold the interpreter, and a thread's must let the event loop go on.
+_PIECE = 10_000
 _MAX_RANK = 32  # as in serving.tensors: numpy 1.26's limit
 _LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 _DTYPES = {
@@ -78,17 +79,43 @@ def _flatten(index: int, value: Any, inside: str) -> tuple[tuple[int, ...], list
     shape: list[int] = []
     flat = [value]
     # Sets of all types and lengths, not element by element: a picture as lists has half a million of them.
-    while (types := set(map(type, flat))) == {list}:
-        lengths = set(map(len, flat))
+    while (types := _types(flat)) == {list}:
+        lengths = set[int]().union(*(map(len, piece) for piece in _pieces(flat)))
         if len(lengths) > 1:
             raise BadItem(index, f"has lists of different lengths{inside}", "Give lists nested to one regular shape.")
         if len(shape) == _MAX_RANK:
             raise BadItem(index, f"has more than {_MAX_RANK} dimensions{inside}")
         shape.append(lengths.pop())
-        flat = list(chain.from_iterable(flat))
+        flat = _joined(flat, shape[-1])
     if list in types:
         raise BadItem(index, f"mixes lists and values{inside}", "Give lists nested to one regular shape.")
     return tuple(shape), flat, types
+
+
+def _pieces(flat: list[Any], size: int = _PIECE) -> Iterator[list[Any]]:
+    return (flat[start : start + size] for start in range(0, len(flat), size))
+
+
+def _types(flat: list[Any]) -> set[type]:
+    return set[type]().union(*(map(type, piece) for piece in _pieces(flat)))
+
+
+def _joined(lists: list[list[Any]], length: int) -> list[Any]:
+    """Return the elements of `lists`, which are `length` long."""
+    if len(lists) == 1:
+        return lists[0]
+    joined: list[Any] = []
+    for piece in _pieces(lists, max(1, _PIECE // max(1, length))):
+        joined.extend(chain.from_iterable(piece))
+    return joined
+
+
+def _filled(flat: list[Any], dtype: np.dtype[Any]) -> Array:
+    """Return `flat` as an array; raise OverflowError for a number that is too large."""
+    array = np.empty(len(flat), dtype=dtype)
+    for start in range(0, len(flat), _PIECE):
+        array[start : start + _PIECE] = flat[start : start + _PIECE]
+    return array
 
 
 def _one_dimensional(index: int, flat: list[Any], types: set[type], dtype: np.dtype[Any], inside: str) -> Array:
@@ -98,14 +125,14 @@ def _one_dimensional(index: int, flat: list[Any], types: set[type], dtype: np.dt
         return array
     if dtype.kind == "b":
         _only(index, flat, types, {bool}, dtype, inside)
-        return np.array(flat, dtype=dtype)
+        return _filled(flat, dtype)
     if dtype.kind in "iu":
         _only(index, flat, types, {int}, dtype, inside)
         return _integers(index, flat, dtype, inside)
     if str in types:
         # What is not one of the three words stays a string, and is refused.
         flat = [_NOT_FINITE.get(element, element) if type(element) is str else element for element in flat]
-        types = set(map(type, flat))
+        types = _types(flat)
     _only(index, flat, types, {int, float}, dtype, inside)
     return _floats(index, flat, dtype, inside)
 
@@ -121,16 +148,16 @@ def _only(
 
 def _integers(index: int, flat: list[Any], dtype: np.dtype[Any], inside: str) -> Array:
     limits = np.iinfo(dtype)
-    if flat and (min(flat) < limits.min or max(flat) > limits.max):
+    if any(min(piece) < limits.min or max(piece) > limits.max for piece in _pieces(flat)):
         raise BadItem(
             index, f"has a number{inside} outside of {dtype.name}, which goes from {limits.min} to {limits.max}"
         )
-    return np.array(flat, dtype=dtype)
+    return _filled(flat, dtype)
 
 
 def _floats(index: int, flat: list[Any], dtype: np.dtype[Any], inside: str) -> Array:
     try:
-        wide = np.array(flat, dtype=np.float64)
+        wide = _filled(flat, np.dtype(np.float64))
     except OverflowError as error:
         raise BadItem(index, f"has a number{inside} that is too large for {dtype.name}") from error
     with np.errstate(over="ignore"):
@@ -155,9 +182,14 @@ def _string(index: int, element: Any, inside: str) -> bytes:
 
 def _lists(array: Array) -> Any:
     """Return `array` as nested lists, made in pieces: one call for a million numbers would hold the interpreter."""
-    if array.size <= _PIECE or array.ndim == 1:
+    if array.size <= _PIECE:
         return array.tolist()
-    return [_lists(part) for part in array]
+    if array.ndim > 1:
+        return [_lists(part) for part in array]
+    numbers: list[Any] = []
+    for start in range(0, len(array), _PIECE):
+        numbers += array[start : start + _PIECE].tolist()
+    return numbers
 
 
 def _mapped(array: Array, change: Callable[[Any], Any]) -> Any:

@@ -19,6 +19,7 @@ from tornado.httputil import (
 from tfs_deploy.gateway.problem import Problem, bad_request
 from tfs_deploy.gateway.processors.blobs import a_json
 from tfs_deploy.gateway.processors.protocol import Blob
+from tfs_deploy.gateway.web import json_pieces
 from tfs_deploy.gateway.web.message import JSON, Request
 
 FORM = "multipart/form-data"
@@ -77,13 +78,15 @@ def read_timeout(headers: HTTPHeaders, *, most: float) -> float:
 
 def _from_json(body: bytes) -> Items:
     try:
-        document = msgspec.json.decode(body)
+        document = json_pieces.decode(body)
     except UnicodeDecodeError:
         raise bad_request("The body is not UTF-8.") from None
     except RecursionError:
         raise bad_request("The body is nested too deeply.") from None
     except msgspec.DecodeError as error:
-        raise bad_request(f"The body is not JSON: {str(error).rstrip('.')}.") from None
+        # Where in the body is known only if it was read as a whole.
+        told = str(error).partition(" (byte")[0] if len(body) > json_pieces.LARGE_BYTES else str(error)
+        raise bad_request(f"The body is not JSON: {told.rstrip('.')}.") from None
     if type(document) is not dict:
         raise bad_request(f'The body is {a_json(document)}; send an object like {{"items": [...]}}.')
     strangers = sorted(document.keys() - set(_NAMES))

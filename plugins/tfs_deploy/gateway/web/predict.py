@@ -13,8 +13,9 @@ from tfs_deploy.gateway.fetching.fetch import Fetcher
 from tfs_deploy.gateway.problem import Problem, bad_upstream, unavailable
 from tfs_deploy.gateway.processors.model_processors import Batch
 from tfs_deploy.gateway.upstream.answer import Answer
+from tfs_deploy.gateway.web import json_pieces
 from tfs_deploy.gateway.web.blobs import with_blobs
-from tfs_deploy.gateway.web.body import read_items, read_timeout
+from tfs_deploy.gateway.web.body import Items, read_items, read_timeout
 from tfs_deploy.gateway.web.message import Reply, Request, json_reply
 from tfs_deploy.gateway.web.served import Served
 from tfs_deploy.serving.signature import Signature
@@ -49,7 +50,7 @@ class Predictions:
 
     async def _answer(self, served: Served, request: Request, label: str | None, deadline: float) -> Reply:
         with request.timed("read"):
-            items = read_items(request, most=self._config.limits.items)
+            items = await _read(request, self._config.limits.items)
         request.body = b""
         values = items.values
         if served.processors.takes_blobs:
@@ -68,7 +69,7 @@ class Predictions:
             for batch, answer in zip(batches, answers, strict=True):
                 results += await served.processors.postprocess(batch, answer.outputs, deadline=deadline)
         with request.timed("write"):
-            reply = _reply(request, answers[0], results, single=items.single)
+            reply = await _reply(request, answers, results, single=items.single)
         self._capture(served, batches, answers)
         return reply
 
@@ -162,7 +163,14 @@ def _note(request: Request, answer: Answer) -> None:
     request.notes.update(version=answer.version, label=answer.label, replica=answer.replica, attempts=answer.attempts)
 
 
-def _reply(request: Request, answer: Answer, results: list[Any], *, single: bool) -> Reply:
+async def _read(request: Request, most: int) -> Items:
+    if len(request.body) <= json_pieces.LARGE_BYTES:
+        return read_items(request, most=most)
+    return await asyncio.to_thread(read_items, request, most=most)
+
+
+async def _reply(request: Request, answers: list[Answer], results: list[Any], *, single: bool) -> Reply:
+    answer = answers[0]
     body: dict[str, Any] = {"model": answer.model, "version": answer.version}
     body |= {"label": answer.label} if answer.label else {}
     body |= {"result": results[0]} if single else {"results": results}
@@ -172,4 +180,7 @@ def _reply(request: Request, answer: Answer, results: list[Any], *, single: bool
         **({"X-Model-Label": answer.label} if answer.label else {}),
         "Server-Timing": ", ".join(f"{stage};dur={seconds * 1000:.2f}" for stage, seconds in request.stages.items()),
     }
-    return json_reply(body, headers=headers)
+    elements = sum(array.size for one in answers for array in one.outputs.values())
+    if elements <= json_pieces.LARGE_ELEMENTS:
+        return json_reply(body, headers=headers)
+    return await asyncio.to_thread(json_reply, body, headers=headers, large=True)

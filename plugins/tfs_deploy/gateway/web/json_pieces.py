@@ -1,0 +1,86 @@
+"""Large JSON, read and written in pieces: in a thread, so that the event loop gets its turn between two of them.
+
+One call of msgspec holds the interpreter until it is done, in whichever thread: a list of 8 million numbers for longer
+than everybody else's request takes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+# Bytes, and elements, that take some milliseconds.
+LARGE_BYTES = 256 << 10
+LARGE_ELEMENTS = 50_000
+_PIECE_BYTES = 64 << 10
+_PIECE = 10_000
+_FIRST = re.compile(rb"\S")
+
+
+def decode(body: bytes) -> Any:
+    """Return the JSON value in `body`; raise what `msgspec.json.decode` raises."""
+    first = _FIRST.search(body)
+    if len(body) <= LARGE_BYTES or first is None or first[0] != b"{":
+        return msgspec.json.decode(body)
+    return _value(body)
+
+
+def encode(value: Any, plain: Callable[[Any], Any]) -> bytes:
+    """Return `value` as JSON; `plain` makes JSON's own types of others."""
+    if type(value) is dict and all(type(key) is str for key in value):
+        members = (msgspec.json.encode(key) + b":" + encode(member, plain) for key, member in value.items())
+        return b"{" + b",".join(members) + b"}"
+    if type(value) is not list or not value:
+        return msgspec.json.encode(value, enc_hook=plain)
+    step = max(1, _PIECE // len(value[0] or "-")) if type(value[0]) in (list, dict) else _PIECE
+    if step == 1:
+        return b"[" + b",".join([encode(element, plain) for element in value]) + b"]"
+    pieces = [value[start : start + step] for start in range(0, len(value), step)]
+    return b"[" + b",".join([msgspec.json.encode(piece, enc_hook=plain)[1:-1] for piece in pieces]) + b"]"
+
+
+def _value(text: bytes) -> Any:
+    """Return the value in `text`: an object, or what was found to be JSON on the way to it."""
+    if len(text) <= _PIECE_BYTES:
+        return msgspec.json.decode(text)
+    first = _FIRST.search(text)
+    if first is not None and first[0] == b"{":
+        members = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+        return {name: _value(bytes(raw)) for name, raw in members.items()}
+    if first is not None and first[0] == b"[":
+        if _is_flat(text):
+            return _cut(text, first.end(), b",")
+        if _is_table(text, first.end()):
+            # Each piece that is JSON by itself holds whole elements: a wrong guess is an error, and no other value.
+            with contextlib.suppress(msgspec.DecodeError):
+                return _cut(text, first.end(), b"],")
+        # What is passed over as Raw is checked to be JSON as well.
+        return [_value(bytes(raw)) for raw in msgspec.json.decode(text, type=list[msgspec.Raw])]
+    return msgspec.json.decode(text)
+
+
+def _is_flat(text: bytes) -> bool:
+    """Tell whether each comma in the list `text` is between two of its elements."""
+    return text.count(b"[") == 1 and b'"' not in text and b"{" not in text
+
+
+def _is_table(text: bytes, start: int) -> bool:
+    """Tell whether the list `text`, whose elements begin at `start`, looks like one of flat lists."""
+    nested = text[start : start + 1] == b"[" and text[start + 1 : start + 2].strip() not in (b"", b"[")
+    return nested and b'"' not in text and b"{" not in text
+
+
+def _cut(text: bytes, start: int, between: bytes) -> list[Any]:
+    """Return the elements of the list `text`, which begin at `start`; each `between` ends one of them with a comma."""
+    end = text.rindex(b"]")
+    found: list[Any] = []
+    while start <= end:
+        cut = text.find(between, start + _PIECE_BYTES, end)
+        cut = end if cut < 0 else cut + len(between) - 1
+        found += msgspec.json.decode(b"[" + text[start:cut] + b"]")
+        start = cut + 1
+    return found
