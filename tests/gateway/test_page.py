@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -179,14 +180,24 @@ def test_json_can_be_typed_as_an_item_and_as_a_whole_body_and_problems_are_told(
             )
 
         assert await ask("4.5") == "4.5"
+        assert not await b.run("document.querySelector('#json-answer').open")
         assert await ask('{"items": [1, 2]}') == "Answered."
-        assert '"results": [\n  1,\n  2\n ]' in await b.run("document.querySelector('#raw').textContent")
+        # There is nothing else to see, so it is open.
+        assert '"results": [\n  1,\n  2\n ]' in await b.text("#raw")
         assert "This is not JSON" in await ask("{")
         told = await ask('"x"')
         assert "Item 0" in told
+        assert re.search(r"Request [0-9a-f]{16,}$", told)
         assert await b.run("document.querySelector('#result').hidden")
+        # The long number must not push the page wider than a telephone is.
+        await b.visit(g.url, width=340, height=740)
+        await b.until("document.querySelector('#model').value === 'm'")
+        await ask('"x"')
+        assert await b.run("document.documentElement.scrollWidth <= 340")
+        await ask("5")
+        assert await b.run("document.documentElement.scrollWidth <= 340")
 
-    in_browser(act, model={}, problems=1)  # Chromium logs the status 422
+    in_browser(act, model={}, problems=2)  # Chromium logs the status 422
 
 
 @needs_chromium

@@ -61,6 +61,9 @@ function chosen() {
 
 function modelChosen() {
   const model = chosen();
+  // What another model said is no answer of this one.
+  $("result").hidden = true;
+  tell("Nothing asked yet.");
   $("about").textContent = "";
   $("json-hint").textContent = "";
   if (!model) return;
@@ -186,7 +189,8 @@ function busy(now) {
 
 function showProblem(detail, request = "") {
   $("result").hidden = true;
-  tell(request ? `${detail} (request ${request})` : detail, "problem");
+  tell(detail, "problem");
+  if (request) $("status").append(element("small", { class: "code" }, `Request ${request}`));
 }
 
 function showAnswer(found, text, answered, took) {
@@ -195,9 +199,11 @@ function showAnswer(found, text, answered, took) {
   $("shown").replaceChildren();
   if (isClassification(result)) showClasses(result);
   else if (isBoxes(result)) showBoxes(result);
-  else tell(Array.isArray(result) || typeof result === "object" ? "Answered." : String(result), "best");
+  else tell(isPlain(result) ? String(result) : "Answered.", "best");
   showTimes(answered.get("Server-Timing") || "", took);
   $("raw").textContent = JSON.stringify(found, null, 1);
+  // Where there is nothing else to see, it is the answer.
+  $("json-answer").open = !(isPlain(result) || isClassification(result) || isBoxes(result));
   $("result").hidden = false;
 }
 
@@ -209,8 +215,13 @@ function showFacts(found, answered) {
     ["Request", answered.get("X-Request-Id")],
   ];
   $("facts").replaceChildren(
-    ...facts.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, String(value)))),
+    ...facts.map(([name, value]) =>
+      element("div", { class: name.toLowerCase() }, element("dt", {}, name), element("dd", {}, String(value)))),
   );
+}
+
+function isPlain(result) {
+  return result === null || typeof result !== "object";
 }
 
 function isClassification(result) {
