@@ -59,7 +59,7 @@ def test_a_picture_is_chosen_and_the_answer_is_shown_with_its_version_and_times(
     async def act(g: Running, b: Browser) -> None:
         await b.visit(g.url)
         await b.until("document.querySelector('#model').value === 'm'")
-        assert "version 3 is stable" in await b.text("#about")
+        assert "Version 3 is stable" in await b.text("#about")
         await b.choose_file("#file", picture)
         await b.until("!document.querySelector('#preview').hidden && document.querySelector('#preview').naturalWidth")
         await b.run("document.querySelector('#send').click()")
