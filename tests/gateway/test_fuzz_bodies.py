@@ -6,7 +6,7 @@ import http.client
 import json
 import socket
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -49,7 +49,16 @@ NAMES = st.sampled_from([*MODELS, "nothing", "..", "%2e%2e", "a%00b", "numbers/l
 def url() -> Iterator[str]:
     with background_gateway(limits={"body_mib": 0.2, "items": 8}) as started:
         yield started
-    print(f"\n  {sum(STATUSES.values())} bodies and heads tried: {dict(sorted(STATUSES.items()))}")
+
+
+@pytest.fixture(autouse=True)
+def tried(tell: Callable[[str], None], request: pytest.FixtureRequest) -> Iterator[None]:
+    """Tell how many requests a test made, and how they were answered."""
+    before = Counter(STATUSES)
+    yield
+    made = STATUSES - before
+    tell(f"{request.node.name}: {made.total()} tried, answered with {dict(sorted(made.items()))}")
+    assert made.total() >= EXAMPLES / 2
 
 
 def fuzzed(function: Any) -> Any:

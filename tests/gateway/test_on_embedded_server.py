@@ -224,6 +224,16 @@ def test_rollout_is_followed_with_and_without_labels(serving: Serving) -> None:
 
             await until(there, f"{expected} to answer")
 
+        async def client() -> int:
+            """Ask all the time; none of it may fail because of the rollout."""
+            asked = 0
+            while not finished.is_set():
+                await versions(g)
+                asked += 1
+            return asked
+
+        finished = asyncio.Event()
+        clients = [asyncio.ensure_future(client()) for _ in range(4)]
         await reached((1, 1))
         await asyncio.to_thread(serving.reload, 1, (1, 2))
         # The label stays; without labels traffic moves as the version loads.
@@ -232,5 +242,7 @@ def test_rollout_is_followed_with_and_without_labels(serving: Serving) -> None:
         await reached((2, 2))
         await asyncio.to_thread(serving.reload, 1, (1,))
         await reached((1, 1))
+        finished.set()
+        assert min(await asyncio.gather(*clients)) > 0
 
     asked(serving, ask)

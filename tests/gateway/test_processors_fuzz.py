@@ -8,6 +8,7 @@ import math
 import resource
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from gateway.pictures import file_of, gradient
 from tfs_deploy.gateway.config import ProcessorConfig
 from tfs_deploy.gateway.processors.protocol import BadAnswer, BadItem, Blob
 from tfs_deploy.gateway.processors.registry import make_postprocessor, make_processor
+
+Tell = Callable[[str], None]
 
 
 def fuzz(examples: int) -> settings:
@@ -117,16 +120,16 @@ class Tally:
         assert len(str(refusal).encode()) < 400
         self.outcomes["refused"] += 1
 
-    def told(self, what: str, most_mib: int) -> None:
+    def told(self, what: str, most_mib: int, tell: Tell) -> None:
         grown = (peak() - self.before) >> 20
         tried = sum(self.outcomes.values())
-        print(f"{what}: {tried} tried, {dict(self.outcomes)}, the process grew by {grown} MiB")
+        tell(f"{what}: {tried} tried, {dict(self.outcomes)}, the process grew by {grown} MiB")
         assert tried >= 100
         assert grown < most_mib
 
 
 @pytest.mark.parametrize("dtype", ["float32", "uint64", "bool", "string"])
-def test_tensors(dtype: str) -> None:
+def test_tensors(dtype: str, tell: Tell) -> None:
     tally = Tally()
     processor = make_processor(ProcessorConfig(name="tensors", options={"inputs": {"x": {"dtype": dtype}}}))
 
@@ -136,11 +139,11 @@ def test_tensors(dtype: str) -> None:
         tally.preprocess(processor, chosen)
 
     run()
-    tally.told(f"tensors {dtype}", 64)
+    tally.told(f"tensors {dtype}", 64, tell)
 
 
 @pytest.mark.parametrize("tokenize", ["regex", "characters"])
-def test_texts(tmp_path: Path, tokenize: str) -> None:
+def test_texts(tmp_path: Path, tokenize: str, tell: Tell) -> None:
     tally = Tally()
     (tmp_path / "v").write_text("[PAD]\n[UNK]\na\n")
     options = {"input": "x", "vocabulary": str(tmp_path / "v"), "tokenize": tokenize, "strip_accents": True}
@@ -152,11 +155,11 @@ def test_texts(tmp_path: Path, tokenize: str) -> None:
         tally.preprocess(processor, chosen)
 
     run()
-    tally.told(f"text {tokenize}", 64)
+    tally.told(f"text {tokenize}", 64, tell)
 
 
 @pytest.mark.parametrize("options", [{"size": [16, 16], "fit": "pad"}, {"max_side": 256}], ids=["size", "multiples"])
-def test_pictures(options: dict[str, Any]) -> None:
+def test_pictures(options: dict[str, Any], tell: Tell) -> None:
     tally = Tally()
     limit = {"max_pixels": 1_000_000}
     processor = make_processor(ProcessorConfig(name="images", options={**options, **limit}))
@@ -172,7 +175,7 @@ def test_pictures(options: dict[str, Any]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, about broken EXIF and palettes
         run()
-    tally.told(f"images {options}", 96)
+    tally.told(f"images {options}", 96, tell)
     assert tally.outcomes["taken"] > 20
     assert tally.outcomes["refused"] > 20
 
@@ -216,7 +219,7 @@ def detections(draw: st.DrawFn) -> dict[str, Any]:
         ),
     ],
 )
-def test_answers(name: str, options: dict[str, Any]) -> None:
+def test_answers(name: str, options: dict[str, Any], tell: Tell) -> None:
     tally = Tally()
     named = st.dictionaries(st.sampled_from(["a", "b"]), st.one_of(arrays, likely, likely), max_size=2)
     processor = make_postprocessor(ProcessorConfig(name=name, options=options))
@@ -233,7 +236,7 @@ def test_answers(name: str, options: dict[str, Any]) -> None:
         tally.outcomes["taken"] += 1
 
     run()
-    tally.told(f"{name} {options}", 64)
+    tally.told(f"{name} {options}", 64, tell)
     assert tally.outcomes["taken"]
 
 
