@@ -4,25 +4,31 @@
 
 One image of the digits model per request, as JSON; clients are asyncio in another process. The tutorial's handler
 calls a blocking stub inside `post`. Then: one replica of two answers 500 ms late, one replica of two is killed under
-load, and idle connections are opened. Aims: the gateway adds at most 2 ms to the p50 at one client; at 64 clients, with
-micro-batching, at least 3 times the tutorial's throughput. About two minutes; needs TensorFlow.
+load, idle connections are opened, and /healthz is asked while a body of 8 million integers is read, beside what
+reading it in one go takes, which is what everybody would wait for. Aims: the gateway adds at most 2 ms to the p50 at
+one client; at 64 clients, with micro-batching, at least 3 times the tutorial's throughput. About two minutes; needs
+TensorFlow.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import http.client
 import json
 import os
 import resource
 import signal
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from under_load import digits
@@ -36,6 +42,7 @@ SLOW_SECONDS = 0.5
 _WARM_SECONDS = 1.0
 _FAULT_CLIENTS = 16
 _PATH = "/v1/models/digits"
+_NUMBERS = 8_000_000
 _BATCHING = {"micro_batching": {"max_rows": 64, "wait_ms": 2}}
 
 
@@ -52,8 +59,9 @@ def measure(model: Path, work: Path, seconds: float, connections: int) -> dict[s
             slow(work, body, seconds, first.target, second.target, {"hedging": {"after_ms": 30, "max_percent": 60}}),
         ]
         idle = idle_connections(first.target, work, connections)
+        large = large_body(first.target, work)
         faults.append(under_fault("a replica is killed", work, body, seconds, first.target, second.target, second.pid))
-    return {"throughput": rows, "faults": faults, "idle": idle}
+    return {"throughput": rows, "faults": faults, "idle": idle, "large_body": large}
 
 
 def throughput(target: str, work: Path, body: bytes, seconds: float) -> list[dict[str, Any]]:
@@ -124,6 +132,36 @@ def idle_connections(target: str, work: Path, wanted: int) -> dict[str, Any]:
         "kib_per_connection": (after - before) / count,
         "healthz_ms": answered * 1000,
     }
+
+
+def large_body(target: str, work: Path) -> dict[str, Any]:
+    """Return how long others wait while many numbers are read, which the model then does not take."""
+    body = b'{"item": [' + b",".join([b"1"] * _NUMBERS) + b"]}"
+    begun = time.perf_counter()
+    np.array(msgspec.json.decode(body)["item"], np.float32)
+    in_one_go = time.perf_counter() - begun
+    with gateway(work, target) as asked:
+        answers: list[int] = []
+        asking = threading.Thread(target=lambda: answers.append(_status(asked.address, "POST", _PATH, body)))
+        waits = []
+        asking.start()
+        while asking.is_alive():
+            begun = time.perf_counter()
+            assert _status(asked.address, "GET", "/healthz", b"") == HTTPStatus.OK
+            waits.append(time.perf_counter() - begun)
+            time.sleep(0.002)
+        asking.join()
+    assert answers == [HTTPStatus.UNPROCESSABLE_ENTITY], answers
+    return {"numbers": _NUMBERS, "in_one_go_ms": in_one_go * 1000, "longest_wait_ms": max(waits) * 1000}
+
+
+def _status(address: str, method: str, path: str, body: bytes) -> int:
+    connection = http.client.HTTPConnection(address, timeout=60.0)
+    try:
+        connection.request(method, path, body, {"Content-Type": "application/json"})
+        return connection.getresponse().status
+    finally:
+        connection.close()
 
 
 @contextlib.contextmanager
@@ -204,6 +242,12 @@ def show(found: dict[str, Any]) -> None:
     print(
         f"{idle['connections']} idle connections: {idle['mib_before']:.0f} MiB become {idle['mib_with_them']:.0f} MiB, "
         f"{idle['kib_per_connection']:.1f} KiB each; /healthz meanwhile {idle['healthz_ms']:.1f} ms"
+    )
+    large = found["large_body"]
+    waited, in_one_go = large["longest_wait_ms"], large["in_one_go_ms"]
+    print(
+        f"{large['numbers']} integers in one body: /healthz waits {waited:.0f} ms at most, reading them in one go takes "
+        f"{in_one_go:.0f} ms: {waited / in_one_go:.2f}"
     )
     for name, met in found["within_aim"].items():
         print(f"{name}: {'yes' if met else 'no'}")

@@ -34,7 +34,7 @@ def run_to_the_end(workspace: Path, *arguments: str) -> None:
     """Check that the demo ends well and leaves nothing running."""
     done = start(workspace, *arguments)
     try:
-        code = done.wait(timeout=280)
+        code = done.wait(timeout=540)
     finally:
         if done.poll() is None:
             os.killpg(done.pid, signal.SIGTERM)
@@ -72,6 +72,7 @@ def assert_gateway_had_the_last_word(workspace: Path, text: str) -> None:
 
 @pytest.mark.tensorflow
 @pytest.mark.airflow
+@pytest.mark.timeout(600)
 def test_demo_tells_its_story_and_leaves_nothing_running(tmp_path: Path) -> None:
     workspace = tmp_path / "demo"
     run_to_the_end(workspace)
@@ -92,6 +93,7 @@ def test_demo_tells_its_story_and_leaves_nothing_running(tmp_path: Path) -> None
 
 @pytest.mark.tensorflow
 @pytest.mark.airflow
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="two disks under one path need /proc/self/cwd")
 def test_the_demo_with_s3_serves_from_two_disks(tmp_path: Path) -> None:
     workspace = tmp_path / "demo"
