@@ -246,8 +246,8 @@ def show(found: dict[str, Any]) -> None:
     large = found["large_body"]
     waited, in_one_go = large["longest_wait_ms"], large["in_one_go_ms"]
     print(
-        f"{large['numbers']} integers in one body: /healthz waits {waited:.0f} ms at most, reading them in one go takes "
-        f"{in_one_go:.0f} ms: {waited / in_one_go:.2f}"
+        f"{large['numbers']} integers in one body: /healthz waits {waited:.0f} ms at most, "
+        f"reading them in one go takes {in_one_go:.0f} ms: {waited / in_one_go:.2f}"
     )
     for name, met in found["within_aim"].items():
         print(f"{name}: {'yes' if met else 'no'}")

@@ -26,7 +26,8 @@ from tfs_deploy.savedmodel.source import CheckpointSource, ExportOptions, Source
 from tfs_deploy.serving.client import connect
 from tfs_deploy.serving.config import ModelEntry, to_proto
 
-pytestmark = pytest.mark.tensorflow
+# The first one trains and exports as well.
+pytestmark = [pytest.mark.tensorflow, pytest.mark.timeout(600)]
 
 ROWS = (5, 8, 2, 9, 23)
 MODELS: dict[str, dict[str, Any]] = {
