@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
@@ -29,6 +30,8 @@ from tfs_deploy.serving.signature import DEFAULT_SIGNATURE, Signature, TensorSpe
 
 MODEL = "m"
 BASE_PATH = "/models/m"
+_PORTS = range(20_000, 32_000)
+_TRIES = 50
 
 
 def signature(shape: tuple[int | None, ...] | None, dtype: str = "DT_FLOAT", gives: Any = "same") -> Signature:
@@ -104,8 +107,22 @@ class Replica:
         for service in (rpc.PREDICTION_SERVICE, rpc.MODEL_SERVICE):
             handlers = {method.name: self._handler(method) for method in rpc.METHODS if method.service == service}
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
-        self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
+        self._take_port()
         await self._server.start()
+
+    def _take_port(self) -> None:
+        """Take the port, at first one that stays ours while nobody listens on it.
+
+        It is below those that the system gives to outgoing connections: a client that asks a closed port above again
+        and again may be given that very port for itself, and nobody can listen on it then.
+        """
+        for port in [self.port] if self.port else random.sample(_PORTS, _TRIES):
+            try:
+                self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
+            except RuntimeError:  # taken
+                continue
+            return
+        raise AssertionError(f"the port {self.port or 'of a model server'} is taken")
 
     async def stop(self) -> None:
         """Go away at once, calls under way included; `start` comes back on the same port."""
