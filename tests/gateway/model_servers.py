@@ -116,7 +116,7 @@ class Replica:
         It is below those that the system gives to outgoing connections: a client that asks a closed port above again
         and again may be given that very port for itself, and nobody can listen on it then.
         """
-        for port in [self.port] if self.port else random.sample(_PORTS, _TRIES):
+        for port in [self.port] if self.port else random.SystemRandom().sample(_PORTS, _TRIES):
             try:
                 self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
             except RuntimeError:  # taken
