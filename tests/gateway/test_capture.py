@@ -79,6 +79,13 @@ def test_a_record_tells_version_label_time_and_rate(tmp_path: Path) -> None:
     assert log.predict_log.response.model_spec.version.value == 3
 
 
+def test_a_record_of_a_model_without_labels_names_none(tmp_path: Path) -> None:
+    file = tmp_path / "one"
+    file.write_bytes(b"".join(tfrecord.encode([encode(captured(label=""), rate=1.0)])))
+    (log,) = read_logs(file)
+    assert log.predict_log.request.model_spec.WhichOneof("version_choice") is None
+
+
 @pytest.mark.parametrize("names", [("text",), ("x",), ("x", "text", "y")])
 def test_blanked_inputs_keep_their_form_and_take_the_answer_with_them(names: tuple[str, ...]) -> None:
     request = captured()

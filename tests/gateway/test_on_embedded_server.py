@@ -21,10 +21,13 @@ from gateway.gateways import Got, Running, form, gateway, is_problem
 from gateway.waiting import until
 from tfs_deploy.clock import SystemClock
 from tfs_deploy.demo import digits
+from tfs_deploy.gateway.capture.golden import make_golden
 from tfs_deploy.savedmodel.export import export
+from tfs_deploy.savedmodel.requests import parse_golden
 from tfs_deploy.savedmodel.source import CheckpointSource, ExportOptions, SourceKind
 from tfs_deploy.serving.client import connect
 from tfs_deploy.serving.config import ModelEntry, to_proto
+from tfs_deploy.serving.protocol import VersionState
 
 # The first one trains and exports as well.
 pytestmark = [pytest.mark.tensorflow, pytest.mark.timeout(600)]
@@ -206,6 +209,41 @@ def test_no_wrong_shape_reaches_the_convolution(serving: Serving, item: Any) -> 
         assert good.status == 200, good.json
 
     asked(serving, ask)
+
+
+def test_captured_requests_warm_up_and_judge_the_next_version(serving: Serving, tmp_path: Path) -> None:
+    images = digits.held_out()[0][list(ROWS)]
+    capture = {"directory": str(tmp_path / "captures"), "percent": 100}
+
+    async def ask() -> None:
+        async with gateway(serving, models={"digits_raw": {**MODELS["digits_raw"], "capture": capture}}) as g:  # type: ignore[arg-type]
+            await until(g.ready)
+            for image in images:
+                assert (await g.predict({"item": image.tolist()}, "digits_raw")).status == 200
+
+    asyncio.run(ask())
+    made = make_golden([tmp_path / "captures"], tmp_path / "requests")
+    assert (made.model, made.version, made.golden) == ("digits", 1, len(ROWS))
+    shutil.copytree(serving.models / "digits" / "1", tmp_path / "3")
+    extra = tmp_path / "3" / "assets.extra"
+    extra.mkdir(exist_ok=True)
+    # A version whose warm-up fails does not load.
+    shutil.copy(made.warmup_file, extra / "tf_serving_warmup_requests")
+    (tmp_path / "3").rename(serving.models / "digits" / "3")
+    serving.reload(1, (1, 3))
+    with connect(serving.target) as client:
+
+        async def available() -> bool:
+            (row,) = await asyncio.to_thread(client.status, "digits", 3, timeout=60.0) or (None,)
+            assert row is None or row.state is not VersionState.END, row
+            return row is not None and row.state is VersionState.AVAILABLE
+
+        asyncio.run(until(available))
+        for golden in parse_golden(Path(made.golden_file).read_bytes(), where=made.golden_file):
+            answer = client.predict("digits", golden.inputs, version=3, timeout=60.0)
+            for name, expected in golden.outputs.items():
+                np.testing.assert_allclose(answer.outputs[name], expected, rtol=1e-3, atol=1e-5)
+    serving.reload(1, (1,))
 
 
 def test_rollout_is_followed_with_and_without_labels(serving: Serving) -> None:
