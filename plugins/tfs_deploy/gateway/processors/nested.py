@@ -80,7 +80,7 @@ def _flatten(index: int, value: Any, inside: str) -> tuple[tuple[int, ...], list
     flat = [value]
     # Sets of all types and lengths, not element by element: a picture as lists has half a million of them.
     while (types := _types(flat)) == {list}:
-        lengths = set[int]().union(*(map(len, piece) for piece in _pieces(flat)))
+        lengths = {length for piece in _pieces(flat) for length in set(map(len, piece))}
         if len(lengths) > 1:
             raise BadItem(index, f"has lists of different lengths{inside}", "Give lists nested to one regular shape.")
         if len(shape) == _MAX_RANK:
@@ -97,7 +97,7 @@ def _pieces(flat: list[Any], size: int = _PIECE) -> Iterator[list[Any]]:
 
 
 def _types(flat: list[Any]) -> set[type]:
-    return set[type]().union(*(map(type, piece) for piece in _pieces(flat)))
+    return {kind for piece in _pieces(flat) for kind in set(map(type, piece))}
 
 
 def _joined(lists: list[list[Any]], length: int) -> list[Any]:

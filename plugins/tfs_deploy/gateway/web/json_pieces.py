@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -31,16 +31,36 @@ def decode(body: bytes) -> Any:
 
 def encode(value: Any, plain: Callable[[Any], Any]) -> bytes:
     """Return `value` as JSON; `plain` makes JSON's own types of others."""
-    if type(value) is dict and all(type(key) is str for key in value):
-        members = (msgspec.json.encode(key) + b":" + encode(member, plain) for key, member in value.items())
-        return b"{" + b",".join(members) + b"}"
-    if type(value) is not list or not value:
-        return msgspec.json.encode(value, enc_hook=plain)
+    # Joined once: to copy many megabytes holds the interpreter too.
+    return b"".join(_parts(value, plain))
+
+
+def _parts(value: Any, plain: Callable[[Any], Any]) -> Iterator[bytes]:
+    """Give `value` as JSON piece by piece."""
+    if type(value) is dict and value and all(type(key) is str for key in value):
+        before = b"{"
+        for key, member in value.items():
+            yield before + msgspec.json.encode(key) + b":"
+            yield from _parts(member, plain)
+            before = b","
+        yield b"}"
+    elif type(value) is list and value:
+        yield from _parts_of_list(value, plain)
+    else:
+        yield msgspec.json.encode(value, enc_hook=plain)
+
+
+def _parts_of_list(value: list[Any], plain: Callable[[Any], Any]) -> Iterator[bytes]:
     step = max(1, _PIECE // len(value[0] or "-")) if type(value[0]) in (list, dict) else _PIECE
-    if step == 1:
-        return b"[" + b",".join([encode(element, plain) for element in value]) + b"]"
-    pieces = [value[start : start + step] for start in range(0, len(value), step)]
-    return b"[" + b",".join([msgspec.json.encode(piece, enc_hook=plain)[1:-1] for piece in pieces]) + b"]"
+    before = b"["
+    for start in range(0, len(value), step):
+        if step == 1:
+            yield before
+            yield from _parts(value[start], plain)
+        else:
+            yield before + msgspec.json.encode(value[start : start + step], enc_hook=plain)[1:-1]
+        before = b","
+    yield b"]"
 
 
 def _value(text: bytes) -> Any:
