@@ -33,6 +33,7 @@ def tiny_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_pieces, "LARGE_BYTES", 8)
     monkeypatch.setattr(json_pieces, "_PIECE_BYTES", 4)
     monkeypatch.setattr(json_pieces, "_PIECE", 3)
+    monkeypatch.setattr(json_pieces, "_MOST_ELEMENTS", 4)
 
 
 def plain(value: Any) -> Any:
@@ -83,6 +84,20 @@ def test_large_items_come_and_go_whole(shape: tuple[int, ...]) -> None:
     got = run(lambda g: g.predict({"items": [values.tolist(), (values * 2).tolist()]}), replica, model={})
     assert got.status == 200, got.json
     np.testing.assert_array_equal(np.array(got.json["results"][1], np.float32), values * 2)
+
+
+def test_deep_nesting_is_not_gone_through_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+    decode = msgspec.json.decode
+
+    def counted(text: Any, **options: Any) -> Any:
+        looks.append(len(text))
+        return decode(text, **options)
+
+    body = b'{"item": ' + b"[" * 500 + b"1," * 500 + b"1" + b"]" * 500 + b"}"
+    monkeypatch.setattr(json_pieces.msgspec.json, "decode", counted)
+    assert json_pieces.decode(body) == decode(body)
+    assert len(looks) < 10
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,10 @@ LARGE_BYTES = 256 << 10
 LARGE_ELEMENTS = 50_000
 _PIECE_BYTES = 64 << 10
 _PIECE = 10_000
+# How deep is looked for pieces: each level is gone through once more, and strangers may nest as they like.
+_LEVELS = 6
+# More elements of one list are small ones, which take longer one by one.
+_MOST_ELEMENTS = 20_000
 _FIRST = re.compile(rb"\S")
 
 
@@ -26,7 +30,7 @@ def decode(body: bytes) -> Any:
     first = _FIRST.search(body)
     if len(body) <= LARGE_BYTES or first is None or first[0] != b"{":
         return msgspec.json.decode(body)
-    return _value(body)
+    return _value(body, _LEVELS)
 
 
 def encode(value: Any, plain: Callable[[Any], Any]) -> bytes:
@@ -63,35 +67,37 @@ def _parts_of_list(value: list[Any], plain: Callable[[Any], Any]) -> Iterator[by
     yield b"]"
 
 
-def _value(text: bytes) -> Any:
+def _value(text: bytes, levels: int) -> Any:
     """Return the value in `text`: an object, or what was found to be JSON on the way to it."""
-    if len(text) <= _PIECE_BYTES:
+    if len(text) <= _PIECE_BYTES or not levels:
         return msgspec.json.decode(text)
     first = _FIRST.search(text)
     if first is not None and first[0] == b"{":
         members = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
-        return {name: _value(bytes(raw)) for name, raw in members.items()}
+        return {name: _value(bytes(raw), levels - 1) for name, raw in members.items()}
     if first is not None and first[0] == b"[":
-        if _is_flat(text):
-            return _cut(text, first.end(), b",")
-        if _is_table(text, first.end()):
-            # Each piece that is JSON by itself holds whole elements: a wrong guess is an error, and no other value.
-            with contextlib.suppress(msgspec.DecodeError):
-                return _cut(text, first.end(), b"],")
-        # What is passed over as Raw is checked to be JSON as well.
-        return [_value(bytes(raw)) for raw in msgspec.json.decode(text, type=list[msgspec.Raw])]
+        return _list(text, first.end(), levels)
     return msgspec.json.decode(text)
 
 
-def _is_flat(text: bytes) -> bool:
-    """Tell whether each comma in the list `text` is between two of its elements."""
-    return text.count(b"[") == 1 and b'"' not in text and b"{" not in text
-
-
-def _is_table(text: bytes, start: int) -> bool:
-    """Tell whether the list `text`, whose elements begin at `start`, looks like one of flat lists."""
-    nested = text[start : start + 1] == b"[" and text[start + 1 : start + 2].strip() not in (b"", b"[")
-    return nested and b'"' not in text and b"{" not in text
+def _list(text: bytes, start: int, levels: int) -> list[Any]:
+    """Return the list in `text`, whose elements begin at `start`."""
+    numbers = b'"' not in text and b"{" not in text
+    if numbers and text.count(b"[") == 1:
+        return _cut(text, start, b",")
+    if numbers and text[start : start + 1] == b"[" and text[start + 1 : start + 2].strip() not in (b"", b"["):
+        # Flat lists, it seems. Each piece that is JSON by itself holds whole elements: a wrong guess is an error, and
+        # no other value.
+        with contextlib.suppress(msgspec.DecodeError):
+            return _cut(text, start, b"],")
+    if numbers or text.count(b",") < _MOST_ELEMENTS:
+        # What is passed over as Raw is checked to be JSON as well.
+        elements = msgspec.json.decode(text, type=list[msgspec.Raw])
+        if len(elements) < _MOST_ELEMENTS:
+            return [_value(bytes(element), levels - 1) for element in elements]
+        del elements
+    found: list[Any] = msgspec.json.decode(text)
+    return found
 
 
 def _cut(text: bytes, start: int, between: bytes) -> list[Any]:
