@@ -90,7 +90,7 @@ class EmbeddedServer:
                 raise
         return self
 
-    def stop(self, seconds: float = 10.0) -> int | None:
+    def stop(self, seconds: float = 30.0) -> int | None:
         """End the process: SIGTERM, then SIGKILL; return its exit status (None if it was never started)."""
         if self.process is None:
             return None

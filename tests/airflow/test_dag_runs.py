@@ -68,7 +68,7 @@ class Airflow:
         """Return the version that a client of label `stable` is answered by."""
         client = connect(self.target)
         try:
-            return client.metadata(model, label="stable", timeout=10.0).version
+            return client.metadata(model, label="stable", timeout=60.0).version
         except NotFound:
             return None
         finally:

@@ -49,7 +49,7 @@ class Site:
         found = []
         for target in self.targets:
             client = connect(target)
-            reply = client.predict(model, {"x": X}, label="stable", timeout=10.0)
+            reply = client.predict(model, {"x": X}, label="stable", timeout=60.0)
             found.append((reply.version, reply.outputs["y"].ravel().tolist()))
             client.close()
         return found
@@ -75,7 +75,7 @@ def child(
         text=True,
         env={**os.environ, **(environ or {})},
         preexec_fn=preexec,
-        timeout=240,
+        timeout=480,
         check=False,
     )
     return Ran(done.returncode, done.stdout, done.stderr)

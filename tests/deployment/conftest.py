@@ -77,7 +77,7 @@ class Workbench:
     def answers(self) -> list[int]:
         """Ask `stable` on each replica as a client would, and return the versions that answered."""
         clients = [FakeClient(server) for server in self.servers]
-        return [client.predict(MODEL, {"x": X}, label="stable", timeout=1.0).version for client in clients]
+        return [client.predict(MODEL, {"x": X}, label="stable", timeout=30.0).version for client in clients]
 
 
 @pytest.fixture

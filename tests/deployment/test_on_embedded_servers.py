@@ -55,7 +55,7 @@ def session(replicas, tmp_path) -> Iterator[GroupSession]:
         # The servers live on for the next test: give them back empty.
         from tfs_deploy.serving.config import to_proto
 
-        opened.all_replicas(lambda client: client.reload(to_proto([]), timeout=10.0))
+        opened.all_replicas(lambda client: client.reload(to_proto([]), timeout=60.0))
 
 
 def go(session: GroupSession, directory: Path, model: str, gates: Gates = Gates()):
@@ -63,7 +63,7 @@ def go(session: GroupSession, directory: Path, model: str, gates: Gates = Gates(
 
 
 def answers(session, model: str, label: str | None = "stable", x=X) -> list[tuple[int, list[float]]]:
-    replies = (client.predict(model, {"x": x}, label=label, timeout=5.0) for client in session.clients.values())
+    replies = (client.predict(model, {"x": x}, label=label, timeout=30.0) for client in session.clients.values())
     return [(reply.version, reply.outputs["y"].ravel().tolist()) for reply in replies]
 
 
@@ -186,7 +186,7 @@ class Clients:
         client = connect(target)
         while not self._stop.is_set():
             try:
-                self.versions.add(client.predict(self._model, {"x": X}, label="stable", timeout=5.0).version)
+                self.versions.add(client.predict(self._model, {"x": X}, label="stable", timeout=30.0).version)
                 self.count += 1
             except TFSDeployError as error:
                 self.failures.append(str(error))

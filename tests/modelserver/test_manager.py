@@ -201,7 +201,7 @@ def test_a_request_in_flight_holds_the_swap_of_every_model():
             pass
         assert world.answers("other") == 1
         assert world.states("other") == {1: State.LOADING}
-    loading.join(5)
+    loading.join(30)
     assert world.states("other") == {1: State.AVAILABLE}
 
 
@@ -215,7 +215,7 @@ def test_a_fresh_monitor_sees_nothing_of_the_past():
     bus.publish(Event(ServableId("m", 1), State.LOADING))
     assert not settled
     bus.publish(Event(ServableId("m", 1), State.AVAILABLE))
-    waiting.join(5)
+    waiting.join(30)
     assert [event.state for event in settled] == [State.AVAILABLE]
 
 
@@ -237,7 +237,7 @@ def test_a_version_that_settled_and_went_on_still_counts_for_who_waited_then():
     with monitor._changed:  # the waiting thread cannot look between these two
         monitor._observe(Event(one, State.AVAILABLE))
         monitor._observe(Event(one, State.UNLOADING))
-    waiting.join(5)
+    waiting.join(30)
     assert [(event.id.name, event.state) for event in settled] == [("a", State.AVAILABLE), ("b", State.AVAILABLE)]
 
 
@@ -255,6 +255,6 @@ def test_a_new_executor_waits_for_the_loads_of_the_old_one():
     assert ticking.is_alive()  # with the next load, which has to wait too
     world.loads.run()
     for thread in (replacing, ticking):
-        thread.join(5)
+        thread.join(30)
     assert world.states() == {2: State.AVAILABLE, 1: State.AVAILABLE}
     assert not world.loads.waiting

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
 
@@ -15,7 +14,7 @@ pytestmark = pytest.mark.tensorflow
 def test_a_load_does_not_stall_other_models(wire, name, install, tmp_path):
     install("scale1", 1)
     wire.reload(model(name, tmp_path / "base"))
-    slowest = 0.0
+    answered = 0
     done = threading.Event()
 
     def load():
@@ -27,8 +26,8 @@ def test_a_load_does_not_stall_other_models(wire, name, install, tmp_path):
     loading = threading.Thread(target=load)
     loading.start()
     while not done.is_set():
-        begun = time.monotonic()
         wire.answer(name)
-        slowest = max(slowest, time.monotonic() - begun)
+        answered += 1
     loading.join()
-    assert slowest < 1.0
+    # Three loads, of some tenths of a second each, and between their steps the other model goes on answering.
+    assert answered > 10

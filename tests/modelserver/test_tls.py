@@ -105,7 +105,7 @@ def test_the_right_client_on_both_addresses(verifying):
     for target in (server.target, socket):
         tls = TLSOptions(AUTHORITY.pem, CLIENT_KEY, CLIENT_CERTIFICATE, "localhost")
         with connect(target, tls=tls) as client:
-            assert client.status("nope", timeout=10) == ()
+            assert client.status("nope", timeout=60) == ()
 
 
 @pytest.mark.tensorflow
@@ -123,7 +123,7 @@ def test_clients_that_are_turned_away(verifying, tls):
     server, socket = verifying
     for target in (server.target, socket):
         with connect(target, tls=tls) as client, pytest.raises((Transient, Permanent)) as caught:
-            client.status("nope", timeout=10)
+            client.status("nope", timeout=60)
         assert target in str(caught.value)
 
 

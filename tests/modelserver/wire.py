@@ -20,11 +20,11 @@ class Wire:
         self.channel = grpc.insecure_channel(target)
         self.models: tuple[Any, ...] = ()
 
-    def call(self, method: rpc.Method, request: Any, timeout: float = 20.0) -> Any:
+    def call(self, method: rpc.Method, request: Any, timeout: float = 60.0) -> Any:
         """Return the reply, or raise grpc.RpcError."""
         return self.start(method, request, timeout).result()
 
-    def start(self, method: rpc.Method, request: Any, timeout: float = 20.0) -> Any:
+    def start(self, method: rpc.Method, request: Any, timeout: float = 60.0) -> Any:
         """Return the future of a call."""
         stub = self.channel.unary_unary(
             method.path,
@@ -33,7 +33,7 @@ class Wire:
         )
         return stub.future(request, timeout=timeout, wait_for_ready=True)
 
-    def error(self, method: rpc.Method, request: Any, timeout: float = 20.0) -> tuple[str, str]:
+    def error(self, method: rpc.Method, request: Any, timeout: float = 60.0) -> tuple[str, str]:
         """Return (code, message) of a call that must fail."""
         try:
             reply = self.call(method, request, timeout)
@@ -53,11 +53,11 @@ class Wire:
         """Return the error of `predict_request(model, **options)`."""
         return self.error(rpc.PREDICT, predict_request(model, **options))
 
-    def reload(self, *models: Any, timeout: float = 20.0) -> None:
+    def reload(self, *models: Any, timeout: float = 60.0) -> None:
         """Apply a whole config."""
         self.call(rpc.HANDLE_RELOAD_CONFIG, reload_request(*models), timeout)
 
-    def reload_error(self, *models: Any, timeout: float = 20.0) -> tuple[str, str]:
+    def reload_error(self, *models: Any, timeout: float = 60.0) -> tuple[str, str]:
         """Return the error of a config that must be refused."""
         return self.error(rpc.HANDLE_RELOAD_CONFIG, reload_request(*models), timeout)
 
@@ -140,7 +140,7 @@ def eventually(condition: Callable[[], Any], seconds: float = 15.0) -> Any:
         time.sleep(0.03)
 
 
-def wait_state(wire: Wire, name: str, version: int, state: str, seconds: float = 15.0) -> tuple[int, str]:
+def wait_state(wire: Wire, name: str, version: int, state: str, seconds: float = 60.0) -> tuple[int, str]:
     """Wait until a version is in `state`; return its code and message."""
     row = eventually(lambda: [r for r in wire.rows(name) if r[:2] == (version, state)], seconds)[0]
     return row[2], row[3]

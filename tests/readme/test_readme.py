@@ -145,7 +145,7 @@ def test_the_commands_work_in_their_order(tmp_path: Path) -> None:
         start_new_session=True,
     )
     try:
-        output, _ = done.communicate(timeout=280)
+        output, _ = done.communicate(timeout=560)
     finally:
         if done.poll() is None or done.returncode != 0:
             end_group(done.pid)

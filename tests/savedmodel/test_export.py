@@ -89,7 +89,7 @@ def exported(checkpoints: Any, tmp_path_factory: pytest.TempPathFactory) -> dict
 
     def one(name: str) -> StagedModel:
         source, options, _ = cases(checkpoints.root)[name]
-        return export(source, out / name, options, clock=SystemClock(), timeout=240)
+        return export(source, out / name, options, clock=SystemClock(), timeout=480)
 
     # Half of an export is waiting for one core to import TensorFlow.
     names = list(cases(checkpoints.root))
@@ -108,7 +108,7 @@ def test_tensorflows_loader_gets_the_answers_of_the_source_models(
     subprocess.run(
         [sys.executable, str(HERE / "answer_with_tensorflow.py"), json.dumps(questions), str(tmp_path / "answers.npz")],
         check=True,
-        timeout=240,
+        timeout=480,
     )
     with np.load(tmp_path / "answers.npz") as answers:
         for number, (_, _, outputs) in enumerate(all_cases.values()):
@@ -186,7 +186,7 @@ def test_what_only_training_needs_stays_behind(exported: dict[str, StagedModel])
 @pytest.mark.parametrize("name", ["keras", "tf1_graph"])
 def test_exporting_again_gives_the_same_bytes(checkpoints: Any, exported: dict[str, StagedModel], name: str) -> None:
     source, options, _ = cases(checkpoints.root)[name]
-    again = export(source, Path(exported[name].path), options, clock=SystemClock(), timeout=240)
+    again = export(source, Path(exported[name].path), options, clock=SystemClock(), timeout=480)
     assert again == exported[name]
 
 
@@ -194,7 +194,7 @@ def test_a_foreign_model_gets_warmup_and_golden_requests(shared_models: Path, tm
     np.savez(tmp_path / "x.npz", x=np.array([[1.0], [2.0], [5.0]], np.float32))
     source = detect(shared_models / "half_plus_two_2_versions" / "00000123")
     options = ExportOptions(samples=str(tmp_path / "x.npz"), golden=2)
-    export(source, tmp_path / "out", options, clock=SystemClock(), timeout=240)
+    export(source, tmp_path / "out", options, clock=SystemClock(), timeout=480)
     golden = requests.read_golden(tmp_path / "out" / requests.GOLDEN_PATH)
     assert [one.outputs["y"].tolist() for one in golden] == [[[2.5]], [[3.0], [4.5]]]
     assert len(requests.read_warmup(tmp_path / "out" / requests.WARMUP_PATH)) == 1
@@ -224,7 +224,7 @@ def test_an_interpreter_with_tensorflow_alone_is_enough(checkpoints: Any, tmp_pa
         ExportOptions(search_path=checkpoints.search_path),
         python=str(tmp_path / "env" / "bin" / "python"),
         clock=SystemClock(),
-        timeout=240,
+        timeout=480,
     )
     assert list(staged.manifest.signatures["serving_default"].inputs) == ["x"]
     (warmup,) = requests.read_warmup(tmp_path / "out" / requests.WARMUP_PATH)

@@ -131,7 +131,7 @@ def start_exporter(tmp_path: Path, python: str) -> tuple[subprocess.Popen[bytes]
 def test_sigterm_cleans_up(source: CheckpointSource, tmp_path: Path) -> None:
     exporter, child = start_exporter(tmp_path, interpreter(tmp_path, f"echo $$ > {tmp_path}/pid; exec sleep 100\n"))
     exporter.send_signal(signal.SIGTERM)
-    assert exporter.wait(20) == 128 + signal.SIGTERM
+    assert exporter.wait(60) == 128 + signal.SIGTERM
     wait_until_gone(child)
     assert_nothing_left(tmp_path)
 
@@ -141,6 +141,6 @@ def test_the_child_leaves_when_its_parent_is_killed(source: CheckpointSource, tm
     wrapper = interpreter(tmp_path, f'echo $$ > {tmp_path}/pid; exec {sys.executable} "$@"\n')
     exporter, child = start_exporter(tmp_path, wrapper)
     exporter.kill()
-    exporter.wait(20)
+    exporter.wait(60)
     wait_until_gone(child)
     assert not (tmp_path / "out").exists()

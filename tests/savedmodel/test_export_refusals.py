@@ -118,7 +118,7 @@ def results(checkpoints: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[
         (folder / f"out-{number}").mkdir()
         jobs.append(folder / f"job-{number}.json")
         jobs[-1].write_text(json.dumps(job))
-    subprocess.run([sys.executable, str(HERE / "run_jobs.py"), *map(str, jobs)], check=True, timeout=280)
+    subprocess.run([sys.executable, str(HERE / "run_jobs.py"), *map(str, jobs)], check=True, timeout=560)
     return {name: json.loads((folder / f"result-{number}.json").read_text()) for number, name in enumerate(CASES)}
 
 
@@ -144,6 +144,6 @@ def test_no_output_directory_is_left(checkpoints: Any, tmp_path: Path, builder: 
             tmp_path / "out",
             ExportOptions(search_path=checkpoints.search_path),
             clock=SystemClock(),
-            timeout=240,
+            timeout=480,
         )
     assert list(tmp_path.iterdir()) == []

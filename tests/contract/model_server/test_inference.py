@@ -200,7 +200,7 @@ def test_examples_of_another_kind(loaded):
 
 def test_labels_that_are_not_utf8_go_over_the_wire(loaded):
     ask = loaded.channel.unary_unary(rpc.CLASSIFY.path, request_serializer=lambda message: message.SerializeToString())
-    data = ask(classification("several", "echo"), timeout=20, wait_for_ready=True)
+    data = ask(classification("several", "echo"), timeout=60, wait_for_ready=True)
     assert b"\n\x01\xff" in data
 
 

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.tensorflow
 @pytest.fixture(scope="module")
 def plain(start):
     """One retry after 2.5 s, on the manager's own thread."""
-    with start("--max_num_load_retries=1", "--load_retry_interval_micros=2500000") as started:
+    with start("--max_num_load_retries=1", "--load_retry_interval_micros=4000000") as started:
         yield started
         assert started.process.poll() is None, started.log()[-5000:]
 

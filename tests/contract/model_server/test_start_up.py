@@ -278,7 +278,7 @@ def test_polling_applies_the_config_file_again_and_again(start, models, place):
         wire.close()
 
 
-def wait_for_answer(wire: Wire, expected: float, seconds: float = 10.0) -> None:
+def wait_for_answer(wire: Wire, expected: float, seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while True:
         try:

@@ -112,7 +112,7 @@ def test_health(wire, service):
     """The standard service knows the names of the two services, and needs no model."""
     # HealthCheckRequest{service = 1} and HealthCheckResponse{status = 1: SERVING}.
     check = wire.channel.unary_unary("/grpc.health.v1.Health/Check")
-    assert check(b"\x0a" + bytes([len(service)]) + service.encode(), timeout=10) == b"\x08\x01"
+    assert check(b"\x0a" + bytes([len(service)]) + service.encode(), timeout=60) == b"\x08\x01"
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_health(wire, service):
 )
 def test_health_of_what_nobody_has(wire, request_, code, text):
     with pytest.raises(grpc.RpcError) as failed:
-        wire.channel.unary_unary("/grpc.health.v1.Health/Check")(request_, timeout=10)
+        wire.channel.unary_unary("/grpc.health.v1.Health/Check")(request_, timeout=60)
     assert (failed.value.code().name, failed.value.details()) == (code, text)
 
 
@@ -174,12 +174,12 @@ def test_tls(start, models, place, verify):
             with grpc.secure_channel(server.target, credentials, options) as channel:
                 call = channel.unary_unary(rpc.PREDICT.path, request_serializer=type(request).SerializeToString)
                 with pytest.raises(grpc.RpcError) as failed:
-                    call(request, timeout=10)
+                    call(request, timeout=60)
                 return failed.value.code().name
 
         assert ask(private_key=client_key, certificate_chain=client_certificate) == "NOT_FOUND"
         assert ask() == ("UNAVAILABLE" if verify else "NOT_FOUND")
         with grpc.insecure_channel(server.target) as plain:
             with pytest.raises(grpc.RpcError) as failed:
-                plain.unary_unary(rpc.PREDICT.path)(request.SerializeToString(), timeout=10)
+                plain.unary_unary(rpc.PREDICT.path)(request.SerializeToString(), timeout=60)
             assert failed.value.code().name == "UNAVAILABLE"

@@ -162,8 +162,9 @@ def test_a_request_in_flight_holds_every_swap(wire, name, install, place):
     running = wire.start(rpc.PREDICT, endless, timeout=3.0)
     install("scale2", 2)
     # The new version answers already, while its row still says LOADING and the old one's AVAILABLE.
-    eventually(lambda: wire.answer(name) == 2.0, 10)
+    eventually(lambda: wire.answer(name) == 2.0, 60)
+    states = wire.states(name)
     if not running.done():
-        assert wire.states(name) == {2: "LOADING", 1: "AVAILABLE"}
+        assert states == {2: "LOADING", 1: "AVAILABLE"}
     assert running.exception() is not None
     wait_state(wire, name, 1, "END")
