@@ -75,9 +75,7 @@ class Ours:
     def download(self, target: Path, manifest: Manifest) -> None:
         fetcher = Fetcher(self.objects, self.transfer)
         where = "the benchmark's version"
-        Landing(manifest, lambda entry: fetcher.blocks("m", 1, entry), where=where, threads=fetcher.threads).into(
-            target
-        )
+        Landing(manifest, fetcher.files("m", 1), where=where, threads=fetcher.threads).into(target)
 
 
 def s5cmd(server: S3Server, *arguments: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tfs_deploy.jsonable import to_json
 from tfs_deploy.names import MAX_VERSION, check_model_name, check_version
 from tfs_deploy.savedmodel import manifest as manifests
 from tfs_deploy.savedmodel.files import check_relative_path
-from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, Manifest
+from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, FileEntry, Manifest
 from tfs_deploy.store.envelope import seal, unseal
 from tfs_deploy.store.keys import check_key, check_prefix
 from tfs_deploy.store.landing import Landing
@@ -133,7 +134,7 @@ class FakeStore:
     def download(self, model: str, version: int, target: Path, *, progress: Progress | None = None) -> None:
         manifest, files = self._version(model, version)
         where = f"version {version} of model {model!r}"
-        Landing(manifest, lambda entry: iter([files[entry.path]]), where=where, progress=progress).into(target)
+        Landing(manifest, _Files(files), where=where, progress=progress).into(target)
 
     def spoil(self, model: str, version: int, path: str, data: bytes) -> None:
         """Put other bytes under a published file, as a broken disk does."""
@@ -168,3 +169,17 @@ class FakeStore:
 
     def _named(self, model: str, version: int, fingerprint: str) -> ModelVersion:
         return ModelVersion(model, version, fingerprint, f"{self.uri}/{model}/{version}")
+
+
+@dataclass(frozen=True)
+class _Files:
+    """The files of one version, as a download takes them."""
+
+    files: dict[str, bytes]
+
+    def begin(self, entry: FileEntry) -> None:
+        return None
+
+    def blocks(self, entry: FileEntry, start: int, end: int) -> Iterator[bytes]:
+        whole = (start, end) == (0, entry.size)
+        yield self.files[entry.path] if whole else self.files[entry.path][start:end]

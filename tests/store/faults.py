@@ -52,6 +52,14 @@ class FaultyFilesystem(Filesystem):
             "write", lambda: plain(descriptor, data), half=lambda: plain(descriptor, memoryview(data)[: len(data) // 2])
         )
 
+    def write_at(self, descriptor: int, data: bytes | memoryview, offset: int) -> None:
+        plain = super().write_at
+        self._step(
+            f"write_at {offset}",
+            lambda: plain(descriptor, data, offset),
+            half=lambda: plain(descriptor, memoryview(data)[: len(data) // 2], offset),
+        )
+
     def sync(self, descriptor: int) -> None:
         self._step("sync", lambda: super(FaultyFilesystem, self).sync(descriptor))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,14 +10,13 @@ from tfs_deploy.jsonable import from_json, to_json
 from tfs_deploy.names import check_model_name, check_version, is_model_name
 from tfs_deploy.savedmodel import manifest as manifests
 from tfs_deploy.savedmodel.files import check_relative_path
-from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, FileEntry, Manifest, hex_of
+from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, Manifest, hex_of
 from tfs_deploy.store.landing import Landing
 from tfs_deploy.store.local.filesystem import reporting
 from tfs_deploy.store.local.layout import LocalLayout
 from tfs_deploy.store.local.numbering import names_in, served_number
+from tfs_deploy.store.local.version_files import VersionFiles
 from tfs_deploy.store.protocol import MAX_READ_BYTES, ModelVersion, Progress
-
-_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,22 +121,7 @@ class Catalogue:
         manifest = self.manifest(model, version)
         directory = self._layout.directory(model, version)
         where = f"version {version} of model {model!r}"
-        landing = Landing(manifest, lambda entry: self._blocks(directory, entry, where), where=where, progress=progress)
-        landing.into(target)
-
-    def _blocks(self, directory: Path, entry: FileEntry, where: str) -> Iterator[bytes]:
-        path = directory / entry.path
-        try:
-            with reporting("read", path), path.open("rb", buffering=0) as stream:
-                while block := stream.read(_BLOCK_BYTES):
-                    yield block
-        except StoreError as error:
-            if isinstance(error.__cause__, FileNotFoundError):
-                raise CorruptModel(
-                    f"The file {entry.path!r} of {where} is missing.",
-                    "Withdraw that version and publish the model again.",
-                ) from error
-            raise
+        Landing(manifest, VersionFiles(directory, where), where=where, progress=progress).into(target)
 
     def _numbers(self, model: str) -> set[int]:
         """Return the numbers of the directories that may be versions of ours."""

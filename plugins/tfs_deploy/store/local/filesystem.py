@@ -88,6 +88,13 @@ class Filesystem:
         while left:
             left = left[os.write(descriptor, left) :]
 
+    def write_at(self, descriptor: int, data: bytes | memoryview, offset: int) -> None:
+        """Write all of `data` at a place of the file."""
+        left = memoryview(data)
+        while left:
+            count = os.pwrite(descriptor, left, offset)
+            left, offset = left[count:], offset + count
+
     def sync(self, descriptor: int) -> None:
         """Wait until the file's bytes are on the disk."""
         os.fsync(descriptor)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import base64
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from tfs_deploy.store.arrivals import NoPieces
 from tfs_deploy.store.s3.connection import Connection
-from tfs_deploy.store.s3.errors import Interrupted, NoRanges, reporting
+from tfs_deploy.store.s3.errors import Interrupted, reporting
 from tfs_deploy.store.s3.layout import DIGEST_METADATA
-from tfs_deploy.store.s3.transfer import PART_BYTES, PIECES_AT_ONCE, Buffer
+from tfs_deploy.store.s3.transfer import PART_BYTES, PARTS_AT_ONCE, Buffer
+
+# Fits a core's cache, where the next reader of a block finds it.
+_BLOCK_BYTES = 256 << 10
 
 
 class BotoTransfer:
@@ -47,13 +51,32 @@ class BotoTransfer:
             raise
 
     def get(self, name: str, *, size: int) -> Buffer:
-        return self._get(name, {})
-
-    def get_range(self, name: str, start: int, end: int) -> Buffer:
-        body = self._get(name, {"Range": f"bytes={start}-{end - 1}"})
-        if len(body) > end - start:
-            raise NoRanges(name)
+        with reporting(f"read {name!r}", self._address):
+            found = self._client.get_object(**self._at(name))
+        with reporting(f"read {name!r}", self._address, body=True):
+            body: bytes = found["Body"].read()
+        if len(body) != int(found["ContentLength"]):
+            raise Interrupted(f"The object {name!r} broke off.", "Run the same step again.")
         return body
+
+    def range(self, name: str, start: int, end: int) -> Iterator[Buffer]:
+        with reporting(f"read {name!r}", self._address):
+            found = self._client.get_object(**self._at(name), Range=f"bytes={start}-{end - 1}")
+        if not str(found.get("ContentRange", "")).startswith(f"bytes {start}-"):
+            found["Body"].close()
+            raise NoPieces(name)
+        view = memoryview(bytearray(min(_BLOCK_BYTES, end - start)))
+        at = start
+        # To its end, however much that is: only then the connection is free for the next request.
+        with reporting(f"read {name!r}", self._address, body=True):
+            count = found["Body"].readinto(view)
+        while count:
+            at += count
+            yield view[:count]
+            with reporting(f"read {name!r}", self._address, body=True):
+                count = found["Body"].readinto(view)
+        if at < end:
+            raise Interrupted(f"The object {name!r} broke off.", "Run the same step again.")
 
     def stream(self, name: str) -> Iterator[Buffer]:
         with reporting(f"read {name!r}", self._address):
@@ -64,15 +87,6 @@ class BotoTransfer:
             if chunk is None:
                 return
             yield chunk
-
-    def _get(self, name: str, arguments: Mapping[str, str]) -> bytes:
-        with reporting(f"read {name!r}", self._address):
-            found = self._client.get_object(**self._at(name), **arguments)
-        with reporting(f"read {name!r}", self._address, body=True):
-            body: bytes = found["Body"].read()
-        if len(body) != int(found["ContentLength"]):
-            raise Interrupted(f"The object {name!r} broke off.", "Run the same step again.")
-        return body
 
     def _send_parts(self, name: str, upload: str, parts: Iterator[memoryview]) -> list[dict[str, Any]]:
         def send(number: int, part: memoryview) -> dict[str, Any]:
@@ -87,10 +101,10 @@ class BotoTransfer:
 
         sent: list[dict[str, Any]] = []
         waiting: deque[Future[dict[str, Any]]] = deque()
-        with ThreadPoolExecutor(PIECES_AT_ONCE, thread_name_prefix="tfs-deploy-parts") as pool:
+        with ThreadPoolExecutor(PARTS_AT_ONCE, thread_name_prefix="tfs-deploy-parts") as pool:
             for number, part in enumerate(parts, 1):
                 waiting.append(pool.submit(send, number, part))
-                if len(waiting) >= PIECES_AT_ONCE:
+                if len(waiting) >= PARTS_AT_ONCE:
                     sent.append(waiting.popleft().result())
             sent.extend(future.result() for future in waiting)
         return sent

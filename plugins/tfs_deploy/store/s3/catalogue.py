@@ -94,7 +94,7 @@ class Catalogue:
                 f"The file {path!r} of version {version} of model {model!r} is larger than {MAX_READ_BYTES} bytes.",
                 "Download the version.",
             )
-        data = b"".join(bytes(block) for block in self._fetcher.blocks(model, version, entry))
+        data = b"".join(bytes(block) for block in self._fetcher.files(model, version).whole(entry))
         if (len(data), hashlib.sha256(data).hexdigest()) != (entry.size, entry.sha256):
             raise self._wrong(model, version, path)
         return data
@@ -103,10 +103,11 @@ class Catalogue:
         """Read every byte of a complete version; raise CorruptModel naming the first file that is wrong."""
         manifest = self.manifest(model, version)
         self.compare_sizes(model, version, manifest)
+        files = self._fetcher.files(model, version)
 
         def check(entry: FileEntry) -> bool:
             digest = hashlib.sha256()
-            for block in self._fetcher.blocks(model, version, entry):
+            for block in files.whole(entry):
                 digest.update(block)
             return digest.hexdigest() == entry.sha256
 
@@ -131,7 +132,7 @@ class Catalogue:
         manifest = self.manifest(model, version)
         Landing(
             manifest,
-            lambda entry: self._fetcher.blocks(model, version, entry),
+            self._fetcher.files(model, version),
             where=f"version {version} of model {model!r}",
             threads=self._fetcher.threads,
             progress=progress,

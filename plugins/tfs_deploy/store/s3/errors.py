@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tfs_deploy.errors import StoreError, TFSDeployError, Unreachable
+from tfs_deploy.store.arrivals import NoPieces
 from tfs_deploy.store.s3.address import S3Address
 
 _RIGHTS = (
@@ -110,10 +111,6 @@ class PreconditionFailed(Exception):
         self.repeated = repeated
 
 
-class NoRanges(Exception):
-    """The server answered a request for a piece of an object with something else."""
-
-
 class Interrupted(Unreachable):
     """An answer broke off, or met another request: the same request is worth sending again at once."""
 
@@ -126,7 +123,7 @@ def reporting(doing: str, address: S3Address, *, body: bool = False) -> Iterator
     """
     try:
         yield
-    except (TFSDeployError, MissingObject, NoRanges, PreconditionFailed):
+    except (TFSDeployError, MissingObject, NoPieces, PreconditionFailed):
         raise
     except Exception as error:
         translated = translate(error, doing, address)

@@ -1,69 +1,101 @@
-"""Fetch the files of a version: small ones whole, large ones in pieces that are on the way together."""
+"""Fetch the files of a version: small ones whole, pieces of large ones as they come."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 from tfs_deploy.errors import CorruptModel
 from tfs_deploy.savedmodel.manifest import FileEntry
-from tfs_deploy.store.s3.errors import MissingObject, NoRanges
+from tfs_deploy.store.arrivals import NoPieces
+from tfs_deploy.store.s3.errors import MissingObject
 from tfs_deploy.store.s3.layout import folder
 from tfs_deploy.store.s3.objects import Objects
-from tfs_deploy.store.s3.transfer import PART_BYTES, PIECES_AT_ONCE, Buffer, Transfer
+from tfs_deploy.store.s3.transfer import PART_BYTES, Buffer, Transfer
 
-# Small objects wait for the server; more threads than this wait for each other.
-SMALL_THREADS = 16
+# Requests wait for the server; more threads than this wait for each other.
+THREADS = 16
 
 
 class Fetcher:
-    """Yields the bytes of files in order."""
+    """Yields the bytes of files."""
 
-    threads = SMALL_THREADS
+    threads = THREADS
 
     def __init__(self, objects: Objects, transfer: Transfer) -> None:
         self._objects = objects
         self._transfer = transfer
         self._gives_ranges = True
 
-    def blocks(self, model: str, version: int, entry: FileEntry) -> Iterator[Buffer]:
-        """Yield the bytes of a file, whatever they are; CorruptModel if its object is missing."""
-        name = folder(model, version) + entry.path
-        try:
-            if entry.size <= PART_BYTES:
-                yield self._objects.repeating(lambda: self._transfer.get(name, size=entry.size))
-            else:
-                yield from self._large(name, entry.size)
-        except MissingObject:
-            raise CorruptModel(
-                f"The file {entry.path!r} of version {version} of model {model!r} is missing or too short.",
-                "Withdraw that version and publish the model again.",
-            ) from None
+    def files(self, model: str, version: int) -> VersionFiles:
+        """Return the files of a version as a download takes them."""
+        return VersionFiles(self, model, version)
 
-    def _large(self, name: str, size: int) -> Iterator[Buffer]:
+    def look_at(self, name: str, entry: FileEntry) -> None:
+        """Raise MissingObject unless the object is there in its full size."""
+        head = self._objects.head(name)
+        if head is None or head.size != entry.size:
+            raise MissingObject(name)
+
+    def blocks(self, name: str, size: int, start: int, end: int) -> Iterator[Buffer]:
+        """Yield the bytes of an object of `size` bytes between two places, whatever they are."""
+        if size <= PART_BYTES:
+            whole = self._objects.repeating(lambda: self._transfer.get(name, size=size))
+            yield whole if (start, end) == (0, size) else memoryview(whole)[start:end]
+            return
         if self._gives_ranges:
             try:
-                yield from self._pieces(name, size)
+                yield from self._range(name, start, end)
                 return
-            except NoRanges:
-                # Of the first piece, so nothing was yielded yet.
+            except NoPieces:
+                # Before the first block, so nothing was yielded yet.
                 self._gives_ranges = False
+        if (start, end) != (0, size):
+            raise NoPieces(name)
         yield from self._transfer.stream(name)
 
-    def _pieces(self, name: str, size: int) -> Iterator[Buffer]:
-        def fetch(start: int) -> Buffer:
-            end = min(start + PART_BYTES, size)
-            return self._objects.repeating(lambda: self._transfer.get_range(name, start, end))
+    def _range(self, name: str, start: int, end: int) -> Iterator[Buffer]:
+        """Yield a piece; where an answer breaks off, the next request asks for the rest."""
+        at = start
+        for attempt in self._objects.retrying():
+            with attempt:
+                for block in self._transfer.range(name, at, end):
+                    at += len(block)
+                    yield block
 
-        waiting: deque[Future[Buffer]] = deque()
-        pool = ThreadPoolExecutor(PIECES_AT_ONCE, thread_name_prefix="tfs-deploy-pieces")
+
+@dataclass(frozen=True, slots=True)
+class VersionFiles:
+    """The files of one version."""
+
+    fetcher: Fetcher
+    model: str
+    version: int
+
+    def begin(self, entry: FileEntry) -> None:
+        """See `tfs_deploy.store.arrivals.Source`."""
         try:
-            for start in range(0, size, PART_BYTES):
-                waiting.append(pool.submit(fetch, start))
-                if len(waiting) >= PIECES_AT_ONCE:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            self.fetcher.look_at(self._name(entry), entry)
+        except MissingObject:
+            raise self._missing(entry) from None
+
+    def blocks(self, entry: FileEntry, start: int, end: int) -> Iterator[Buffer]:
+        """See `tfs_deploy.store.arrivals.Source`."""
+        try:
+            yield from self.fetcher.blocks(self._name(entry), entry.size, start, end)
+        except MissingObject:
+            raise self._missing(entry) from None
+
+    def whole(self, entry: FileEntry) -> Iterator[Buffer]:
+        """Yield the bytes of a file in order; CorruptModel if its object is missing."""
+        return self.blocks(entry, 0, entry.size)
+
+    def _name(self, entry: FileEntry) -> str:
+        return folder(self.model, self.version) + entry.path
+
+    def _missing(self, entry: FileEntry) -> CorruptModel:
+        return CorruptModel(
+            f"The file {entry.path!r} of version {self.version} of model {self.model!r} is missing, or has another "
+            "size than it was published with.",
+            "Withdraw that version and publish the model again.",
+        )

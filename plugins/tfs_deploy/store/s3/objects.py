@@ -144,13 +144,17 @@ class Objects:
 
     def repeating(self, work: Callable[[], T]) -> T:
         """Do `work`, a few times if an answer breaks off."""
+        return self.retrying()(work)
+
+    def retrying(self) -> tenacity.Retrying:
+        """Return what does something a few times, as long as answers break off."""
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(Interrupted),
             stop=tenacity.stop_after_attempt(TRIES),
             wait=tenacity.wait_random_exponential(multiplier=0.05, max=LONGEST_WAIT_SECONDS),
             sleep=self._clock.sleep,
             reraise=True,
-        )(work)
+        )
 
     def _get(self, name: str, limit: int | None) -> StoredObject:
         with reporting(f"read {name!r}", self.address):

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from tfs_deploy.store.arrivals import NoPieces
 from tfs_deploy.store.s3.connection import Connection
-from tfs_deploy.store.s3.errors import Interrupted, NoRanges, reporting
+from tfs_deploy.store.s3.errors import Interrupted, reporting
 from tfs_deploy.store.s3.layout import DIGEST_METADATA
-from tfs_deploy.store.s3.transfer import PIECES_AT_ONCE, Buffer
+from tfs_deploy.store.s3.transfer import PARTS_AT_ONCE, Buffer
 
-# Large enough that hashlib releases the interpreter lock for long stretches.
-_STREAM_BYTES = 1 << 20
+# Fits a core's cache, and is long enough for hashlib to release the interpreter lock.
+_BLOCK_BYTES = 256 << 10
 # How long obstore may use credentials before it asks again; botocore renews those that end sooner.
 _CREDENTIALS_FOR = timedelta(minutes=5)
 
@@ -45,7 +46,7 @@ class ObstoreTransfer:
                 attributes={DIGEST_METADATA: sha256},
                 use_multipart=True,
                 chunk_size=part_bytes,
-                max_concurrency=PIECES_AT_ONCE,
+                max_concurrency=PARTS_AT_ONCE,
             )
 
     def get(self, name: str, *, size: int) -> Buffer:
@@ -57,18 +58,28 @@ class ObstoreTransfer:
             raise Interrupted(f"The object {name!r} broke off.", "Run the same step again.")
         return body
 
-    def get_range(self, name: str, start: int, end: int) -> Buffer:
-        with reporting(f"read {name!r}", self._address, body=True):
+    def range(self, name: str, start: int, end: int) -> Iterator[Buffer]:
+        with reporting(f"read {name!r}", self._address):
             try:
-                return memoryview(self._obstore.get_range(self._store, self._key(name), start=start, end=end))
+                found = self._obstore.get(self._store, self._key(name), options={"range": (start, end)})
             except self._obstore.exceptions.GenericError as error:
                 if "NotPartial" in str(error):  # object_store wants status 206, which some servers do not give
-                    raise NoRanges(name) from None
+                    raise NoPieces(name) from None
                 raise
+        at = start
+        for block in self._blocks(name, found):
+            at += len(block)
+            yield block
+        if at < end:
+            raise Interrupted(f"The object {name!r} broke off.", "Run the same step again.")
 
     def stream(self, name: str) -> Iterator[Buffer]:
         with reporting(f"read {name!r}", self._address):
-            chunks = iter(self._obstore.get(self._store, self._key(name)).stream(min_chunk_size=_STREAM_BYTES))
+            found = self._obstore.get(self._store, self._key(name))
+        return self._blocks(name, found)
+
+    def _blocks(self, name: str, found: Any) -> Iterator[Buffer]:
+        chunks = iter(found.stream(min_chunk_size=_BLOCK_BYTES))
         while True:
             with reporting(f"read {name!r}", self._address, body=True):
                 chunk = next(chunks, None)

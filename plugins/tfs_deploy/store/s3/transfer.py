@@ -8,8 +8,8 @@ from typing import Protocol, TypeAlias
 # S3 takes parts from 5 MiB up, at most 10,000 of them (Amazon S3 user guide, "Multipart upload limits").
 PART_BYTES = 8 << 20
 _MOST_PARTS = 9_000
-# Pieces of one large file on the way at once; with PART_BYTES that bounds the memory.
-PIECES_AT_ONCE = 4
+# Parts of one large file on the way up at once; with PART_BYTES that bounds the memory.
+PARTS_AT_ONCE = 4
 
 Buffer: TypeAlias = "bytes | memoryview"
 
@@ -26,10 +26,11 @@ class Transfer(Protocol):
     def get(self, name: str, *, size: int) -> Buffer:
         """Return a whole object that should have `size` bytes."""
 
-    def get_range(self, name: str, start: int, end: int) -> Buffer:
-        """Return the bytes from `start` to before `end`; fewer if the object is shorter.
+    def range(self, name: str, start: int, end: int) -> Iterator[Buffer]:
+        """Yield the bytes from `start` to before `end`.
 
-        Raises NoRanges if the server gives no pieces.
+        Raises NoPieces, before the first block, if the server gives no pieces; Interrupted if it ends too early.
+        A block may be overwritten by the next one.
         """
 
     def stream(self, name: str) -> Iterator[Buffer]:
