@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -90,10 +91,16 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def in_child(work: Callable[[], None], *, seconds: float = 60.0) -> int:
+def in_child(
+    work: Callable[[], None],
+    *,
+    seconds: float = 60.0,
+    during_fork: contextlib.AbstractContextManager[None] | None = None,
+) -> int:
     """Run `work` in a forked process and return its exit code, negative for a signal."""
     child = multiprocessing.get_context("fork").Process(target=work)
-    child.start()
+    with during_fork or contextlib.nullcontext():
+        child.start()
     child.join(seconds)
     assert child.exitcode is not None, "the child hangs"
     return child.exitcode

@@ -13,8 +13,8 @@ import sys
 import threading
 from pathlib import Path
 
+from store.finished import put_document
 from tfs_deploy.savedmodel.manifest import Manifest
-from tfs_deploy.store.protocol import Store
 from tfs_deploy.store.s3.options import S3Options
 from tfs_deploy.store.s3.store import S3Store
 
@@ -32,13 +32,6 @@ def operate(uri: str, options: S3Options, name: str, staged: tuple[Path, Manifes
         store.delete("m", 1)
     else:
         put_document(store, b"new")
-
-
-def put_document(store: Store, body: bytes) -> None:
-    """Set one document, whatever it holds."""
-    found = store.documents.read("groups/g/desired.json")
-    if found is None or found.body != body:
-        store.documents.write("groups/g/desired.json", body, expected=found.tag if found else None)
 
 
 class Children:

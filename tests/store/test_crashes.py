@@ -13,10 +13,12 @@ import pytest
 
 from contract.store_suite import check_whole, stage
 from store.faults import FaultyFilesystem, die, failing, in_child
+from store.finished import STABLE, check_ended, put_document
 from tfs_deploy.errors import StoreError, TFSDeployError, Unreachable
 from tfs_deploy.savedmodel.manifest import Manifest
 from tfs_deploy.store.local.numbering import served_number
 from tfs_deploy.store.local.store import LocalStore
+from watching_server import WatchingServer
 
 pytestmark = pytest.mark.faults
 
@@ -27,15 +29,8 @@ OPERATIONS: dict[str, Operation] = {
     "publish": lambda store, staged: store.publish(*staged, "m"),
     "withdraw": lambda store, staged: store.withdraw("m", 1, "bad"),
     "delete": lambda store, staged: store.delete("m", 1),
-    "write": lambda store, staged: put(store, b"new"),
+    "write": lambda store, staged: put_document(store, b"new"),
 }
-
-
-def put(store: LocalStore, body: bytes) -> None:
-    """Set one document, whatever it holds."""
-    found = store.documents.read("groups/g/desired.json")
-    if found is None or found.body != body:
-        store.documents.write("groups/g/desired.json", body, expected=found.tag if found else None)
 
 
 @pytest.fixture
@@ -64,7 +59,7 @@ def prepare(disk: Path, staged: Staged) -> Callable[[str], Path]:
         if name != "publish":
             store.publish(*staged, "m")
             store.publish(*other, "m")
-            put(store, b"old")
+            put_document(store, b"old")
         pristine[name] = root
 
     def copy(name: str) -> Path:
@@ -86,28 +81,18 @@ def check_nothing_half_visible(root: Path) -> None:
     assert found is None or found.body in {b"old", b"new"}
 
 
-def check_finished(root: Path, name: str, staged: Staged) -> None:
+def check_finished(root: Path, name: str, staged: Staged, server: WatchingServer) -> None:
     """Check that a plain re-run came to the operation's end and left nothing behind."""
     check_nothing_half_visible(root)
     store = LocalStore(root)
-    there = store.versions("m")
-    if name == "publish":
-        assert len(there) == 1
-        found = store.find("m", staged[1].fingerprint)
-        assert found is not None
-        assert found.version == there[0]
-    elif name == "write":
-        found_document = store.documents.read("groups/g/desired.json")
-        assert found_document is not None
-        assert found_document.body == b"new"
-    else:
-        assert there == (2,)
+    there = check_ended(store, name, staged)
     names = {str(path.relative_to(root)) for path in root.rglob("*")}
     assert not [path for path in names if "partial" in path or "deleting" in path]
     withdrawn = {"m/1.withdrawn"} if name == "withdraw" else set()
     assert {path for path in names if path.startswith("m/") and path.count("/") == 1} == {
         f"m/{version}" for version in there
     } | withdrawn
+    server.expect("m", *there)
 
 
 def error_of(work: Callable[[], object]) -> TFSDeployError | None:
@@ -128,45 +113,55 @@ def steps_of(root: Path, operation: Operation, staged: Staged) -> list[str]:
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_a_kill_at_any_step_leaves_nothing_half_visible_and_a_second_run_finishes(
-    prepare: Callable[[str], Path], staged: Staged, name: str, after: bool
+    prepare: Callable[[str], Path], staged: Staged, tell: Callable[[str], None], name: str, after: bool
 ) -> None:
     operation = OPERATIONS[name]
     steps = len(steps_of(prepare(name), operation, staged))
     assert steps > 4
+    looks = 0
     for at in range(1, steps + 1):
         root = prepare(name)
         files = FaultyFilesystem(at, die, after=after)
-        assert in_child(lambda root=root, files=files: operation(LocalStore(root, files=files), staged)) == -9
-        check_nothing_half_visible(root)
-        operation(LocalStore(root), staged)
-        check_finished(root, name, staged)
+        with WatchingServer(root, stable=STABLE[name]).watching() as server:
+            work = lambda root=root, files=files: operation(LocalStore(root, files=files), staged)  # noqa: E731
+            assert in_child(work, during_fork=server.still()) == -9
+            check_nothing_half_visible(root)
+            server.look()
+            operation(LocalStore(root), staged)
+        check_finished(root, name, staged, server)
+        looks += server.looks
+    tell(f"{name}: killed {'after' if after else 'before'} {steps} steps, {looks} looks of a server, 0 violations")
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO], ids=["full", "gone"])
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_an_error_at_any_step_is_reported_and_a_second_run_finishes(
-    prepare: Callable[[str], Path], staged: Staged, name: str, number: int
+    prepare: Callable[[str], Path], staged: Staged, tell: Callable[[str], None], name: str, number: int
 ) -> None:
     operation = OPERATIONS[name]
     log = steps_of(prepare(name), operation, staged)
     steps = len(log)
     kind = StoreError if number == errno.ENOSPC else Unreachable
-    reported = 0
+    reported = looks = 0
     for at in range(1, steps + 1):
         root = prepare(name)
         files = FaultyFilesystem(at, failing(number))
-        error = error_of(lambda root=root, files=files: operation(LocalStore(root, files=files), staged))
-        if error is not None:
-            assert isinstance(error, kind), files.log[-1]
-            assert os.strerror(number) in error.cause
-            assert str(root) in error.cause
-            reported += 1
-        check_nothing_half_visible(root)
-        operation(LocalStore(root), staged)
-        check_finished(root, name, staged)
+        with WatchingServer(root, stable=STABLE[name]).watching() as server:
+            error = error_of(lambda root=root, files=files: operation(LocalStore(root, files=files), staged))
+            if error is not None:
+                assert isinstance(error, kind), files.log[-1]
+                assert os.strerror(number) in error.cause
+                assert str(root) in error.cause
+                reported += 1
+            check_nothing_half_visible(root)
+            server.look()
+            operation(LocalStore(root), staged)
+        check_finished(root, name, staged, server)
+        looks += server.looks
     # Only tidying up may fail in silence, and noting what there is: at most six steps each time.
     notes = sum("/.overview" in step and step.startswith("rename") for step in log)
     assert reported >= steps - 3 - 6 * notes
+    tell(f"{name}: {os.strerror(number)} at {steps} steps, {looks} looks of a server, 0 violations")
 
 
 def test_an_error_before_the_rename_leaves_no_trace_in_the_models_directory(

@@ -7,6 +7,7 @@ or after one of them, for each of them in turn; and separately one of them is re
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -17,7 +18,9 @@ import pytest
 from contract.store_suite import check_whole, stage
 from s3_proxy import Fault, Proxy, Request, proxy_to
 from s3_server import S3Server, moto_server, options_for
-from store.s3_children import OPERATIONS, Children, operate, put_document
+from store.finished import STABLE, check_ended, put_document
+from store.s3_children import OPERATIONS, Children, operate
+from sync.replica import Replica
 from tfs_deploy.errors import StoreError, TFSDeployError
 from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, Manifest
 from tfs_deploy.store.s3.store import S3Store
@@ -100,23 +103,12 @@ def check_nothing_half_visible(store: S3Store, server: S3Server) -> None:
     assert marked == {str(version) for version in store.versions("m")}
 
 
-def check_finished(store: S3Store, server: S3Server, name: str, staged: Staged) -> None:
+def check_finished(store: S3Store, server: S3Server, name: str, staged: Staged, replica: Replica) -> None:
     """Check that a plain re-run came to the operation's end and left nothing behind."""
     check_nothing_half_visible(store, server)
-    there = store.versions("m")
+    there = check_ended(store, name, staged)
     bucket = store.uri.split("/")[2]
     names = server.names("team", bucket=bucket)
-    if name == "publish":
-        assert len(there) == 1
-        found = store.find("m", staged[1].fingerprint)
-        assert found is not None
-        assert found.version == there[0]
-    elif name == "write":
-        document = store.documents.read("groups/g/desired.json")
-        assert document is not None
-        assert document.body == b"new"
-    else:
-        assert there == (2,)
     withdrawn = {"1"} if name == "withdraw" else set()
     assert {one.split("/")[1] for one in names if one.startswith("m/")} == {str(number) for number in there} | withdrawn
     for number in there:
@@ -127,6 +119,18 @@ def check_finished(store: S3Store, server: S3Server, name: str, staged: Staged) 
     assert not uploads
     tip = store.documents.read("tips/m")
     assert tip is None or b'"announced": []' in tip.body
+    replica.expect(*there)
+
+
+@pytest.fixture
+def replica_of(tmp_path: Path) -> Callable[[S3Store, str], Replica]:
+    """Return a replica of a store on which an operation is about to be broken, with a disk of its own."""
+    count = itertools.count()
+
+    def make(store: S3Store, name: str) -> Replica:
+        return Replica(store, tmp_path / f"replica-{next(count)}", stable=STABLE[name])
+
+    return make
 
 
 def count_writes(proxy: Proxy, store: S3Store, transfer: str, name: str, staged: Staged) -> list[Request]:
@@ -152,6 +156,7 @@ def test_a_kill_at_any_write_leaves_nothing_half_visible_and_a_second_run_finish
     other: Staged,
     tell: Callable[[str], None],
     children: Children,
+    replica_of: Callable[[S3Store, str], Replica],
     name: str,
     transfer: str,
     after: bool,
@@ -159,7 +164,7 @@ def test_a_kill_at_any_write_leaves_nothing_half_visible_and_a_second_run_finish
     used = other if name in {"withdraw", "delete"} else staged
     writes = count_writes(proxy, store_for(name), transfer, name, used)
     assert len(writes) >= {"publish": 15, "withdraw": 5, "delete": 5, "write": 1}[name]
-    killed = 0
+    killed = looks = 0
     for at in range(1, len(writes) + 1):
         store = store_for(name)
 
@@ -171,19 +176,23 @@ def test_a_kill_at_any_write_leaves_nothing_half_visible_and_a_second_run_finish
             return Fault(before=lambda: kill(children.child), reset=True)
 
         proxy.start_over(fault)
-        code = children.run(store.uri, options_for(proxy.url, transfer=transfer), name, used)
-        proxy.start_over()
-        if code != -signal.SIGKILL:
-            continue  # pieces that are on the way together may come in fewer requests
-        killed += 1
+        replica = replica_of(store, name)
         point = f"{name} by {transfer}, write {at} {'after' if after else 'before'}: {writes[at - 1].path[:80]}"
         try:
-            check_nothing_half_visible(store, server)
-            operate(store.uri, server.options(transfer=transfer), name, used)
-            check_finished(store, server, name, used)
-        except AssertionError:
-            raise AssertionError(point) from None
-    tell(f"{name} by {transfer}: killed {'after' if after else 'before'} {killed} writes to S3, 0 violations")
+            with replica.watching():
+                code = children.run(store.uri, options_for(proxy.url, transfer=transfer), name, used)
+                proxy.start_over()
+                killed += code == -signal.SIGKILL  # pieces on the way together may come in fewer requests
+                check_nothing_half_visible(store, server)
+                operate(store.uri, server.options(transfer=transfer), name, used)
+            check_finished(store, server, name, used, replica)
+        except AssertionError as error:
+            raise AssertionError(point) from error
+        looks += replica.server.looks
+    tell(
+        f"{name} by {transfer}: killed {'after' if after else 'before'} {killed} writes to S3, "
+        f"{looks} looks of an agent and its server, 0 violations"
+    )
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -193,28 +202,33 @@ def test_an_error_at_any_write_is_reported_and_a_second_run_finishes(
     proxy: Proxy,
     other: Staged,
     tell: Callable[[str], None],
+    replica_of: Callable[[S3Store, str], Replica],
     name: str,
 ) -> None:
     used = other
     writes = count_writes(proxy, store_for(name), "obstore", name, used)
-    reported = 0
+    reported = looks = 0
     for at in range(1, len(writes) + 1):
         store = store_for(name)
+        replica = replica_of(store, name)
         refused = Fault(status=403, code="AccessDenied")
         proxy.start_over(lambda request, at=at, refused=refused: refused if request.write == at else None)
-        error = error_of(lambda store=store: operate(store.uri, options_for(proxy.url, transfer="obstore"), name, used))
-        if error is not None:
-            assert isinstance(error, StoreError), error
-            assert "access is denied" in error.cause
-            assert store.uri in error.cause
-            reported += 1
-        proxy.start_over()
         point = f"{name}, write {at}: {writes[at - 1].path[:80]}"
         try:
-            check_nothing_half_visible(store, server)
-            operate(store.uri, server.options(), name, used)
-            check_finished(store, server, name, used)
-        except AssertionError:
-            raise AssertionError(point) from None
+            with replica.watching():
+                options = options_for(proxy.url, transfer="obstore")
+                error = error_of(lambda store=store, options=options: operate(store.uri, options, name, used))
+                if error is not None:
+                    assert isinstance(error, StoreError), error
+                    assert "access is denied" in error.cause
+                    assert store.uri in error.cause
+                    reported += 1
+                proxy.start_over()
+                check_nothing_half_visible(store, server)
+                operate(store.uri, server.options(), name, used)
+            check_finished(store, server, name, used, replica)
+        except AssertionError as error:
+            raise AssertionError(point) from error
+        looks += replica.server.looks
     assert reported >= len(writes) - 3  # only tidying up may fail in silence
-    tell(f"{name}: refused at {len(writes)} writes to S3, 0 violations")
+    tell(f"{name}: refused at {len(writes)} writes to S3, {looks} looks of an agent and its server, 0 violations")

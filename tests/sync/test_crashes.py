@@ -18,6 +18,7 @@ from tfs_deploy.errors import TFSDeployError
 from tfs_deploy.serving.config import from_text
 from tfs_deploy.store.local.store import LocalStore
 from tfs_deploy.sync.agent import Agent
+from watching_server import WatchingServer
 
 pytestmark = pytest.mark.faults
 
@@ -95,6 +96,12 @@ def check_nothing_half_visible(bench: Bench) -> None:
             assert "stable" in entry.labels
 
 
+def server_of(bench: Bench, scenario: Scenario) -> WatchingServer:
+    """Return a server beside the agent; of each model one version must answer from its first on."""
+    stable = {"m": (1,), "n": (1,)} if scenario is first_versions else {"m": (1, 2), "n": (1,)}
+    return WatchingServer(bench.root, ("m", "n"), stable=stable)
+
+
 def check_finished(bench: Bench, scenario: Scenario) -> None:
     check_nothing_half_visible(bench)
     wanted = [1] if scenario is first_versions else [2]
@@ -122,14 +129,21 @@ def test_a_kill_at_any_step_leaves_nothing_half_visible_and_a_restart_finishes(
     monkeypatch.setattr("os.fsync", lambda descriptor: None)  # processes die here, not machines
     steps = count_steps(prepare(scenario), monkeypatch)
     assert steps > 40
+    looks = 0
     for at in range(1, steps + 1):
         bench = prepare(scenario)
         files = FaultyFilesystem(at, die, after=after)
-        assert in_child(lambda b=bench, f=files: work(b, faulty_agent(b, f, monkeypatch))) == -9
-        check_nothing_half_visible(bench)
-        work(bench, bench.agent(keep=0, linger=0.0))
+        with server_of(bench, scenario).watching() as server:
+            job = lambda b=bench, f=files: work(b, faulty_agent(b, f, monkeypatch))  # noqa: E731
+            assert in_child(job, during_fork=server.still()) == -9
+            check_nothing_half_visible(bench)
+            server.look()
+            work(bench, bench.agent(keep=0, linger=0.0))
         check_finished(bench, scenario)
-    tell(f"{scenario.__name__}: killed {'after' if after else 'before'} {steps} steps, 0 violations")
+        server.expect("m", *bench.shown("m"))
+        looks += server.looks
+    when = "after" if after else "before"
+    tell(f"{scenario.__name__}: killed {when} {steps} steps, {looks} looks of a server, 0 violations")
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EACCES], ids=["full", "gone", "forbidden"])
@@ -137,6 +151,7 @@ def test_a_kill_at_any_step_leaves_nothing_half_visible_and_a_restart_finishes(
 def test_an_error_at_any_step_is_reported_and_the_same_agent_goes_on(prepare, monkeypatch, tell, scenario, number):
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
     steps = count_steps(prepare(scenario), monkeypatch)
+    looks = 0
     for at in range(1, steps + 1):
         bench = prepare(scenario)
         files = FaultyFilesystem(at, failing(number))
@@ -144,8 +159,11 @@ def test_an_error_at_any_step_is_reported_and_the_same_agent_goes_on(prepare, mo
         while agent is None:  # the first step of all may be the one that fails
             with contextlib.suppress(TFSDeployError):
                 agent = faulty_agent(bench, files, monkeypatch)
-        work(bench, agent)
-        # A removal that failed is made up for by the next pass.
-        agent.poll()
+        with server_of(bench, scenario).watching() as server:
+            work(bench, agent)
+            # A removal that failed is made up for by the next pass.
+            agent.poll()
         check_finished(bench, scenario)
-    tell(f"{scenario.__name__}: {os.strerror(number)} at {steps} steps, 0 violations")
+        server.expect("m", *bench.shown("m"))
+        looks += server.looks
+    tell(f"{scenario.__name__}: {os.strerror(number)} at {steps} steps, {looks} looks of a server, 0 violations")

@@ -16,6 +16,7 @@ from sync.remote import SYNC
 from tfs_deploy.deployment.agents import Trouble
 from tfs_deploy.store.open import open_store
 from tfs_deploy.sync.agent import Agent
+from watching_server import WatchingServer
 
 pytestmark = pytest.mark.faults
 
@@ -84,18 +85,22 @@ def test_any_request_may_break(make, proxy, name: str, tell) -> None:
     work(bench, through(bench, proxy))
     count = len(proxy.requests)
     assert count > 10
+    looks = 0
     for at in range(1, count + 1):
         bench = make()
         proxy.start_over(lambda request, at=at: FAULTS[name] if request.count == at else None)
         agent = through(bench, proxy)
-        work(bench, agent)
+        with WatchingServer(bench.root, stable={"m": (3,)}).watching() as server:
+            work(bench, agent)
+        server.expect("m", 2, 3)
+        looks += server.looks
         proxy.rule = None
         assert agent.standing.ready, (at, agent.standing)
         assert bench.shown() == [2, 3]
         assert bench.leftovers() == []
         assert bench.report().held == {"m": (2, 3)}
         agent.close()
-    tell(f"{name}: at each of {count} requests, 0 violations")
+    tell(f"{name}: at each of {count} requests, {looks} looks of a server, 0 violations")
 
 
 def test_a_storm_passes(make, proxy) -> None:
@@ -156,6 +161,7 @@ def test_killed_at_any_request_a_plain_rerun_finishes(make, proxy, tell) -> None
     assert once(bench, proxy).wait(60) == 0
     count = len(proxy.requests)
     assert count > 10
+    looks = 0
     for at in range(1, count + 1):
         bench = make()
         running: list[subprocess.Popen[bytes]] = []
@@ -164,14 +170,17 @@ def test_killed_at_any_request_a_plain_rerun_finishes(make, proxy, tell) -> None
             return Fault(before=lambda: running[0].kill()) if request.count == at else None
 
         proxy.start_over(rule)
-        running.append(once(bench, proxy))
-        assert running[0].wait(60) == -9, at
-        bench.shown()  # each of them is whole
-        proxy.start_over()
-        assert once(bench, proxy).wait(60) == 0
+        with WatchingServer(bench.root, stable={"m": (3,)}).watching() as server:
+            running.append(once(bench, proxy))
+            assert running[0].wait(60) == -9, at
+            bench.shown()  # each of them is whole
+            proxy.start_over()
+            assert once(bench, proxy).wait(60) == 0
+        server.expect("m", 2, 3)
+        looks += server.looks
         assert bench.shown() == [2, 3]
         assert bench.leftovers() == []
-    tell(f"killed at each of {count} requests, 0 violations")
+    tell(f"killed at each of {count} requests, {looks} looks of a server, 0 violations")
 
 
 def once(bench: Bench, proxy: Proxy) -> subprocess.Popen[bytes]:
