@@ -182,6 +182,20 @@ def test_a_dead_agent_is_not_waited_for_and_a_wrong_clock_does_not_make_one_dead
     assert set(fresh.look(side.clock.now())) == {"one", "late"}, "it lives, because it writes"
 
 
+def test_fewer_agents_than_replicas_are_told_once(side: Side, caplog: pytest.LogCaptureFixture) -> None:
+    version = side.publish("good one")
+    load(side.session, MODEL, version)
+    told = [each.getMessage() for each in caplog.records if "Fewer sync agents" in each.getMessage()]
+    assert len(told) == 1
+    assert "(1: one)" in told[0]
+    assert "replicas (2)" in told[0]
+    caplog.clear()
+    report = AgentReport("two", "default", side.clock.now().isoformat(), "x", held={MODEL: (version,)})
+    side.store.documents.write(agents.key("default", "two"), to_json(report), expected=None)
+    load(side.session, MODEL, version)
+    assert "Fewer sync agents" not in caplog.text
+
+
 def test_a_document_that_is_no_report_is_left_out(side: Side) -> None:
     side.store.documents.write(agents.key("default", "junk"), b"junk", expected=None)
     naive = AgentReport("naive", "default", "2026-01-01T00:00:00", "x")

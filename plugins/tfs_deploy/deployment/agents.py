@@ -7,13 +7,12 @@ An agent brings versions from a store that model servers cannot read to the disk
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 
 from tfs_deploy.deployment.session import GroupSession
-from tfs_deploy.errors import CorruptModel, DeadlineExceeded, LoadFailed, Unreachable
+from tfs_deploy.errors import CorruptModel
 from tfs_deploy.jsonable import from_json
 from tfs_deploy.store.protocol import StateDocuments, Store
 
@@ -21,8 +20,6 @@ logger = logging.getLogger(__name__)
 
 # An agent writes at least every 30 s; one that was silent four times as long is taken for gone.
 FRESH_SECONDS = 120.0
-# A damaged transfer cures itself at the next attempt; after so many the object in the store is what is damaged.
-CORRUPT_ATTEMPTS = 3
 
 
 class Trouble(str, Enum):
@@ -113,62 +110,6 @@ def agents_are_asked(session: GroupSession) -> bool:
     if servers_need_agents(session.store):
         return True
     return bool(FreshAgents(session.store.documents, session.group.name).look(session.clock.now()))
-
-
-def wait_until_held(session: GroupSession, model: str, version: int) -> None:
-    """Wait until every living agent of the group holds `version`.
-
-    Returns at once where nobody has to bring anything: no agent lives, and the model servers read the store. Raises
-    Unreachable if there should be an agent and none showed up within the discovery limit, LoadFailed if the version is
-    damaged in the store, DeadlineExceeded, quoting the agents, after the load limit.
-    """
-    agents = FreshAgents(session.store.documents, session.group.name)
-    needed = servers_need_agents(session.store)
-    started = session.clock.monotonic()
-    told: tuple[str, ...] = ()
-    while True:
-        living = agents.look(session.clock.now())
-        without = {name: report for name, report in living.items() if not report.holds(model, version)}
-        if not without and (living or not needed):
-            return
-        waited = session.clock.monotonic() - started
-        _give_up(session, model, version, living, without, waited)
-        if tuple(without) != told:
-            told = tuple(without)
-            logger.info("Waiting for version %s of %s on the disk of: %s", version, model, ", ".join(told) or "-")
-        session.clock.sleep(session.wait.interval)
-
-
-def _give_up(
-    session: GroupSession,
-    model: str,
-    version: int,
-    living: Mapping[str, AgentReport],
-    without: Mapping[str, AgentReport],
-    waited: float,
-) -> None:
-    group = session.group.name
-    if not living and waited >= session.wait.discovery:
-        raise Unreachable(
-            f"No sync agent of group {group!r} has reported to {session.store.uri} in the last {FRESH_SECONDS:.0f} s, "
-            "and model servers cannot read that store themselves.",
-            f"Start one beside every model server: tfs-deploy sync --store {session.store.uri} --group {group} "
-            "--model-root DIR.",
-        )
-    problems = {name: report.problem_with(model, version) for name, report in without.items()}
-    for name, problem in problems.items():
-        if problem and problem.version and problem.kind is Trouble.CORRUPT and problem.attempts >= CORRUPT_ATTEMPTS:
-            raise LoadFailed(
-                f"Sync agent {name} refused version {version} of model {model!r} {problem.attempts} times: "
-                f"{problem.message}",
-                "The version is damaged in the store: publish the model again, it gets a new number.",
-            )
-    if without and waited >= session.wait.load:
-        quoted = "; ".join(f"{name}: {problem.message if problem else 'busy'}" for name, problem in problems.items())
-        raise DeadlineExceeded(
-            f"Version {version} of model {model!r} is not on every replica's disk after {waited:.0f} s ({quoted}).",
-            "Cure what the sync agents report, or allow more time for the load.",
-        )
 
 
 def _prefix(group: str) -> str:

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from tfs_deploy.deployment.agents import agents_are_asked, wait_until_held
+from tfs_deploy.deployment.agents import agents_are_asked
+from tfs_deploy.deployment.held_everywhere import wait_until_held
 from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.errors import Contention, TFSDeployError
 from tfs_deploy.jsonable import from_json, to_json
@@ -71,18 +72,28 @@ def on_every_disk(session: GroupSession, model: str, version: int) -> Iterator[N
     if not agents_are_asked(session):
         yield
         return
-    patience = timedelta(seconds=session.wait.load + _GRACE_SECONDS)
-    wanted = AwaitedVersion(model, version, (session.clock.now() + patience).isoformat())
-    _change(session, lambda held: held.pruned(session.clock.now()).adding(wanted))
+    ask(session, model, version)
     try:
         wait_until_held(session, model, version)
         yield
     finally:
-        try:
-            _change(session, lambda held: held.dropping(model, version))
-        except TFSDeployError as error:
-            # Agents keep one version longer; what ended the wait is more important.
-            logger.warning("Version %s of %s is still noted as awaited: %s", version, model, error)
+        forget(session, model, version)
+
+
+def ask(session: GroupSession, model: str, version: int) -> None:
+    """Tell the agents that somebody waits for `version`: until he says otherwise, or long enough."""
+    patience = timedelta(seconds=session.wait.load + _GRACE_SECONDS)
+    wanted = AwaitedVersion(model, version, (session.clock.now() + patience).isoformat())
+    _change(session, lambda held: held.pruned(session.clock.now()).adding(wanted))
+
+
+def forget(session: GroupSession, model: str, version: int) -> None:
+    """Tell the agents that nobody waits any more; a store that is away is not worth an error."""
+    try:
+        _change(session, lambda held: held.dropping(model, version))
+    except TFSDeployError as error:
+        # Agents keep one version longer; what ended the wait is more important.
+        logger.warning("Version %s of %s is still noted as awaited: %s", version, model, error)
 
 
 def read(documents: StateDocuments, group: str) -> tuple[Awaited, str | None]:

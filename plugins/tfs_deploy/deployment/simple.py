@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tfs_deploy.deployment import evidence, record
-from tfs_deploy.deployment.agents import wait_until_held
+from tfs_deploy.deployment.held_everywhere import wait_until_held
 from tfs_deploy.deployment.lease import hold
 from tfs_deploy.deployment.load import wait_until_available
 from tfs_deploy.deployment.observe import GroupStatus, observe, observe_leniently

@@ -55,12 +55,16 @@ class ListedObject:
 
 
 class Objects:
-    """The objects below a store's prefix; a name is the part of the key behind the prefix."""
+    """The objects below a store's prefix; a name is the part of the key behind the prefix.
+
+    `bare_etags`: the server wants the ETag of a condition without its quotes (Ceph before 17; `Probe` finds out).
+    """
 
     def __init__(self, connection: Connection, clock: Clock) -> None:
         self.address = connection.address
         self._client = connection.client
         self._clock = clock
+        self.bare_etags = False
 
     def get(self, name: str, *, limit: int | None = None) -> StoredObject | None:
         """Return an object with its bytes, or None; StoreError if it has more than `limit` bytes."""
@@ -89,7 +93,7 @@ class Objects:
     def replace(self, name: str, body: bytes, *, etag: str, metadata: Mapping[str, str] | None = None) -> str:
         """Write an object whose ETag must be `etag` and return the new one; raise PreconditionFailed otherwise."""
         try:
-            return self._put_if(name, body, metadata, {"IfMatch": etag})
+            return self._put_if(name, body, metadata, {"IfMatch": etag.strip('"') if self.bare_etags else etag})
         except MissingObject as error:
             raise PreconditionFailed(name) from error
 

@@ -31,12 +31,16 @@ _TRIES = 16
 
 @dataclass(frozen=True, slots=True)
 class ProbeNote:
-    """The object ``.probe/<digest>``; ``passed_at`` is ISO 8601 in UTC, empty while somebody is trying."""
+    """The object ``.probe/<digest>``; ``passed_at`` is ISO 8601 in UTC, empty while somebody is trying.
+
+    ``bare_etags`` is that of `tfs_deploy.store.s3.objects.Objects`.
+    """
 
     endpoint: str
     store: str
     passed_at: str
     nonce: str
+    bare_etags: bool = False
 
 
 class Probe:
@@ -69,18 +73,18 @@ class Probe:
         return f"{_FOLDER}/{hashlib.sha256(where.encode()).hexdigest()[:32]}"
 
     def _note(self, passed_at: str = "") -> bytes:
-        return to_json(ProbeNote(self._endpoint, self._objects.address.uri, passed_at, uuid4().hex))
+        uri = self._objects.address.uri
+        return to_json(ProbeNote(self._endpoint, uri, passed_at, uuid4().hex, self._objects.bare_etags))
 
     def _is_noted(self) -> bool:
         found = self._objects.get(self._name)
-        return found is not None and _has_passed(found.body)
+        return found is not None and self._take_over(found.body)
 
     def _try(self) -> None:
         with contextlib.suppress(PreconditionFailed):  # of another process; that will do as well
             self._objects.create(self._name, self._note())
         kept = self._is_refused(lambda: self._objects.create(self._name, self._note()))
-        kept = kept and self._is_refused(lambda: self._objects.replace(self._name, self._note(), etag=_NO_ETAG))
-        if not kept or not self._write_passed():
+        if not kept or not (self._keeps_if_match(bare_etags=False) or self._keeps_if_match(bare_etags=True)):
             self._objects.delete(self._name)
             raise Refused(
                 f"The S3 server of {self._objects.address.uri!r} ignores conditional writes (If-None-Match, If-Match), "
@@ -88,19 +92,33 @@ class Probe:
                 "Use a store that honours them, such as Amazon S3 or MinIO, or a directory.",
             )
 
-    def _write_passed(self) -> bool:
+    def _keeps_if_match(self, *, bare_etags: bool) -> bool:
+        """Tell whether a wrong ETag is refused and the right one is not, written with or without its quotes."""
+        self._objects.bare_etags = bare_etags
+        if not self._is_refused(lambda: self._objects.replace(self._name, self._note(), etag=_NO_ETAG)):
+            return False
+        tried = ""
         for _ in range(_TRIES):
             found = self._objects.get(self._name)
-            if found is None:
-                return False
-            if _has_passed(found.body):
+            if found is None or found.etag == tried:
+                return False  # nobody was faster, the right ETag itself was refused
+            if self._take_over(found.body):
                 return True
+            tried = found.etag
             try:
                 self._objects.replace(self._name, self._note(self._clock.now().isoformat()), etag=found.etag)
             except PreconditionFailed:
-                continue  # another process was faster
+                continue
             return True
         return False
+
+    def _take_over(self, body: bytes) -> bool:
+        """Tell whether this note says that a try went well, and go on as that one did."""
+        note = _parse(body)
+        if note is None or not note.passed_at:
+            return False
+        self._objects.bare_etags = note.bare_etags
+        return True
 
     def _is_refused(self, write: Callable[[], object]) -> bool:
         try:
@@ -129,8 +147,8 @@ class Probe:
                 )
 
 
-def _has_passed(body: bytes) -> bool:
+def _parse(body: bytes) -> ProbeNote | None:
     try:
-        return bool(from_json(ProbeNote, body).passed_at)
+        return from_json(ProbeNote, body)
     except CorruptModel:
-        return False
+        return None
