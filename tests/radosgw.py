@@ -67,9 +67,12 @@ def radosgw_server() -> Iterator[S3Server]:
     # A short path: the sockets below it may have 107 characters at the most.
     folder = Path(tempfile.mkdtemp(prefix="tfs-rgw-", dir="/tmp"))
     with contextlib.ExitStack() as stack:
-        stack.callback(shutil.rmtree, folder, ignore_errors=True) if not os.environ.get("KEEP") else None
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
         cluster = _Cluster(folder, stack)
-        cluster.start()
+        try:
+            cluster.start()
+        except subprocess.TimeoutExpired as error:
+            pytest.skip(f"the cluster did not come up within {_SECONDS:.0f} s: {error.cmd[:3]}")
         server = S3Server(f"http://127.0.0.1:{cluster.rgw_port}")
         _wait_until_up(server.url)
         server.client().create_bucket(Bucket=BUCKET)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.store_suite import stage
+from contract.staged_versions import stage
 from tfs_deploy.savedmodel import manifest as manifests
 from watching_server import WatchingServer
 

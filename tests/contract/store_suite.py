@@ -8,61 +8,22 @@ tests/store/history.py plays random histories on any store.
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tfs_deploy.clock import SystemClock
+from contract.staged_versions import Connect, check_whole, stage
+from contract.store_reading_suite import StoreReadingSuite
 from tfs_deploy.errors import CorruptModel, InvalidInput, NotFound, TFSDeployError
 from tfs_deploy.names import MAX_VERSION
-from tfs_deploy.savedmodel import manifest as manifests
 from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, Manifest
-from tfs_deploy.serving import messages
 from tfs_deploy.store.protocol import MAX_READ_BYTES, Store
-
-Connect = Callable[[], Store]
-Spoil = Callable[[str, int, str, bytes], None]
 
 BAD_MODELS = ["", "..", ".hidden", "a/b", "../a", "a\\b", "a\nb", "-a", "m" * 128]
 
 
-def stage(directory: Path, weights: bytes = b"weights") -> tuple[Path, Manifest]:
-    """Write a SavedModel that no TensorFlow made, whose bytes differ with `weights`; return it with its manifest."""
-    saved_model = messages.SavedModel(saved_model_schema_version=1)
-    graph = saved_model.meta_graphs.add()
-    graph.meta_info_def.tags.append("serve")
-    signature = graph.signature_def["serving_default"]
-    signature.inputs["x"].name, signature.inputs["x"].dtype = "x:0", 1
-    signature.outputs["y"].name, signature.outputs["y"].dtype = "y:0", 1
-    files = {
-        "saved_model.pb": saved_model.SerializeToString(deterministic=True),
-        "variables/variables.index": b"index",
-        "variables/variables.data-00000-of-00001": weights,
-        "assets/empty.txt": b"",
-        "assets.extra/note.txt": b"a note",
-    }
-    for path, data in files.items():
-        (directory / path).parent.mkdir(parents=True, exist_ok=True)
-        (directory / path).write_bytes(data)
-    return directory, manifests.build(directory, clock=SystemClock())
-
-
-def check_whole(store: Store, model: str) -> tuple[int, ...]:
-    """Return the versions of `model`, each of which must be complete and right."""
-    there = store.versions(model)
-    for version in there:
-        try:
-            store.verify(model, version)
-        except NotFound:
-            assert version not in store.versions(model), f"version {version} is listed, but cannot be read"
-    return there
-
-
-class StoreSuite:
+class StoreSuite(StoreReadingSuite):
     # Seconds between two looks at the store while others publish; a server of the tests' own needs some air.
     watch_seconds = 0.002
 
@@ -289,196 +250,3 @@ class StoreSuite:
         store.publish(*stage(tmp_path / "big", bytes(MAX_READ_BYTES + 1)), "m")
         with pytest.raises(InvalidInput, match=str(MAX_READ_BYTES)):
             store.read("m", 1, "variables/variables.data-00000-of-00001")
-
-    # Models and tips
-
-    def test_models_are_those_with_versions(self, connect: Connect, store: Store, tmp_path: Path) -> None:
-        assert store.models() == ()
-        store.documents.write("groups/default/desired.json", b"{}", expected=None)
-        for model in ("n", "m"):
-            store.publish(*stage(tmp_path / model, model.encode()), model)
-        assert connect().models() == ("m", "n")
-        store.withdraw("m", 1, "bad")
-        assert connect().models() == ("n",)
-
-    def test_the_tip_changes_with_every_change(self, connect: Connect, store: Store, tmp_path: Path) -> None:
-        assert store.tip("m") == ""
-        seen = []
-
-        def look() -> None:
-            token = connect().tip("m")
-            assert token
-            assert token not in seen
-            assert connect().tip("m") == token
-            seen.append(token)
-
-        for index in range(3):
-            store.publish(*stage(tmp_path / str(index), bytes([index])), "m")
-            look()
-        store.publish(*stage(tmp_path / "other", b"other"), "n")
-        assert connect().tip("m") == seen[-1]
-        store.withdraw("m", 2, "bad")
-        look()
-        store.delete("m", 3)
-        look()
-        with pytest.raises(InvalidInput):
-            store.tip("../m")
-
-    def test_who_reads_the_tip_before_the_versions_misses_none(self, connect: Connect, tmp_path: Path) -> None:
-        finished = threading.Event()
-
-        def follow() -> tuple[int, ...]:
-            store, known, there = connect(), "", ()
-            while True:
-                last = finished.is_set()
-                if (token := store.tip("m")) != known:
-                    known, there = token, store.versions("m")
-                if last:
-                    return there
-                finished.wait(self.watch_seconds / 4)
-
-        with ThreadPoolExecutor(1) as pool:
-            follower = pool.submit(follow)
-            store = connect()
-            for index in range(8):
-                store.publish(*stage(tmp_path / str(index), bytes([index])), "m")
-            store.withdraw("m", 4, "bad")
-            finished.set()
-            assert follower.result() == (1, 2, 3, 5, 6, 7, 8)
-
-    # Downloads
-
-    @pytest.fixture
-    def target(self, tmp_path: Path) -> Path:
-        (tmp_path / "target").mkdir()
-        return tmp_path / "target"
-
-    def test_a_download_brings_every_file(self, connect: Connect, target: Path, tmp_path: Path) -> None:
-        directory, manifest = stage(tmp_path / "big", bytes(range(256)) * 80_000)
-        connect().publish(directory, manifest, "m")
-        seen: list[int] = []
-        connect().download("m", 1, target, progress=seen.append)
-        assert manifests.read(target) == manifest
-        manifests.verify(target, manifest)
-        assert seen == sorted(seen)
-        assert seen[-1] == manifest.total_bytes
-
-    def test_a_download_goes_on_where_another_ended(
-        self, store: Store, staged: tuple[Path, Manifest], target: Path
-    ) -> None:
-        store.publish(*staged, "m")
-        (target / "variables").mkdir()
-        kept = target / "variables/variables.index"
-        kept.write_bytes(b"index")
-        identity = kept.stat().st_ino
-        (target / "variables/variables.data-00000-of-00001").write_bytes(b"WEIGHTS")
-        (target / "assets.extra").mkdir()
-        (target / "assets.extra/note.txt").write_bytes(b"a n")
-        store.download("m", 1, target)
-        manifests.verify(target, staged[1])
-        assert kept.stat().st_ino == identity
-        store.download("m", 1, target)
-        assert kept.stat().st_ino == identity
-
-    def test_a_download_removes_what_is_not_the_versions(
-        self, store: Store, staged: tuple[Path, Manifest], target: Path, tmp_path: Path
-    ) -> None:
-        store.publish(*staged, "m")
-        outside = tmp_path / "outside"
-        outside.mkdir()
-        (outside / "file").write_bytes(b"keep me")
-        (target / "foreign/deep").mkdir(parents=True)
-        (target / "foreign/deep/file").write_bytes(b"x")
-        (target / "link").symlink_to(outside)
-        (target / "assets").write_bytes(b"a file where a folder belongs")
-        (target / "saved_model.pb").mkdir()
-        (target / "variables").symlink_to(outside)
-        store.download("m", 1, target)
-        manifests.verify(target, staged[1])
-        assert not (target / "variables").is_symlink()
-        assert (outside / "file").read_bytes() == b"keep me"
-        assert sorted(path.name for path in outside.iterdir()) == ["file"]
-
-    def test_a_download_names_the_file_that_is_wrong(
-        self, store: Store, spoil: Spoil, staged: tuple[Path, Manifest], target: Path
-    ) -> None:
-        store.publish(*staged, "m")
-        good = store.read("m", 1, "variables/variables.index")
-        for bad in (b"INDEX", b"inde", b"index and more", b""):
-            spoil("m", 1, "variables/variables.index", bad)
-            with pytest.raises(CorruptModel, match=r"variables/variables\.index") as caught:
-                store.download("m", 1, target)
-            assert "data-00000" not in str(caught.value)
-            assert not (target / MANIFEST_PATH).exists()
-            with pytest.raises(CorruptModel, match=r"variables/variables\.index"):
-                store.verify("m", 1)
-        spoil("m", 1, "variables/variables.index", good)
-        store.download("m", 1, target)
-        manifests.verify(target, staged[1])
-
-    def test_a_version_that_is_not_there_is_not_downloaded(
-        self, store: Store, staged: tuple[Path, Manifest], target: Path, tmp_path: Path
-    ) -> None:
-        with pytest.raises(NotFound, match="'m'"):
-            store.download("m", 1, target)
-        store.publish(*staged, "m")
-        with pytest.raises(NotFound, match="absent"):
-            store.download("m", 1, tmp_path / "absent")
-        store.withdraw("m", 1, "bad")
-        with pytest.raises(NotFound, match="'m'"):
-            store.download("m", 1, target)
-        assert list(target.iterdir()) == []
-
-    def test_progress_rises_to_the_total(self, store: Store, tmp_path: Path) -> None:
-        directory, manifest = stage(tmp_path / "big", bytes(5_000_000))
-        for _ in range(2):  # the second time nothing is copied, only read
-            seen: list[int] = []
-            store.publish(directory, manifest, "m", progress=seen.append)
-            assert seen == sorted(seen)
-            assert seen[-1] == manifest.total_bytes
-
-    def test_a_publish_that_is_interrupted_leaves_nothing_visible(
-        self, connect: Connect, staged: tuple[Path, Manifest]
-    ) -> None:
-        def interrupt(_: int) -> None:
-            raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt):
-            connect().publish(*staged, "m", progress=interrupt)
-        assert connect().versions("m") == ()
-        assert connect().publish(*staged, "m").created
-
-    def test_publishers_of_different_bytes_get_different_numbers(self, connect: Connect, tmp_path: Path) -> None:
-        models = [stage(tmp_path / str(index), str(index).encode()) for index in range(12)]
-        with watching(connect, "m", self.watch_seconds), ThreadPoolExecutor(6) as pool:
-            published = list(pool.map(lambda model: connect().publish(*model, "m"), models))
-        assert all(one.created for one in published)
-        assert len({one.version.version for one in published}) == 12
-        assert check_whole(connect(), "m") == tuple(sorted(one.version.version for one in published))
-
-    def test_publishers_of_the_same_bytes_get_one_version(self, connect: Connect, tmp_path: Path) -> None:
-        models = [stage(tmp_path / str(index)) for index in range(6)]
-        with watching(connect, "m", self.watch_seconds), ThreadPoolExecutor(6) as pool:
-            published = list(pool.map(lambda model: connect().publish(*model, "m"), models))
-        assert len({one.version for one in published}) == 1
-        assert [one.created for one in published].count(True) == 1
-        assert len(connect().versions("m")) == 1
-
-
-@contextlib.contextmanager
-def watching(connect: Connect, model: str, seconds: float = 0.002) -> Iterator[None]:
-    """Look at the store all the time, as a model server does: every version that is visible must be whole."""
-    finished = threading.Event()
-
-    def watch() -> None:
-        store = connect()
-        while not finished.wait(seconds):
-            check_whole(store, model)
-
-    with ThreadPoolExecutor(1) as pool:
-        watcher = pool.submit(watch)
-        try:
-            yield
-        finally:
-            finished.set()
-        watcher.result()

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from contract.store_suite import stage
+from contract.staged_versions import stage
 from tfs_deploy.store.protocol import Store
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.store_suite import check_whole, stage
+from contract.staged_versions import check_whole, stage
 from store.faults import FaultyFilesystem, die, failing, in_child
 from store.finished import STABLE, check_ended, put_document
 from tfs_deploy.errors import StoreError, TFSDeployError, Unreachable

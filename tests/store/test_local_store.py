@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.store_suite import stage
+from contract.staged_versions import stage
 from store.faults import FaultyFilesystem, failing
 from tfs_deploy.clock import SystemClock
 from tfs_deploy.errors import (

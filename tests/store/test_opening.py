@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.store_suite import stage
+from contract.staged_versions import stage
 from tfs_deploy.errors import Contention, InvalidInput, MissingExtra, StoreError, TFSDeployError
 from tfs_deploy.savedmodel.manifest import Manifest
 from tfs_deploy.store.local.store import LocalStore

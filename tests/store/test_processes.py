@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.store_suite import check_whole, stage, watching
+from contract.staged_versions import check_whole, stage, watching
 from store.faults import in_child
 from store.work import increment_often, publish
 from tfs_deploy.errors import Contention, StoreError

@@ -8,8 +8,9 @@ from uuid import uuid4
 
 import pytest
 
+from contract.staged_versions import Spoil, stage
 from contract.state_documents_suite import StateDocumentsSuite
-from contract.store_suite import Spoil, StoreSuite, stage
+from contract.store_suite import StoreSuite
 from radosgw import radosgw_server
 from s3_server import BUCKET, S3Server
 from tfs_deploy.store.open import open_store
@@ -26,34 +27,52 @@ def server() -> Iterator[S3Server]:
 
 
 @pytest.fixture
-def prefix() -> str:
+def place() -> str:
     return f"team-{uuid4().hex[:12]}"
 
 
-class TestRadosgwStore(StoreSuite):
+class TestRadosgwStore:
+    """Those promises that rest on what the server does, and not on our own checks of what we are given."""
+
     watch_seconds = 0.1
+    store = StoreSuite.store
+    staged = StoreSuite.staged
+    target = StoreSuite.target
+    test_found = StoreSuite.test_a_published_version_is_found_by_everybody
+    test_same = StoreSuite.test_the_same_bytes_are_the_same_version
+    test_number = StoreSuite.test_the_number_is_above_all_that_is_known
+    test_used_once = StoreSuite.test_a_number_is_used_once
+    test_repeated = StoreSuite.test_withdraw_and_delete_can_be_repeated_in_any_order
+    test_one_goes = StoreSuite.test_only_the_version_that_is_named_goes
+    test_models = StoreSuite.test_models_are_those_with_versions
+    test_tip = StoreSuite.test_the_tip_changes_with_every_change
+    test_download = StoreSuite.test_a_download_brings_every_file
+    test_wrong_file = StoreSuite.test_a_download_names_the_file_that_is_wrong
+    test_interrupted = StoreSuite.test_a_publish_that_is_interrupted_leaves_nothing_visible
+    test_many = StoreSuite.test_publishers_of_different_bytes_get_different_numbers
+    test_many_same = StoreSuite.test_publishers_of_the_same_bytes_get_one_version
 
     @pytest.fixture
-    def connect(self, server: S3Server, prefix: str) -> Callable[[], Store]:
-        return lambda: open_store(f"s3://{BUCKET}/{prefix}", s3=server.options(session_token=None))
+    def connect(self, server: S3Server, place: str) -> Callable[[], Store]:
+        return lambda: open_store(f"s3://{BUCKET}/{place}", s3=server.options(session_token=None))
 
     @pytest.fixture
-    def spoil(self, server: S3Server, prefix: str) -> Spoil:
+    def spoil(self, server: S3Server, place: str) -> Spoil:
         def put(model: str, version: int, path: str, data: bytes) -> None:
-            server.client().put_object(Bucket=BUCKET, Key=f"{prefix}/{model}/{version}/{path}", Body=data)
+            server.client().put_object(Bucket=BUCKET, Key=f"{place}/{model}/{version}/{path}", Body=data)
 
         return put
 
 
 class TestRadosgwStateDocuments(StateDocumentsSuite):
     @pytest.fixture
-    def connect(self, server: S3Server, prefix: str) -> Callable[[], StateDocuments]:
-        return lambda: open_store(f"s3://{BUCKET}/{prefix}", s3=server.options(session_token=None)).documents
+    def connect(self, server: S3Server, place: str) -> Callable[[], StateDocuments]:
+        return lambda: open_store(f"s3://{BUCKET}/{place}", s3=server.options(session_token=None)).documents
 
 
-def test_what_the_probe_found_out_is_noted_for_other_processes(server: S3Server, prefix: str, tmp_path: Path) -> None:
+def test_what_the_probe_found_out_is_noted_for_other_processes(server: S3Server, place: str, tmp_path: Path) -> None:
     """This gateway wants ETags without their quotes: a second process must know without trying again."""
-    uri, options = f"s3://{BUCKET}/{prefix}", server.options(session_token=None)
+    uri, options = f"s3://{BUCKET}/{place}", server.options(session_token=None)
     first = open_store(uri, s3=options).documents.write("groups/g", b"1", expected=None)
     other = open_store(uri, s3=options)
     assert other.documents.write("groups/g", b"2", expected=first) != first

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from contract.staged_versions import Spoil
 from contract.state_documents_suite import StateDocumentsSuite
-from contract.store_suite import Spoil, StoreSuite
+from contract.store_suite import StoreSuite
 from s3_server import S3Server, moto_server
 from store.history import history_of
 from tfs_deploy.store.open import open_store

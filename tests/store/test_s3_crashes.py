@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.store_suite import check_whole, stage
+from contract.staged_versions import check_whole, stage
 from s3_proxy import Fault, Proxy, Request, proxy_to
 from s3_server import S3Server, moto_server, options_for
 from store.finished import STABLE, check_ended, put_document

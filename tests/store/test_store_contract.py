@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from contract.staged_versions import Spoil
 from contract.state_documents_suite import StateDocumentsSuite
-from contract.store_suite import Spoil, StoreSuite
+from contract.store_suite import StoreSuite
 from store.history import history_of
 from store_fake import FakeStore
 from tfs_deploy.store.local.store import LocalStore

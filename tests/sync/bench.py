@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from contract.store_suite import stage
+from contract.staged_versions import stage
 from fakes import FakeClock
 from tfs_deploy.deployment import agents, desired
 from tfs_deploy.deployment.agents import AgentReport, Trouble

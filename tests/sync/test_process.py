@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.store_suite import stage
+from contract.staged_versions import stage
 from embedded_server import free_port
 from sync.bench import GROUP, Bench, labelled
 from sync.remote import SYNC

@@ -1,0 +1,111 @@
+"""What an agent takes away, and when; see test_agent.py."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from sync.bench import Wrapped, labelled, settle
+from tfs_deploy.deployment.desired import DesiredModel
+from tfs_deploy.serving.config import from_text
+from tfs_deploy.store.local.filesystem import Filesystem
+
+
+def test_what_is_no_longer_needed_goes_after_a_while_but_for_the_newest(bench):
+    for _ in range(6):
+        bench.publish()
+    bench.want(m=labelled(1, 2, 3, 4, 5, stable=5, previous=4))
+    agent = bench.agent(keep=1, linger=60.0)
+    settle(agent, bench.clock)
+    bench.want(m=labelled(stable=6, previous=5))
+    settle(agent, bench.clock)
+    assert bench.shown() == [1, 2, 3, 4, 5, 6], "a replica may still hold them"
+    bench.clock.advance(61.0)
+    agent.poll()
+    assert bench.shown() == [4, 5, 6]
+    assert bench.report().held == {"m": (4, 5, 6)}
+    assert bench.leftovers() == []
+
+
+def test_nothing_goes_while_its_successor_is_missing(bench):
+    bench.publish()
+    bench.want(m=labelled(stable=1))
+    agent = bench.agent(keep=0, linger=0.0)
+    settle(agent, bench.clock)
+    bench.want(m=labelled(stable=7))
+    for _ in range(3):
+        agent.poll()
+        bench.clock.advance(100.0)
+    assert bench.shown() == [1]
+    assert from_text(bench.startup_config.read_text())[0].labels == {"stable": 1}, "and a restart comes up with it"
+
+
+def test_nothing_goes_while_the_store_is_silent(bench):
+    bench.publish()
+    bench.publish()
+    store = Wrapped(bench.store)
+    bench.want(m=labelled(stable=1))
+    agent = bench.agent(store=store, keep=0, linger=30.0)
+    settle(agent, bench.clock)
+    bench.want(m=labelled(stable=2))
+    settle(agent, bench.clock)
+    store.away = True
+    bench.clock.advance(100.0)
+    agent.poll()
+    assert bench.shown() == [1, 2]
+    store.away = False
+    bench.clock.advance(100.0)
+    agent.poll()
+    assert bench.shown() == [2]
+
+
+def test_the_stage_of_a_version_that_nobody_needs_any_more_goes(bench):
+    bench.publish()
+    bench.want(m=DesiredModel("/models/m", (1,)))
+    (bench.root / "m/.incoming-9/variables").mkdir(parents=True)
+    (bench.root / "m/.removing-8-0abc/variables").mkdir(parents=True)
+    (bench.root / "m/.somebodys").mkdir()
+    settle(bench.agent(), bench.clock)
+    assert bench.leftovers() == [".somebodys"]
+
+
+def test_a_removal_that_fails_is_reported_and_made_up_for(bench):
+    bench.publish()
+    bench.publish()
+    bench.want(m=labelled(stable=1))
+
+    class Stuck(Filesystem):
+        stuck = True
+
+        def remove_file(self, path: Path) -> None:
+            if self.stuck and ".removing-" in str(path):
+                raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+            super().remove_file(path)
+
+    files = Stuck()
+    agent = bench.agent(files=files, keep=0, linger=0.0)
+    settle(agent, bench.clock)
+    bench.want(m=labelled(stable=2))
+    settle(agent, bench.clock)
+    assert agent.standing.ready, "what is needed is here"
+    assert bench.shown() == [2], "and what is not is out of sight"
+    assert "Permission denied" in agent.standing.problems[0].message
+    files.stuck = False
+    bench.clock.advance(60.0)
+    agent.poll()
+    assert bench.leftovers() == []
+    assert agent.standing.problems == ()
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="nothing is forbidden to root")
+def test_a_folder_that_keeps_the_agent_out_is_left_alone(bench):
+    bench.publish()
+    bench.want(m=labelled(stable=1))
+    (bench.root / "private").mkdir(parents=True)
+    (bench.root / "private").chmod(0)
+    agent = bench.agent()
+    settle(agent, bench.clock)
+    assert agent.standing.ready
