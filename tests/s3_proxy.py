@@ -19,12 +19,16 @@ Action = Callable[[], None]
 
 @dataclass
 class Request:
-    """One request as the proxy sees it; ``write`` counts those that change something, from 1, 0 for the others."""
+    """One request as the proxy sees it; ``write`` counts those that change something, from 1, 0 for the others.
+
+    ``key_id`` is that of the access key which signed it.
+    """
 
     method: str
     path: str
     write: int
     count: int
+    key_id: str = ""
 
 
 @dataclass
@@ -59,11 +63,12 @@ class Proxy:
         with self.lock:
             self.rule, self.writes, self.requests = rule, 0, []
 
-    def note(self, method: str, path: str) -> tuple[Request, Fault | None]:
+    def note(self, method: str, path: str, authorization: str) -> tuple[Request, Fault | None]:
         with self.lock:
             is_write = method not in {"GET", "HEAD"}
             self.writes += is_write
-            request = Request(method, path, self.writes if is_write else 0, len(self.requests) + 1)
+            key_id = authorization.partition("Credential=")[2].partition("/")[0]
+            request = Request(method, path, self.writes if is_write else 0, len(self.requests) + 1, key_id)
             self.requests.append(request)
             rule = self.rule
         return request, rule(request) if rule else None
@@ -102,7 +107,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def serve(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        request, fault = self.server.proxy.note(self.command, self.path)
+        request, fault = self.server.proxy.note(self.command, self.path, self.headers.get("Authorization", ""))
         fault = fault or Fault()
         if fault.before:
             fault.before()

@@ -9,6 +9,7 @@ import io
 import shutil
 import socket
 import socketserver
+import ssl
 import subprocess
 import sys
 import threading
@@ -91,16 +92,26 @@ def options_for(url: str, **more: Any) -> S3Options:
 @contextlib.contextmanager
 def moto_server() -> Iterator[S3Server]:
     """Run moto in threads of this process."""
+    with moto_at() as port:
+        running = S3Server(f"http://127.0.0.1:{port}")
+        running.client().create_bucket(Bucket=BUCKET)
+        yield running
+
+
+@contextlib.contextmanager
+def moto_at(tls: ssl.SSLContext | None = None) -> Iterator[int]:
+    """Run moto in threads of this process, without a bucket, and yield its port on 127.0.0.1."""
     pytest.importorskip("moto.server", reason="moto[server] is not installed")
     from moto.server import create_backend_app
 
     server = WSGIServer(_one_write_at_a_time(create_backend_app("s3")))
+    if tls is not None:
+        # The handshake in the thread of its connection: a client that breaks it off must not end the server.
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
-        running = S3Server(f"http://127.0.0.1:{server.server_address[1]}")
-        running.client().create_bucket(Bucket=BUCKET)
-        yield running
+        yield server.server_address[1]
     finally:
         server.shutdown()
         server.server_close()
@@ -151,6 +162,9 @@ class WSGIHandler(http.server.BaseHTTPRequestHandler):
         return proceed
 
     def serve(self) -> None:
+        if self.path.startswith("http://"):  # as a client asks a proxy
+            parts = urllib.parse.urlsplit(self.path)
+            self.path = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))
         path, _, query = self.path.partition("?")
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         host, port = self.server.server_address[:2]

@@ -33,6 +33,11 @@ def proxy(server: S3Server) -> Iterator[Proxy]:
 
 
 @pytest.fixture(autouse=True)
+def _no_bundle_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
+
+
+@pytest.fixture(autouse=True)
 def _no_faults_at_first(proxy: Proxy) -> Iterator[None]:
     proxy.start_over()
     yield

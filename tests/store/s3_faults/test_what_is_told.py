@@ -70,6 +70,22 @@ def test_what_the_server_answers_is_told_with_a_remedy_and_without_secrets(
     assert direct.versions("m") == ()
 
 
+def test_nothing_that_is_logged_holds_a_secret_however_much_is_logged(
+    through_proxy: Open, proxy: Proxy, uri: str, staged: Staged, target: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)  # of every library
+    store = through_proxy(max_retries=1)
+    proxy.start_over(lambda request: Fault(status=503, code="SlowDown") if request.count % 9 == 0 else None)
+    store.publish(*staged, "m")
+    store.download("m", 1, target)
+    proxy.start_over(lambda request: Fault(status=400, code="ExpiredToken"))
+    with pytest.raises(StoreError, match="expired"):
+        store.delete("m", 1)
+    assert "tfs_deploy" in caplog.text
+    for secret in (SECRET, SESSION_TOKEN, ACCESS_KEY):
+        assert secret not in caplog.text
+
+
 def test_options_and_stores_show_no_secret(server: S3Server, uri: str) -> None:
     options = server.options()
     store = open_store(uri, s3=options)

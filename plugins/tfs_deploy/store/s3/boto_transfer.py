@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -90,9 +91,11 @@ class BotoTransfer:
 
     def _send_parts(self, name: str, upload: str, parts: Iterator[memoryview]) -> list[dict[str, Any]]:
         def send(number: int, part: memoryview) -> dict[str, Any]:
+            # Given, so that boto3 sends no trailer behind a chunked body, which many servers do not understand.
+            digest = base64.b64encode(hashlib.sha256(part).digest()).decode()
             with reporting(f"write part {number} of {name!r}", self._address):
                 answer = self._client.upload_part(
-                    **self._at(name), UploadId=upload, PartNumber=number, Body=bytes(part), ChecksumAlgorithm="SHA256"
+                    **self._at(name), UploadId=upload, PartNumber=number, Body=bytes(part), ChecksumSHA256=digest
                 )
             row = {"PartNumber": number, "ETag": answer["ETag"]}
             if "ChecksumSHA256" in answer:

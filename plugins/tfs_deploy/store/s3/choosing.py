@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from tfs_deploy.errors import MissingExtra
+import logging
+
+from tfs_deploy.errors import InvalidInput, MissingExtra
 from tfs_deploy.store.s3.boto_transfer import BotoTransfer
 from tfs_deploy.store.s3.connection import Connection
 from tfs_deploy.store.s3.ranges_by_boto3 import RangesByBoto3
 from tfs_deploy.store.s3.transfer import Transfer
+
+log = logging.getLogger(__name__)
 
 
 def open_transfer(connection: Connection) -> Transfer:
@@ -14,10 +18,18 @@ def open_transfer(connection: Connection) -> Transfer:
     choice = connection.options.transfer
     if choice != "boto3":
         try:
-            from tfs_deploy.store.s3.obstore_transfer import ObstoreTransfer
-
-            return RangesByBoto3(ObstoreTransfer(connection), BotoTransfer(connection))
+            from tfs_deploy.store.s3.obstore_transfer import ObstoreTransfer, OneCertificateOnly
         except ImportError as error:
             if choice == "obstore":
                 raise MissingExtra("obstore", "s3") from error
+            return BotoTransfer(connection)
+        try:
+            return RangesByBoto3(ObstoreTransfer(connection), BotoTransfer(connection))
+        except OneCertificateOnly as error:
+            if choice == "obstore":
+                raise InvalidInput(
+                    f"The CA bundle {str(error)!r} holds several certificates, and obstore trusts one only.",
+                    "Name a file with the one that signed the server's, or let boto3 move the bytes.",
+                ) from error
+            log.info("boto3 moves the bytes: the CA bundle %s holds several certificates", error)
     return BotoTransfer(connection)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 from dataclasses import dataclass
 from typing import Any
 
-from tfs_deploy.errors import MissingExtra, StoreError
+from tfs_deploy.errors import InvalidInput, MissingExtra, StoreError
 from tfs_deploy.store.s3.address import S3Address
 from tfs_deploy.store.s3.options import S3Options
 
@@ -30,6 +31,11 @@ class Connection:
         return str(self.client.meta.endpoint_url)
 
     @property
+    def ca_bundle(self) -> str | None:
+        """Return the path of the certificates to trust, None for the usual ones; boto3's own chain included."""
+        return self.options.ca_bundle or self.session._session.get_config_variable("ca_bundle") or None
+
+    @property
     def path_style(self) -> bool:
         """Tell whether the bucket is named in the path instead of the host name."""
         return _path_style(self.options, self.session)
@@ -44,6 +50,8 @@ def connect(address: S3Address, options: S3Options) -> Connection:
         from botocore.exceptions import BotoCoreError
     except ImportError as error:
         raise MissingExtra("boto3", "s3") from error
+    _check_bundle(options)
+    _keep_credentials_out_of_logs()
     try:
         core = botocore.session.Session(profile=options.profile)
         # Parsing boto3's descriptions of S3 takes longer than most requests: once per process.
@@ -57,7 +65,7 @@ def connect(address: S3Address, options: S3Options) -> Connection:
         )
         config = Config(
             signature_version="s3v4",
-            s3={"addressing_style": "path" if _path_style(options, session) else "auto"},
+            s3={"addressing_style": _addressing_style(options, session)},
             retries={"mode": "standard", "total_max_attempts": options.max_retries + 1},
             connect_timeout=options.connect_timeout_seconds,
             read_timeout=options.read_timeout_seconds,
@@ -80,11 +88,32 @@ def connect(address: S3Address, options: S3Options) -> Connection:
     return Connection(address, options, session, client)
 
 
+def _keep_credentials_out_of_logs() -> None:
+    """Let botocore log its requests, whose headers hold the session token, only where that was asked for by name."""
+    logger = logging.getLogger("botocore")
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.INFO)
+
+
+def _check_bundle(options: S3Options) -> None:
+    if options.verify_tls and options.ca_bundle and not os.access(options.ca_bundle, os.R_OK):
+        raise InvalidInput(
+            f"The CA bundle {options.ca_bundle!r} cannot be read.", "Check its path and its rights, or leave it out."
+        )
+
+
 @functools.cache
 def _descriptions() -> Any:
     from botocore.loaders import create_loader
 
     return create_loader()
+
+
+def _addressing_style(options: S3Options, session: Any) -> str:
+    if _path_style(options, session):
+        return "path"
+    # Left to itself boto3 takes the path with an endpoint of one's own, whatever it is called.
+    return "auto" if options.path_style is None else "virtual"
 
 
 def _path_style(options: S3Options, session: Any) -> bool:

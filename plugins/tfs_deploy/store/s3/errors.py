@@ -192,11 +192,8 @@ def _of_kind(error: Exception, doing: str, address: S3Address) -> Exception | No
     from botocore import exceptions
 
     where = f"The S3 store {address.uri!r} could not {doing}"
-    if isinstance(error, exceptions.SSLError):
-        return StoreError(
-            f"{where}: the server's TLS certificate is not trusted.",
-            "Name the CA bundle that signed it (AWS_CA_BUNDLE, or ca_bundle).",
-        )
+    if isinstance(error, exceptions.SSLError) and "certificate" in str(error).lower():
+        return _untrusted(where)
     credential_errors = (
         exceptions.NoCredentialsError,
         exceptions.PartialCredentialsError,
@@ -222,9 +219,18 @@ def _of_network(error: Exception, where: str) -> Exception | None:
     module = type(error).__module__.split(".")[0]
     if module == "urllib3" or isinstance(error, ConnectionError | TimeoutError):
         return Unreachable(f"{where}: no whole answer came from the server ({type(error).__name__}).", _LATER)
+    if module == "obstore" and "certificate" in str(error).lower():
+        return _untrusted(where)
     if module == "obstore":
         return Unreachable(f"{where}: no whole answer came from the server ({_reason(str(error))}).", _LATER)
     return None
+
+
+def _untrusted(where: str) -> StoreError:
+    return StoreError(
+        f"{where}: the server's TLS certificate is not trusted.",
+        "Name the CA bundle that signed it (AWS_CA_BUNDLE, or ca_bundle).",
+    )
 
 
 def _reason(text: str) -> str:

@@ -20,6 +20,10 @@ _BLOCK_BYTES = 256 << 10
 _CREDENTIALS_FOR = timedelta(minutes=5)
 
 
+class OneCertificateOnly(Exception):
+    """A CA bundle holds more certificates than object_store can be told to trust."""
+
+
 class ObstoreTransfer:
     """Blocking calls of obstore, which release the interpreter lock; the threads are the caller's."""
 
@@ -103,8 +107,8 @@ def _open(connection: Connection) -> Any:
     }
     if not options.verify_tls:
         client_options["allow_invalid_certificates"] = True
-    elif options.ca_bundle:
-        client_options["root_certificate"] = Path(options.ca_bundle).read_bytes()
+    elif connection.ca_bundle and connection.endpoint.startswith("https://"):
+        client_options["root_certificate"] = _certificate(connection.ca_bundle)
     config: dict[str, Any] = {
         "region": connection.client.meta.region_name or "us-east-1",
         "endpoint": _endpoint(connection),
@@ -122,6 +126,14 @@ def _open(connection: Connection) -> Any:
         },
         credential_provider=_credentials_of(connection.session),
     )
+
+
+def _certificate(path: str) -> bytes:
+    """Return the one certificate in a CA bundle; object_store takes no more than one."""
+    data = Path(path).read_bytes()
+    if data.count(b"-----BEGIN CERTIFICATE-----") > 1:
+        raise OneCertificateOnly(path)
+    return data
 
 
 def _endpoint(connection: Connection) -> str:
