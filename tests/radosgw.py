@@ -69,12 +69,12 @@ def radosgw_server() -> Iterator[S3Server]:
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         cluster = _Cluster(folder, stack)
+        server = S3Server(f"http://127.0.0.1:{cluster.rgw_port}")
         try:
             cluster.start()
-        except subprocess.TimeoutExpired as error:
-            pytest.skip(f"the cluster did not come up within {_SECONDS:.0f} s: {error.cmd[:3]}")
-        server = S3Server(f"http://127.0.0.1:{cluster.rgw_port}")
-        _wait_until_up(server.url)
+            _wait_until_up(server.url)
+        except (subprocess.TimeoutExpired, AssertionError) as error:
+            pytest.skip(f"Ceph does not come up on this machine: {error}")
         server.client().create_bucket(Bucket=BUCKET)
         yield server
 

@@ -156,13 +156,11 @@ def test_a_damaged_object_is_refused_and_named(make, proxy, server: S3Server) ->
 
 
 def test_killed_at_any_request_a_plain_rerun_finishes(make, proxy, tell) -> None:
-    bench = make()
-    proxy.start_over()
-    assert once(bench, proxy).wait(60) == 0
-    count = len(proxy.requests)
-    assert count > 10
-    looks = 0
-    for at in range(1, count + 1):
+    looks = killed = 0
+    ended = -9
+    # How often an agent looks again depends on the time it takes: at last one is not reached by its kill.
+    while ended == -9:
+        at = killed + 1
         bench = make()
         running: list[subprocess.Popen[bytes]] = []
 
@@ -172,15 +170,18 @@ def test_killed_at_any_request_a_plain_rerun_finishes(make, proxy, tell) -> None
         proxy.start_over(rule)
         with WatchingServer(bench.root, stable={"m": (3,)}).watching() as server:
             running.append(once(bench, proxy))
-            assert running[0].wait(60) == -9, at
+            ended = running[0].wait(120)
+            killed += ended == -9
             bench.shown()  # each of them is whole
             proxy.start_over()
-            assert once(bench, proxy).wait(60) == 0
+            assert once(bench, proxy).wait(120) == 0
         server.expect("m", 2, 3)
         looks += server.looks
         assert bench.shown() == [2, 3]
         assert bench.leftovers() == []
-    tell(f"killed at each of {count} requests, {looks} looks of a server, 0 violations")
+    assert ended == 0
+    assert killed > 10
+    tell(f"killed at each of {killed} requests, {looks} looks of a server, 0 violations")
 
 
 def once(bench: Bench, proxy: Proxy) -> subprocess.Popen[bytes]:
