@@ -7,6 +7,7 @@ An agent brings versions from a store that model servers cannot read to the disk
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
@@ -86,10 +87,16 @@ class FreshAgents:
     The second way is for agents whose clock is wrong.
     """
 
-    def __init__(self, documents: StateDocuments, group: str) -> None:
+    def __init__(self, documents: StateDocuments, group: str, *, seen: Mapping[str, str] | None = None) -> None:
+        """`seen` is the property `seen` of an earlier look by somebody who looks on here."""
         self._documents = documents
         self._group = group
-        self._first_tags: dict[str, str] = {}
+        self._first_tags = dict(seen or {})
+
+    @property
+    def seen(self) -> dict[str, str]:
+        """Return the state in which each report was first seen."""
+        return dict(self._first_tags)
 
     def look(self, now: datetime) -> dict[str, AgentReport]:
         """Return the reports of the agents that live, by name; costs one listing and one read per agent."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from tfs_deploy.deployment.agents import agents_are_asked
-from tfs_deploy.deployment.held_everywhere import wait_until_held
+from tfs_deploy.deployment.held_everywhere import HeldEverywhere, SoFar, wait_until_held
 from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.errors import Contention, TFSDeployError
 from tfs_deploy.jsonable import from_json, to_json
@@ -85,6 +85,23 @@ def ask(session: GroupSession, model: str, version: int) -> None:
     patience = timedelta(seconds=session.wait.load + _GRACE_SECONDS)
     wanted = AwaitedVersion(model, version, (session.clock.now() + patience).isoformat())
     _change(session, lambda held: held.pruned(session.clock.now()).adding(wanted))
+
+
+def look_once(session: GroupSession, model: str, version: int, *, so_far: SoFar | None = None) -> SoFar | None:
+    """Ask the agents for `version`, and return what the next look begins with; None if nobody has to be waited for.
+
+    For whoever waits between two looks without holding anything. `load` afterwards finds the version on every disk,
+    and ends the asking. Raises what `HeldEverywhere.look` raises, and nobody is asked any more.
+    """
+    if so_far is None and not agents_are_asked(session):
+        return None
+    wait = HeldEverywhere(session, model, version, so_far=so_far)
+    ask(session, model, version)
+    try:
+        return None if wait.look() else wait.so_far
+    except TFSDeployError:
+        forget(session, model, version)
+        raise
 
 
 def forget(session: GroupSession, model: str, version: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from tfs_deploy.deployment.agents import (
     FRESH_SECONDS,
@@ -22,17 +23,32 @@ logger = logging.getLogger(__name__)
 CORRUPT_ATTEMPTS = 3
 
 
-class HeldEverywhere:
-    """The wait for one version; its time begins here."""
+@dataclass(frozen=True, slots=True)
+class SoFar:
+    """A wait as somebody else may take it up: when it began (seconds since the epoch), and what was seen first."""
 
-    def __init__(self, session: GroupSession, model: str, version: int) -> None:
+    since: float
+    seen: dict[str, str]
+
+
+class HeldEverywhere:
+    """The wait for one version; its time begins here, or is that of an earlier part of the same wait."""
+
+    def __init__(self, session: GroupSession, model: str, version: int, *, so_far: SoFar | None = None) -> None:
         self._session = session
         self._model = model
         self._version = version
-        self._agents = FreshAgents(session.store.documents, session.group.name)
+        now = session.clock.now().timestamp()
+        self._so_far = so_far or SoFar(now, {})
+        self._agents = FreshAgents(session.store.documents, session.group.name, seen=self._so_far.seen)
         self._needed = servers_need_agents(session.store)
-        self._started = session.clock.monotonic()
+        self._started = session.clock.monotonic() - max(0.0, now - self._so_far.since)
         self._told: tuple[str, ...] = ()
+
+    @property
+    def so_far(self) -> SoFar:
+        """Return what the next part of this wait begins with."""
+        return SoFar(self._so_far.since, self._agents.seen)
 
     def look(self) -> bool:
         """Tell whether every living agent holds the version; costs one listing and one read per agent.

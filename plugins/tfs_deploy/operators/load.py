@@ -17,10 +17,13 @@ from tfs_deploy.operators.taking_back import fail_and_take_back
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from tfs_deploy.deployment.session import GroupSession
     from tfs_deploy.serving.waiting import WaitLimits
 
 # The trigger ends the wait with a sentence; Airflow's own timeout is for a triggerer that died.
 _TRIGGERER_MARGIN_SECONDS = 120.0
+# Between two looks at what sync agents hold; each look is a short task of a worker.
+_LOOK_AGAIN_SECONDS = 15.0
 
 
 class LoadModelVersionOperator(TFServingOperator):
@@ -30,7 +33,7 @@ class LoadModelVersionOperator(TFServingOperator):
     :param wait_seconds: how long the load may take, all in all.
     :param discovery_seconds: how long until every replica lists the version (a poll of its disk, a copy on its way).
     :param reject_on_failure: withdraw a version that a replica cannot load.
-    :param deferrable: wait in the triggerer, without a worker slot.
+    :param deferrable: wait in the triggerer, without a worker slot; for sync agents with a look every 15 s.
 
     Returns ``{model, version}``.
     """
@@ -56,12 +59,23 @@ class LoadModelVersionOperator(TFServingOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Ask for the load, then wait here or in the triggerer."""
+        return self._load(context, None)
+
+    def execute_look(
+        self, context: Context, event: Mapping[str, Any] | None = None, *, since: float, seen: dict[str, str]
+    ) -> dict[str, Any]:
+        """Look again whether the sync agents have brought the version."""
+        return self._load(context, (since, seen))
+
+    def _load(self, context: Context, so_far: tuple[float, dict[str, str]] | None) -> dict[str, Any]:
         from tfs_deploy.deployment.load import load, wait_until_available
 
         with told_to_airflow():
             version, limits = version_of(self.version, self.model), self._limits()
         with self.step(context, wait=limits) as session:
             try:
+                if self.deferrable:
+                    self._wait_for_agents(session, version, so_far)
                 load(session, self.model, version)
                 if not self.deferrable:
                     wait_until_available(session, self.model, version)
@@ -72,6 +86,24 @@ class LoadModelVersionOperator(TFServingOperator):
         if self.deferrable:
             self._defer(version, limits)
         return {"model": self.model, "version": version}
+
+    def _wait_for_agents(
+        self, session: GroupSession, version: int, so_far: tuple[float, dict[str, str]] | None
+    ) -> None:
+        """Come back later, without a worker slot, as long as a transfer is on its way."""
+        from tfs_deploy.deployment.awaited import look_once
+        from tfs_deploy.deployment.held_everywhere import SoFar
+        from tfs_deploy.triggers.pause import PauseTrigger
+
+        session.store.manifest(self.model, version)
+        after = look_once(session, self.model, version, so_far=None if so_far is None else SoFar(*so_far))
+        if after is not None:
+            self.defer(
+                trigger=PauseTrigger(until=time.time() + _LOOK_AGAIN_SECONDS),
+                method_name="execute_look",
+                kwargs={"since": after.since, "seen": after.seen},
+                timeout=timedelta(seconds=_LOOK_AGAIN_SECONDS + _TRIGGERER_MARGIN_SECONDS),
+            )
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Take in what the trigger saw; a version that a replica could not load is rejected."""

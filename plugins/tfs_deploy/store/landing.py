@@ -28,17 +28,21 @@ class Landing:
         *,
         where: str,
         threads: int = 4,
+        pieces: int = 4,
         progress: Progress | None = None,
         files: Filesystem | None = None,
         large_bytes: int = LARGE_FILE_BYTES,
         piece_bytes: int = PIECE_BYTES,
     ) -> None:
-        """`where` names the version in errors; `threads` is how many small files, or pieces, are fetched at a time."""
+        """`where` names the version in errors.
+
+        `threads` is how many small files are fetched at a time, `pieces` how many pieces of large ones.
+        """
         self._manifest = manifest
         self._files = files or Filesystem()
         self._arrivals = Arrivals(where, progress, self._files)
         self._small = SmallFiles(source, self._arrivals, threads=threads)
-        self._large = LargeFiles(source, self._arrivals, connections=threads, piece_bytes=piece_bytes)
+        self._large = LargeFiles(source, self._arrivals, connections=pieces, piece_bytes=piece_bytes)
         self._large_bytes = large_bytes
 
     def into(self, target: Path) -> None:

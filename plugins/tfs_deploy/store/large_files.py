@@ -18,10 +18,10 @@ from tfs_deploy.savedmodel.manifest import FileEntry
 from tfs_deploy.store.arrivals import WHO, Arrivals, NoPieces, Source, problem_with
 from tfs_deploy.store.local.filesystem import reporting
 
-PIECE_BYTES = 16 << 20
-_FILES_AT_ONCE = 4
+PIECE_BYTES = 32 << 20
+_FILES_AT_ONCE = 2
 # The disk works while the rest is on its way, instead of all at once at the end.
-_FLUSH_BYTES = 64 << 20
+_FLUSH_BYTES = 256 << 20
 # Fits a core's cache, and is long enough for hashlib to release the interpreter lock.
 _HASH_BYTES = 256 << 10
 

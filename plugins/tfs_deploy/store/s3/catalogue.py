@@ -135,6 +135,7 @@ class Catalogue:
             self._fetcher.files(model, version),
             where=f"version {version} of model {model!r}",
             threads=self._fetcher.threads,
+            pieces=self._fetcher.pieces,
             progress=progress,
         ).into(target)
 

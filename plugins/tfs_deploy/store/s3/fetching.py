@@ -13,14 +13,17 @@ from tfs_deploy.store.s3.layout import folder
 from tfs_deploy.store.s3.objects import Objects
 from tfs_deploy.store.s3.transfer import PART_BYTES, Buffer, Transfer
 
-# Requests wait for the server; more threads than this wait for each other.
+# Requests for small objects wait for the server; more threads than this wait for each other.
 THREADS = 16
+# Pieces of large objects fill the line; a server gives each of them a part of what it has.
+PIECES = 24
 
 
 class Fetcher:
     """Yields the bytes of files."""
 
     threads = THREADS
+    pieces = PIECES
 
     def __init__(self, objects: Objects, transfer: Transfer) -> None:
         self._objects = objects
