@@ -154,7 +154,7 @@ def _version(client, label: str) -> int | None:
         return None
 
 
-def wait_for(condition, what: str, seconds: float = 30.0) -> None:
+def wait_for(condition, what: str, seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"in vain: {what}"

@@ -111,8 +111,8 @@ def test_a_body_that_stalls_is_fetched_again(
     through_proxy: Open, direct: Store, proxy: Proxy, staged: Staged, target: Path
 ) -> None:
     direct.publish(*staged, "m")
-    proxy.start_over(once_per_object(Fault(slow_seconds=8.0), where=INDEX))
-    through_proxy(read_timeout_seconds=0.5).download("m", 1, target)
+    proxy.start_over(once_per_object(Fault(slow_seconds=40.0), where=INDEX))
+    through_proxy(read_timeout_seconds=2.0, max_retries=4).download("m", 1, target)
     manifests.verify(target, staged[1])
 
 
