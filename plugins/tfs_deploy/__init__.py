@@ -8,6 +8,10 @@ __version__ = "0.1.0"
 _PUBLIC_NAMES = {
     "DeployModelOperator": "tfs_deploy.operators.deploy",
     "ExportSavedModelOperator": "tfs_deploy.operators.export",
+    "ModelServerContainer": "tfs_deploy.containers.model_server",
+    "ServerOptions": "tfs_deploy.containers.options",
+    "StartModelServerOperator": "tfs_deploy.operators.model_server",
+    "StopModelServerOperator": "tfs_deploy.operators.model_server",
     "LoadModelVersionOperator": "tfs_deploy.operators.load",
     "ModelVersionSensor": "tfs_deploy.sensors.model_version",
     "PromoteModelVersionOperator": "tfs_deploy.operators.promote",

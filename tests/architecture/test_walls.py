@@ -63,6 +63,8 @@ LIGHT = (
     "deployment.deploy",
     "deployment.status",
     "cli.main",
+    "containers.runner",
+    "containers.reaper",
     "sync.run",
     "demo.digits",
     "gateway.config_file",

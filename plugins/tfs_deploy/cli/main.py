@@ -13,6 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from tfs_deploy import __version__
 from tfs_deploy.cli import (
+    container_commands,
     failure,
     gateway_command,
     golden_command,
@@ -98,6 +99,7 @@ for _function in (
 app.command(rich_help_panel=_RECORD)(record_commands.status)
 app.command(rich_help_panel=_RECORD)(record_commands.history)
 app.command("what-served", rich_help_panel=_RECORD)(record_commands.what_served)
+app.command(rich_help_panel=_PROGRAMS)(container_commands.reap)
 app.command(rich_help_panel=_PROGRAMS)(sync_command.sync)
 app.command(rich_help_panel=_PROGRAMS)(gateway_command.gateway)
 _golden = typer.Typer(help="Request files out of captured traffic.")

@@ -20,3 +20,10 @@ Python = Annotated[
     str | None,
     typer.Option("--python", metavar="EXECUTABLE", help="Python interpreter with TensorFlow, for a throw-away server."),
 ]
+Images = Annotated[
+    list[str] | None,
+    typer.Option("--image", metavar="IMAGE", help="Validate in a throw-away container of IMAGE; may be given again."),
+]
+Copy = Annotated[
+    bool, typer.Option("--copy", help="With --image: copy the model in, where the engine does not see this disk.")
+]

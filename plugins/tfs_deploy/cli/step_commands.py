@@ -121,15 +121,19 @@ def validate(
     ] = None,
     gates: options.Gates = None,
     python: options.Python = None,
+    image: options.Images = None,
+    copy: options.Copy = False,
 ) -> None:
-    """Run the gates on a loaded version on every replica, or on a directory in a throw-away server."""
+    """Run the gates on a loaded version on every replica, or on a directory (or in images) in a throw-away server."""
     from tfs_deploy.cli.report_view import show_report
     from tfs_deploy.cli.versions import version_of
     from tfs_deploy.deployment.validate import validate as run_validate
     from tfs_deploy.validation.gates import read_gates
 
     wanted = read_gates(gates)
-    if version is None:
+    if image or copy:
+        report = _validate_in_images(call, model, version, wanted, python=python, images=image or [], copy=copy)
+    elif version is None:
         report = _validate_directory(call, model, wanted, python)
     else:
         with call.session() as session, call.working() as work:
@@ -229,25 +233,56 @@ def retire(
 
 
 def _validate_directory(call: Invocation, text: str, gates: Any, python: str | None) -> ValidationReport:
-    from pathlib import Path
-
     from tfs_deploy.cli import embedded
     from tfs_deploy.clock import SystemClock
     from tfs_deploy.deployment.throwaway import validate_directory
-    from tfs_deploy.errors import NotFound
 
-    directory: Path = Path(text)
-    if not directory.is_dir():
-        raise NotFound(
-            f"There is no directory {text!r}.",
-            f"Name a SavedModel directory, or for a published version: tfs-deploy validate {text} VERSION.",
-        )
+    directory = _directory(text)
     runner = embedded.runner(python)
     with call.working() as work:
         work.begin(f"validate {directory} on a throw-away model server")
         return validate_directory(
             directory, "candidate", gates, runner=runner, clock=SystemClock(), wait=call.settings.wait
         )
+
+
+def _directory(text: str) -> Path:
+    from pathlib import Path
+
+    from tfs_deploy.errors import NotFound
+
+    directory = Path(text)
+    if not directory.is_dir():
+        raise NotFound(
+            f"There is no directory {text!r}.",
+            f"Name a SavedModel directory, or for a published version: tfs-deploy validate {text} VERSION.",
+        )
+    return directory
+
+
+def _validate_in_images(
+    call: Invocation,
+    model: str,
+    version: str | None,
+    gates: Any,
+    *,
+    python: str | None,
+    images: list[str],
+    copy: bool,
+) -> ValidationReport:
+    from tfs_deploy.cli.container_commands import validate_in_images
+    from tfs_deploy.cli.versions import version_of
+    from tfs_deploy.deployment.throwaway import files_of
+    from tfs_deploy.errors import InvalidInput
+
+    if python is not None:
+        raise InvalidInput("--python is for the embedded model server, --image for one in a container.", "Give one.")
+    if version is None:
+        return validate_in_images(call, _directory(model), images, gates, copy=copy)
+    with call.session() as session:
+        number = version_of(session, model, version)
+        with files_of(session.store, model, number) as directory:
+            return validate_in_images(call, directory, images, gates, copy=copy, version=number, model=model)
 
 
 def _require_published_or_loaded(session: Any, model: str, version: int) -> None:

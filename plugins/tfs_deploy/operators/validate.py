@@ -1,58 +1,99 @@
-"""Step validate: every gate on every replica; a version that fails is rejected with the reason."""
+"""Step validate: every gate on every replica, or in images before that; a version that fails is rejected."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tfs_deploy.errors import ValidationFailed
+from tfs_deploy.errors import InvalidInput, ValidationFailed
 from tfs_deploy.operators.base import TFServingOperator, version_of
 from tfs_deploy.operators.failures import told_to_airflow
 from tfs_deploy.operators.gates_argument import gates_of
+from tfs_deploy.operators.in_images import Rehearsal
 from tfs_deploy.operators.taking_back import fail_and_take_back
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from tfs_deploy.containers.options import ServerOptions
     from tfs_deploy.validation.verdict import ValidationReport
 
 
 class ValidateModelVersionOperator(TFServingOperator):
     """Validate a loaded version; fails with one sentence that names the gate and its numbers.
 
-    An inconclusive verdict (a replica that does not answer) is worth a retry, and rejects nothing.
+    With `image` it validates in a throw-away container of each image instead of on the replicas: what production runs
+    and what it will run next, say. That may be a version of the store, loaded or not, or a `saved_model` that is not
+    published yet. An inconclusive verdict (a replica that does not answer) is worth a retry, and rejects nothing.
 
     :param version: a number, a template, or what another operator on this model returned.
+    :param saved_model: instead of that, a directory, or what `ExportSavedModelOperator` returned; needs `image`.
     :param gates: a gates file, or its contents as a dict; None: the gates that need no file.
     :param reject_on_failure: unload a version that failed and withdraw it from the store.
+    :param image: one image or several; needs the extra `docker`.
+    :param server: further options of these containers, a `ServerOptions` or its fields as a dict.
+    :param copy: copy the model into the container, where the engine does not see this worker's directories.
+    :param docker_url: the engine; empty: what ``DOCKER_HOST`` says, or the local socket.
 
-    Returns ``{model, version, fingerprint, verdict, reason, measured, replicas, seconds}``.
+    Returns ``{model, version, fingerprint, verdict, reason, measured, replicas, seconds}``; replicas are the images.
     """
 
-    template_fields = (*TFServingOperator.template_fields, "version", "gates")
+    template_fields = (
+        *TFServingOperator.template_fields, "version", "saved_model", "gates", "image", "server", "docker_url"
+    )  # fmt: skip
 
     def __init__(
         self,
         *,
-        version: int | str | Mapping[str, Any],
+        version: int | str | Mapping[str, Any] | None = None,
+        saved_model: str | Mapping[str, Any] | None = None,
         gates: str | Mapping[str, Any] | None = None,
         reject_on_failure: bool = True,
+        image: str | Sequence[str] | None = None,
+        server: Mapping[str, Any] | ServerOptions | None = None,
+        copy: bool = False,
+        docker_url: str = "",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.version = version
+        self.saved_model = saved_model
         self.gates = gates
         self.reject_on_failure = reject_on_failure
+        self.image = image
+        self.server = server
+        self.copy = copy
+        self.docker_url = docker_url
+        self._rehearsal: Rehearsal | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Run the gates and return the passing report."""
-        from tfs_deploy.deployment.validate import validate
         from tfs_deploy.validation.run import require_pass
 
         with told_to_airflow():
-            version, gates = version_of(self.version, self.model), gates_of(self.gates)
+            gates = gates_of(self.gates)
+            if (self.version is None) == (self.saved_model is None):
+                raise InvalidInput("Neither or both of version and saved_model are given.", "Give one of them.")
+            if self.image:
+                self._rehearsal = Rehearsal(self.image, self.server, self.docker_url, copy=self.copy)
+            elif self.saved_model is not None:
+                raise InvalidInput("A saved_model that is not published is on no replica.", "Name an image, too.")
+            if self.saved_model is not None and self._rehearsal:
+                return report_value(
+                    require_pass(self._rehearsal.of_directory(context, self.saved_model, self.model, gates))
+                )
+            version = version_of(self.version, self.model)
+        return self._validate_version(context, version, gates)
+
+    def _validate_version(self, context: Context, version: int, gates: Any) -> dict[str, Any]:
+        from tfs_deploy.deployment.validate import validate
+        from tfs_deploy.validation.run import require_pass
+
         with self.step(context) as session:
-            report = validate(session, self.model, version, gates)
+            if self._rehearsal:
+                report = self._rehearsal.of_version(context, session.store, self.model, version, gates)
+            else:
+                report = validate(session, self.model, version, gates)
             try:
                 require_pass(report)
             except ValidationFailed as error:
@@ -60,6 +101,11 @@ class ValidateModelVersionOperator(TFServingOperator):
                     fail_and_take_back(session, self.model, version, error)
                 raise
             return report_value(report)
+
+    def on_kill(self) -> None:
+        """Stop the container that runs now."""
+        if self._rehearsal:
+            self._rehearsal.stop()
 
 
 def report_value(report: ValidationReport) -> dict[str, Any]:
