@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench clean
+.PHONY: help install demo test lint bench images up down clean
 
 SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
 # Where the demo keeps its versions: disk, or s3 (an S3 server, two model servers with a sync agent each).
@@ -23,6 +23,8 @@ help:
 	@echo '               with STORE=s3 on two model servers that share no disk'
 	@echo 'make test      linters, types, import contracts and all tests'
 	@echo 'make bench     the figures of benchmarks/'
+	@echo 'make up        the whole stack in Docker; with LOCAL=1 on images that this machine makes itself'
+	@echo 'make down      stop it and remove everything of it'
 	@echo 'make clean     remove what the other targets wrote, except .venv'
 
 install: $(STAMP)
@@ -47,13 +49,24 @@ lint: install
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/pytest -n $(WORKERS) -m 'not tensorflow and not airflow and not faults'
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m 'tensorflow and not airflow'
-	$(BIN)/pytest -m airflow
+	$(BIN)/pytest -n $(WORKERS) -m 'not tensorflow and not airflow and not faults and not docker'
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m 'tensorflow and not airflow and not docker'
+	$(BIN)/pytest -m 'airflow and not docker'
 	$(BIN)/pytest -n $(WORKERS) -m faults
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m docker
 
 bench: install
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
+
+# LOCAL=1 reaches the script from make's command line.
+images:
+	docker/stack.sh images
+
+up: images
+	docker/stack.sh up
+
+down:
+	docker/stack.sh down
 
 clean:
 	rm -rf .demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage

@@ -162,6 +162,25 @@ def test_a_server_that_dies_later(engine: FakeEngine) -> None:
     assert engine.containers == {}
 
 
+def test_a_server_whose_end_the_engine_learns_late(engine: FakeEngine) -> None:
+    server = container(engine)
+    server.start()
+    (held,) = engine.containers.values()
+    for listener in held.listeners:
+        listener.close()
+    held.listeners = []
+    looks = engine.calls.count("look")
+
+    def end_later() -> None:
+        if engine.calls.count("look") == looks + 3:
+            held.end(134)
+
+    engine.before["look"] = end_later
+    with pytest.raises(ServerDied, match="ended with code 134"):
+        server.require_running()
+    server.stop()
+
+
 def test_a_server_that_opens_no_port(engine: FakeEngine) -> None:
     with pytest.raises(DeadlineExceeded, match="opened no port within 5 s"):
         container(engine, image="mute:1").start()

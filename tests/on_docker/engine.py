@@ -52,9 +52,10 @@ def docker(*arguments: str, check: bool = True, seconds: float = 120) -> subproc
     return done
 
 
-def containers(label: str) -> list[str]:
-    """Return the names of all containers, running or not, with a label ``name=value``."""
-    return docker("ps", "--all", "--filter", f"label={label}", "--format", "{{.Names}}").stdout.split()
+def containers(*labels: str) -> list[str]:
+    """Return the names of all containers, running or not, with all of `labels`, each as ``name=value``."""
+    filters = [word for label in labels for word in ("--filter", f"label={label}")]
+    return docker("ps", "--all", *filters, "--format", "{{.Names}}").stdout.split()
 
 
 def wait_for(what: str, seen: Callable[[], bool], seconds: float = 60) -> None:

@@ -40,7 +40,7 @@ _POLL_SECONDS = 0.1
 _CONNECT_SECONDS = 1.0
 # A port that the engine forwards takes every connection, and drops it at once when nobody listens behind.
 _HELD_SECONDS = 0.3
-# How long `stop` looks for a container whose creation was under way.
+# How long the engine may take to know what happened: a container whose creation was under way, a process that ends.
 _LATE_SECONDS = 5.0
 
 Connect = Callable[[], ContainerEngine]
@@ -111,6 +111,7 @@ class ModelServerContainer:
         self._name = options.name or f"tfs-deploy-{owner.purpose.value}-{self._instance[:12]}"
         self._asked = False
         self._container = ""
+        self._grpc = ("", 0)
         self._unwanted = False
 
     def __enter__(self) -> RunningServer:
@@ -143,12 +144,20 @@ class ModelServerContainer:
         return running
 
     def require_running(self) -> None:
-        """Raise ServerDied with the server's last words if it has ended by itself."""
+        """Raise ServerDied with the server's last words if it has ended by itself.
+
+        A process that ends (and writes a core, say) closes its port before the engine knows of its end.
+        """
         if self.state is not State.LISTENING or self._unwanted:
             return
+        deadline = Deadline.after(_LATE_SECONDS, self._clock)
         engine = self._connect()
         try:
-            self._require_alive(engine, engine.look(self._container))
+            while True:
+                self._require_alive(engine, engine.look(self._container))
+                if _listens(*self._grpc) or deadline.passed():
+                    return
+                self._clock.sleep(_POLL_SECONDS)
         finally:
             engine.close()
 
@@ -235,6 +244,7 @@ class ModelServerContainer:
             self._require_alive(engine, look)
             grpc, rest = self._addresses(engine, look, host_ports)
             if look.running and _listens(*grpc):
+                self._grpc = grpc
                 grpc_at, rest_at = (f"{host}:{port}" for host, port in (grpc, rest))
                 return RunningServer(grpc_at, rest_at, self._container, self._name, self._instance)
             if deadline.passed():
