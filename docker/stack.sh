@@ -56,18 +56,19 @@ build() { # FOLDER NAME BASE [ARGUMENT ...]
   docker build --network host --build-arg "BASE=$base" -f "$folder/Dockerfile" -t "$name" "$@" ..
 }
 
+# One after the other, and no further where one fails.
 airflow_images() {
-  build airflow tfs-deploy-airflow "$AIRFLOW_BASE" --target light
-  build airflow tfs-deploy-local-packages "$AIRFLOW_BASE" --target export-packages
-  build airflow tfs-deploy-airflow-export "$AIRFLOW_BASE" --target export
-  build model-server tfs-deploy-model-server "$MODEL_SERVER_BASE"
+  build airflow tfs-deploy-airflow "$AIRFLOW_BASE" --target light &&
+    build airflow tfs-deploy-local-packages "$AIRFLOW_BASE" --target export-packages &&
+    build airflow tfs-deploy-airflow-export "$AIRFLOW_BASE" --target export &&
+    build model-server tfs-deploy-model-server "$MODEL_SERVER_BASE"
 }
 
 light_images() {
-  build postgres tfs-deploy-postgres "$PYTHON_BASE"
-  build s3 tfs-deploy-s3 "$PYTHON_BASE"
-  build deployer tfs-deploy "$PYTHON_BASE"
-  build gateway tfs-deploy-gateway "$PYTHON_BASE"
+  build postgres tfs-deploy-postgres "$PYTHON_BASE" &&
+    build s3 tfs-deploy-s3 "$PYTHON_BASE" &&
+    build deployer tfs-deploy "$PYTHON_BASE" &&
+    build gateway tfs-deploy-gateway "$PYTHON_BASE"
 }
 
 images() {
