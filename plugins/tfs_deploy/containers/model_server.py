@@ -110,7 +110,8 @@ class ModelServerContainer:
         self._instance = uuid.uuid4().hex
         self._name = options.name or f"tfs-deploy-{owner.purpose.value}-{self._instance[:12]}"
         self._asked = False
-        self._container = ""
+        # The engine's id of it; empty until the engine has said it.
+        self.container = ""
         self._grpc = ("", 0)
         self._unwanted = False
 
@@ -154,7 +155,7 @@ class ModelServerContainer:
         engine = self._connect()
         try:
             while True:
-                self._require_alive(engine, engine.look(self._container))
+                self._require_alive(engine, engine.look(self.container))
                 if _listens(*self._grpc) or deadline.passed():
                     return
                 self._clock.sleep(_POLL_SECONDS)
@@ -182,12 +183,12 @@ class ModelServerContainer:
         line = command_line(self.options, host_ports=host_ports)
         engine.require_image(self.options.image)
         self._require_wanted()
-        self._container = self._create(engine, line)
+        self.container = self._create(engine, line)
         self._require_wanted()
         if line.files or self._extra.copies:
-            engine.copy_in(self._container, line.files, self._extra.copies or {})
+            engine.copy_in(self.container, line.files, self._extra.copies or {})
         self._require_wanted()
-        engine.start(self._container)
+        engine.start(self.container)
         logger.info("Started container %s of %s", self._name, self.options.image)
         return self._wait(engine, host_ports)
 
@@ -239,16 +240,16 @@ class ModelServerContainer:
     def _wait(self, engine: ContainerEngine, host_ports: tuple[int, int] | None) -> RunningServer:
         deadline = Deadline.after(self._start_seconds, self._clock)
         while True:
-            look = engine.look(self._container)
+            look = engine.look(self.container)
             self._require_wanted()
             self._require_alive(engine, look)
             grpc, rest = self._addresses(engine, look, host_ports)
             if look.running and _listens(*grpc):
                 self._grpc = grpc
                 grpc_at, rest_at = (f"{host}:{port}" for host, port in (grpc, rest))
-                return RunningServer(grpc_at, rest_at, self._container, self._name, self._instance)
+                return RunningServer(grpc_at, rest_at, self.container, self._name, self._instance)
             if deadline.passed():
-                log = engine.log(self._container, lines=LOG_LINES)
+                log = engine.log(self.container, lines=LOG_LINES)
                 raise DeadlineExceeded(
                     f"The model server in container {self._name} ({self.options.image}) opened no port within "
                     f"{self._start_seconds:.0f} s. Its last words: {last_words(log)}",
@@ -268,7 +269,7 @@ class ModelServerContainer:
     def _require_alive(self, engine: ContainerEngine, look: Look) -> None:
         if look.running or not look.started or self._restarts_by_itself(look):
             return
-        log = engine.log(self._container, lines=LOG_LINES)
+        log = engine.log(self.container, lines=LOG_LINES)
         logger.error("Log of container %s:\n%s", self._name, log)
         named = f"The model server in container {self._name} ({self.options.image})"
         if look.killed_for_memory:
@@ -290,7 +291,7 @@ class ModelServerContainer:
 
     def _all_of_it(self, engine: ContainerEngine) -> tuple[str, ...]:
         """Return the ids of what carries our label; wait a little for one whose creation was under way."""
-        deadline = Deadline.after(0.0 if self._container else _LATE_SECONDS, self._clock)
+        deadline = Deadline.after(0.0 if self.container else _LATE_SECONDS, self._clock)
         while True:
             found = engine.find({INSTANCE_LABEL: self._instance})
             if found or deadline.passed():
