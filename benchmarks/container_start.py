@@ -155,11 +155,11 @@ def measure(engine: DockerEngine, arguments: argparse.Namespace) -> dict[str, An
         for number, kind in enumerate(BROKEN):
             directory = broken_copy(arguments.model, Path(folder) / str(number), kind)
             seconds, told = verdict(in_container, directory)
-            verdicts[kind] = {
-                "seconds": round(seconds, 2),
-                "process": round(verdict(peer, directory)[0], 2),
-                "told": told,
-            }
+            alone, words = verdict_of_server(in_container, directory)
+            process, _ = verdict_of_server(peer, directory)
+            measured = {"seconds": seconds, "server": alone, "process": process}
+            verdicts[kind] = {name: round(value, 2) for name, value in measured.items()}
+            verdicts[kind] |= {"told": told, "words": words}
     return {"start": parts, "process": process, "ratio": round(parts["all"] / process, 2), "verdicts": verdicts}
 
 
