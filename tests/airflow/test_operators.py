@@ -23,6 +23,8 @@ from tfs_deploy import (
     RejectModelVersionOperator,
     RetireModelVersionsOperator,
     RollbackModelOperator,
+    StartModelServerOperator,
+    StopModelServerOperator,
     ValidateModelVersionOperator,
 )
 from tfs_deploy.deployment import record
@@ -43,6 +45,8 @@ OPERATORS = {
     RejectModelVersionOperator: {"model": "half", "version": 1, "reason": "no"},
     RetireModelVersionsOperator: {"model": "half"},
     RollbackModelOperator: {"model": "half"},
+    StartModelServerOperator: {"server": {"model": {"name": "half"}}},
+    StopModelServerOperator: {"server_task_id": "start"},
     ValidateModelVersionOperator: {"model": "half", "version": 1},
 }
 
