@@ -12,6 +12,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 export COMPOSE_PROJECT_NAME=${COMPOSE_PROJECT_NAME:-tfs-deploy}
+# docker-compose gives up on an engine that is busy for a minute.
+export COMPOSE_HTTP_TIMEOUT=${COMPOSE_HTTP_TIMEOUT:-300}
 ENV_FILE=${ENV_FILE:-.env}
 if [[ ${LOCAL:-} == 1 ]]; then
   set -a

@@ -143,7 +143,7 @@ class FakeEngine:
         ended = held is not None and not held.look.running
         return "hello\nFailed to start server. Error: UNKNOWN: no\n" if ended else "hello\n" if held else ""
 
-    def stop(self, container: str, *, seconds: int) -> None:
+    def stop(self, container: str) -> None:
         self._called("stop")
         held = self.containers.get(container)
         if held is not None and held.look.running:

@@ -51,7 +51,7 @@ class ContainerEngineSuite:
         self.wait_for_port(look.ports[INSIDE])
         (found,) = engine.find({TEST_LABEL: run})
         assert (found.id, found.name, found.running) == (name, f"test-{run[:12]}", True)
-        engine.stop(name, seconds=30)
+        engine.stop(name)
         assert not engine.look(name).running
         engine.remove(name)
         assert engine.find({TEST_LABEL: run}) == ()
@@ -60,7 +60,7 @@ class ContainerEngineSuite:
         name = make()
         engine.remove(name)
         engine.remove(name)
-        engine.stop(name, seconds=0)
+        engine.stop(name)
         assert engine.log(name, lines=10) == ""
         for call in (lambda: engine.look(name), lambda: engine.start(name), lambda: engine.copy_in(name, {}, {})):
             with pytest.raises(NotFound):

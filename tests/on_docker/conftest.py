@@ -11,6 +11,11 @@ from on_docker.engine import LOCAL_BASE, MODEL_SERVER, require
 from tfs_deploy.containers.docker_engine import DockerEngine, connect
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _engine_is_there() -> None:
+    require()
+
+
 @pytest.fixture(scope="session")
 def light_image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Return the image of the stand-in, for this run only."""

@@ -57,6 +57,7 @@ def test_everything_that_docker_run_can_say(engine: DockerEngine, light_image: s
             "restart": {"policy": "on-failure", "retries": 3},
             "ports": {"address": "127.0.0.1"},
             "loading": {"retries": 0},
+            "stop_seconds": 7,
             "arguments": ["--enable_grpc_healthcheck_service=true"],
         }
     )
@@ -66,7 +67,7 @@ def test_everything_that_docker_run_can_say(engine: DockerEngine, light_image: s
         assert data["Name"] == "/tfs-deploy-test-everything"
         assert (host["Memory"], host["NanoCpus"], host["Init"]) == (256 << 20, 500_000_000, True)
         assert host["RestartPolicy"] == {"Name": "on-failure", "MaximumRetryCount": 3}
-        assert (host["NetworkMode"], config["User"]) == ("bridge", "65534")
+        assert (host["NetworkMode"], config["User"], config["StopTimeout"]) == ("bridge", "65534", 7)
         assert {"A=b", "MODEL_NAME=m", "MODEL_BASE_PATH=/models"} <= set(config["Env"])
         assert config["Cmd"] == [
             "--monitoring_config_file=/etc/tfs_deploy/monitoring.config",

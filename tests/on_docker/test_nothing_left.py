@@ -56,7 +56,7 @@ def run() -> str:
 def server(image: str, run: str, **options: object) -> ModelServerContainer:
     settings = {"image": image, "model": OneModel(name="m"), "stop_seconds": 5, **options}
     owner = Owner(Purpose.THROW_AWAY, Process.this(), "test", run, "task")
-    return ModelServerContainer(ServerOptions(**settings), owner, connect=connect, start_seconds=60)
+    return ModelServerContainer(ServerOptions(**settings), owner, connect=connect, start_seconds=120)
 
 
 def test_a_hundred_cycles(light_image: str, run: str) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import io
 import json
+import random
 import socket
 import subprocess
 import urllib.error
@@ -17,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from on_docker.engine import REPOSITORY, STACK, docker, plain_environment, require, wait_for
+from on_docker.engine import REPOSITORY, STACK, containers, docker, plain_environment, require, wait_for
 from tfs_deploy.demo import digits
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(1500)]
@@ -101,9 +104,9 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
         yield stack
     except BaseException:
         print(subprocess.run(["docker", "ps", "--all"], capture_output=True, text=True).stdout)
-        for service in ("airflow-scheduler", "model-server", "sync-agent", "gateway"):
-            name = f"{stack.project}_{service}_1"
-            print(name, docker("logs", "--tail", "60", name, check=False))
+        for name in containers(f"com.docker.compose.project={stack.project}"):
+            said = docker("logs", "--tail", "40", name, check=False)
+            print(name, said.stdout, said.stderr, sep="\n")
         raise
     finally:
         stack.run("down")
@@ -169,8 +172,6 @@ def _answers(stack: Stack, image: np.ndarray) -> bool:
 
 def _picture(image: np.ndarray) -> str:
     """Return a digit (0 paper, 16 ink) as a PNG of dark ink on light paper."""
-    import base64
-
     pixels = (255 - image[:, :, 0] / 16 * 255).round().astype(np.uint8)
     sink = io.BytesIO()
     Image.fromarray(pixels, "L").save(sink, "PNG")
@@ -178,6 +179,9 @@ def _picture(image: np.ndarray) -> str:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port outside of the range that the kernel gives to others, because it is used a minute later."""
+    for port in random.SystemRandom().sample(range(20000, 30000), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from contract.model_server_runner_suite import ModelServerRunnerSuite
 from modelserver.models_on_disk import make_models
 from on_docker.broken_models import BROKEN, broken_copy
 from on_docker.engine import containers, plain_environment
@@ -17,7 +18,7 @@ from tfs_deploy.clock import SystemClock
 from tfs_deploy.containers.docker_engine import connect
 from tfs_deploy.containers.labels import PURPOSE_LABEL, RUN_LABEL, Purpose
 from tfs_deploy.containers.options import ServerOptions
-from tfs_deploy.containers.runner import Delivery, runners_for
+from tfs_deploy.containers.runner import ContainerRunner, Delivery, runners_for
 from tfs_deploy.deployment.throwaway import LOAD_GATE, validate_in_each
 from tfs_deploy.errors import CorruptModel, NotFound
 from tfs_deploy.validation.gates import Gates
@@ -36,6 +37,12 @@ def nothing_left() -> object:
     yield
     # Those of other tests, at the same time, name their run.
     assert containers(f"{PURPOSE_LABEL}={Purpose.THROW_AWAY.value}", f"{RUN_LABEL}=") == []
+
+
+class TestContainerRunner(ModelServerRunnerSuite):
+    @pytest.fixture(params=list(Delivery))
+    def runner(self, model_server_image: str, request: pytest.FixtureRequest) -> ContainerRunner:
+        return ContainerRunner(ServerOptions(image=model_server_image), delivery=request.param)
 
 
 def validate(directory: Path, *images: str, delivery: Delivery = Delivery.MOUNT) -> ValidationReport:

@@ -19,6 +19,8 @@ from tfs_deploy.errors import MissingExtra, NotFound, TFSDeployError, Unreachabl
 
 # For one call; a pull has no bound of its own, the engine reports progress all the time.
 _CALL_SECONDS = 60
+# Docker's own, for a container that says nothing.
+_STOP_SECONDS = 10
 
 
 def connect(address: str = "", *, seconds: int = _CALL_SECONDS) -> DockerEngine:
@@ -113,6 +115,7 @@ class DockerEngine:
                 labels=dict(spec.labels),
                 name=spec.name or None,
                 user=spec.user or None,
+                stop_timeout=spec.stop_seconds,
                 ports=[(port.inside, "tcp") for port in spec.ports],
                 host_config=self._host_config(spec),
             )
@@ -176,8 +179,13 @@ class DockerEngine:
         except NotFound:
             return ""
 
-    def stop(self, container: str, *, seconds: int) -> None:
-        self._unless_gone(lambda: self._api.stop(container, timeout=seconds), container)
+    def stop(self, container: str) -> None:
+        def stop() -> None:
+            # Told again, because the client waits for as long.
+            seconds = self._api.inspect_container(container)["Config"].get("StopTimeout")
+            self._api.stop(container, timeout=_STOP_SECONDS if seconds is None else seconds)
+
+        self._unless_gone(stop, container)
 
     def remove(self, container: str) -> None:
         self._unless_gone(lambda: self._api.remove_container(container, v=True, force=True), container)

@@ -44,6 +44,7 @@ class ContainerSpec:
     network: str = ""
     user: str = ""
     restart: RestartPolicy = field(default_factory=RestartPolicy)
+    stop_seconds: int = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +109,8 @@ class ContainerEngine(Protocol):
     def log(self, container: str, *, lines: int) -> str:
         """Return the end of what it wrote."""
 
-    def stop(self, container: str, *, seconds: int) -> None:
-        """Send SIGTERM, and SIGKILL after `seconds`."""
+    def stop(self, container: str) -> None:
+        """Send SIGTERM, and SIGKILL after the `stop_seconds` that it was made with."""
 
     def remove(self, container: str) -> None:
         """Remove it with its anonymous volumes, whether it runs or not."""

@@ -171,7 +171,7 @@ class ModelServerContainer:
         engine = self._connect()
         try:
             for container in self._all_of_it(engine):
-                engine.stop(container, seconds=self.options.stop_seconds)
+                engine.stop(container)
                 engine.remove(container)
                 logger.info("Removed container %s", self._name)
         finally:
@@ -235,6 +235,7 @@ class ModelServerContainer:
             network=options.network,
             user=options.user,
             restart=options.restart,
+            stop_seconds=options.stop_seconds,
         )
 
     def _wait(self, engine: ContainerEngine, host_ports: tuple[int, int] | None) -> RunningServer:

@@ -138,6 +138,6 @@ def _remove(engine: ContainerEngine, task: tuple[str, str, str], *, name: str = 
         labels |= dict(zip((DAG_LABEL, RUN_LABEL, TASK_LABEL), task, strict=True))
     found = [one for one in engine.find(labels) if (one.name == name if name else all(task))]
     for one in found:
-        engine.stop(one.id, seconds=10)
+        engine.stop(one.id)
         engine.remove(one.id)
     return [one.name for one in found]
