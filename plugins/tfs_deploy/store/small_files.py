@@ -6,12 +6,14 @@ only wait for each other there. Flushes wait for the disk, which does many in on
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from tfs_deploy.errors import CorruptModel, TFSDeployError
 from tfs_deploy.savedmodel.manifest import FileEntry
 from tfs_deploy.store.arrivals import WHO, Arrivals, Block, Source, problem_with
 from tfs_deploy.store.local.filesystem import reporting
@@ -50,9 +52,22 @@ class SmallFiles:
                     self._take_one(flushers)
                 while self._flushed:
                     self._flushed.popleft().result()
+            except CorruptModel:
+                self._keep_the_rest(flushers)
+                self._arrivals.stopped.set()
+                raise
             except BaseException:
                 self._arrivals.stopped.set()
                 raise
+
+    def _keep_the_rest(self, flushers: ThreadPoolExecutor) -> None:
+        """Write what is on its way beside a damaged file: the next try need not fetch it again."""
+        while self._fetched:
+            with contextlib.suppress(TFSDeployError):
+                self._take_one(flushers)
+        while self._flushed:
+            with contextlib.suppress(TFSDeployError):
+                self._flushed.popleft().result()
 
     def _take_one(self, flushers: ThreadPoolExecutor) -> None:
         entry, path, future = self._fetched.popleft()

@@ -7,6 +7,7 @@ import logging
 from tfs_deploy.errors import InvalidInput, MissingExtra
 from tfs_deploy.store.s3.boto_transfer import BotoTransfer
 from tfs_deploy.store.s3.connection import Connection
+from tfs_deploy.store.s3.obstore_transfer import ObstoreTransfer, OneCertificateOnly
 from tfs_deploy.store.s3.ranges_by_boto3 import RangesByBoto3
 from tfs_deploy.store.s3.transfer import Transfer
 
@@ -18,13 +19,10 @@ def open_transfer(connection: Connection) -> Transfer:
     choice = connection.options.transfer
     if choice != "boto3":
         try:
-            from tfs_deploy.store.s3.obstore_transfer import ObstoreTransfer, OneCertificateOnly
+            return RangesByBoto3(ObstoreTransfer(connection), BotoTransfer(connection))
         except ImportError as error:
             if choice == "obstore":
                 raise MissingExtra("obstore", "s3") from error
-            return BotoTransfer(connection)
-        try:
-            return RangesByBoto3(ObstoreTransfer(connection), BotoTransfer(connection))
         except OneCertificateOnly as error:
             if choice == "obstore":
                 raise InvalidInput(
