@@ -81,8 +81,9 @@ def test_make_targets_exist() -> None:
 
 
 def test_files_that_are_named_exist() -> None:
+    made = (REPOSITORY / ".gitignore").read_text(encoding="utf-8").split()
     for name in re.findall(r"`((?:plugins|dags|docker|benchmarks|tests)/[\w/.]*)`", README):
-        assert (REPOSITORY / name).exists(), name
+        assert (REPOSITORY / name).exists() or name in made, name
     for room in re.findall(r"^\| `([a-z/ ]+)` \|", README.split("## Rooms")[1], re.MULTILINE):
         for name in room.split():
             assert (REPOSITORY / "plugins" / "tfs_deploy" / name).is_dir(), name
