@@ -19,8 +19,10 @@ from tfs_deploy.containers.docker_engine import connect
 from tfs_deploy.containers.labels import PURPOSE_LABEL, RUN_LABEL, Purpose
 from tfs_deploy.containers.options import ServerOptions
 from tfs_deploy.containers.runner import ContainerRunner, Delivery, runners_for
+from tfs_deploy.deployment.publish import manifest_of
 from tfs_deploy.deployment.throwaway import LOAD_GATE, validate_in_each
 from tfs_deploy.errors import CorruptModel, NotFound
+from tfs_deploy.store.open import open_store
 from tfs_deploy.validation.gates import Gates
 from tfs_deploy.validation.verdict import ValidationReport, Verdict
 
@@ -115,6 +117,21 @@ def test_the_command_line_on_two_images(model_server_image: str, good: Path) -> 
     assert told["verdict"] == "pass"
     assert told["replicas"] == list(images)
     assert {check["replica"] for check in told["checks"]} == set(images)
+
+
+def test_the_command_line_on_a_published_version(model_server_image: str, good: Path, tmp_path: Path) -> None:
+    """Only the store is asked: no serving group need be there."""
+    clock = SystemClock()
+    store = open_store(str(tmp_path))
+    store.publish(good, manifest_of(good, clock=clock), "half")
+    where = ("--store", str(tmp_path))
+    done = tfs_deploy("validate", "half", "1", "--image", model_server_image, "--json", *where)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["model"], told["version"], told["verdict"]) == ("half", 1, "pass")
+    done = tfs_deploy("validate", "half", "2", "--image", model_server_image, *where)
+    assert done.returncode == 1
+    assert "2" in done.stderr
 
 
 def test_the_command_line_on_what_does_not_work(model_server_image: str, good: Path, tmp_path: Path) -> None:

@@ -274,15 +274,21 @@ def _validate_in_images(
     from tfs_deploy.cli.versions import version_of
     from tfs_deploy.deployment.throwaway import files_of
     from tfs_deploy.errors import InvalidInput
+    from tfs_deploy.names import check_model_name, check_version
 
     if python is not None:
         raise InvalidInput("--python is for the embedded model server, --image for one in a container.", "Give one.")
     if version is None:
         return validate_in_images(call, _directory(model), images, gates, copy=copy)
-    with call.session() as session:
-        number = version_of(session, model, version)
-        with files_of(session.store, model, number) as directory:
-            return validate_in_images(call, directory, images, gates, copy=copy, version=number, model=model)
+    store = call.store()
+    if version.isdecimal():
+        # A number needs no serving group, only the store.
+        number = check_version(version)
+    else:
+        with call.session() as session:
+            number = version_of(session, model, version)
+    with files_of(store, check_model_name(model), number) as directory:
+        return validate_in_images(call, directory, images, gates, copy=copy, version=number, model=model)
 
 
 def _require_published_or_loaded(session: Any, model: str, version: int) -> None:
