@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import select
+import socket
+import socketserver
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +17,7 @@ from tfs_deploy.containers.engine import ContainerSpec
 from tfs_deploy.containers.labels import Owner, Purpose
 from tfs_deploy.containers.model_server import ModelServerContainer
 from tfs_deploy.containers.options import Limits, ModelRoot, OneModel, Ports, ServerOptions, options_from
+from tfs_deploy.containers.runner import ContainerRunner, Delivery
 from tfs_deploy.errors import NotFound, TFSDeployError, Unreachable
 
 pytestmark = pytest.mark.docker
@@ -39,6 +45,54 @@ def test_an_engine_that_is_not_there(tmp_path: Path) -> None:
         with pytest.raises(Unreachable, match=r"does not answer: (No such file|Connection refused)") as caught:
             connect(address)
         assert "dockerd" in caught.value.remedy
+
+
+@pytest.fixture
+def far_engine(engine: DockerEngine) -> Iterator[str]:
+    """Return a TCP address of the engine, as of one on another machine."""
+    path = engine.where.partition("://")[2]
+
+    class Forward(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with socket.socket(socket.AF_UNIX) as there:
+                there.connect(path)
+                ends = {self.request: there, there: self.request}
+                while True:
+                    for end in select.select(list(ends), [], [])[0]:
+                        data = end.recv(65536)
+                        if not data:
+                            return
+                        ends[end].sendall(data)
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+
+    with Server(("127.0.0.1", 0), Forward) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"tcp://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def test_an_engine_on_another_machine(far_engine: str, light_image: str, tmp_path: Path) -> None:
+    """Its ports are published on all addresses, and models are copied, since it sees none of our directories."""
+    (tmp_path / "saved_model.pb").write_bytes(b"bytes")
+    started: list[ModelServerContainer] = []
+    runner = ContainerRunner(
+        ServerOptions(image=light_image),
+        delivery=Delivery.COPY,
+        connect=lambda: connect(far_engine),
+        on_start=started.append,
+    )
+    with runner.serve(tmp_path, "m", 3) as target:
+        far = connect(far_engine)
+        assert not far.local
+        data = far._api.inspect_container(started[0].container)
+        assert {one["HostIp"] for one in data["NetworkSettings"]["Ports"]["8500/tcp"]} == {"0.0.0.0"}
+        assert target.startswith("127.0.0.1:")
+        chunks, _ = far._api.get_archive(started[0].container, "/models/m/3/saved_model.pb")
+        assert b"bytes" in b"".join(chunks)
+        far.close()
 
 
 def test_everything_that_docker_run_can_say(engine: DockerEngine, light_image: str, tmp_path: Path) -> None:
