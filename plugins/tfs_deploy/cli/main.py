@@ -32,6 +32,7 @@ _MODELS = "SavedModels"
 _STEPS = "Steps of a deploy"
 _RECORD = "What is live, and what was"
 _PROGRAMS = "Long-running programs"
+_UPKEEP = "Upkeep"
 
 
 class Program(TyperGroup):
@@ -99,7 +100,6 @@ for _function in (
 app.command(rich_help_panel=_RECORD)(record_commands.status)
 app.command(rich_help_panel=_RECORD)(record_commands.history)
 app.command("what-served", rich_help_panel=_RECORD)(record_commands.what_served)
-app.command(rich_help_panel=_PROGRAMS)(container_commands.reap)
 app.command(rich_help_panel=_PROGRAMS)(sync_command.sync)
 app.command(rich_help_panel=_PROGRAMS)(gateway_command.gateway)
 _golden = typer.Typer(help="Request files out of captured traffic.")
@@ -117,6 +117,9 @@ def _model_server(context: typer.Context) -> None:
         become_model_server(list(context.args))
     except TFSDeployError as error:
         raise typer.Exit(failure.report(error, as_json=False, debug=False)) from error
+
+
+app.command(rich_help_panel=_UPKEEP)(container_commands.reap)
 
 
 def run() -> NoReturn:
