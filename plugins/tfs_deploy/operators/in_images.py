@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tfs_deploy.deployment.throwaway import UNPUBLISHED
 from tfs_deploy.operators.container_owner import owner_for
 from tfs_deploy.operators.publish import directory_of
 
@@ -58,14 +57,14 @@ class Rehearsal:
             self._container.stop()
 
     def _validate(
-        self, context: Context, directory: Path, model: str, gates: Gates, version: int = UNPUBLISHED
+        self, context: Context, directory: Path, model: str, gates: Gates, version: int | None = None
     ) -> ValidationReport:
         from tfs_deploy.clock import SystemClock
         from tfs_deploy.containers.docker_engine import connect
         from tfs_deploy.containers.labels import Purpose
         from tfs_deploy.containers.options import options_from
         from tfs_deploy.containers.runner import Delivery, runners_for
-        from tfs_deploy.deployment.throwaway import validate_in_each
+        from tfs_deploy.deployment.throwaway import UNPUBLISHED, validate_in_each
 
         clock = SystemClock()
         runners = runners_for(
@@ -77,7 +76,8 @@ class Rehearsal:
             owner=owner_for(context, Purpose.THROW_AWAY, clock, hours=_HOURS),
             on_start=self._watch,
         )
-        return validate_in_each(directory, model, gates, runners=runners, clock=clock, version=version)
+        number = UNPUBLISHED if version is None else version
+        return validate_in_each(directory, model, gates, runners=runners, clock=clock, version=number)
 
     def _watch(self, container: ModelServerContainer) -> None:
         self._container = container
