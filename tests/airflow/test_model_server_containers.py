@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Iterator
@@ -16,7 +18,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
 from embedded_server import free_port
-from on_docker.engine import MODEL_SERVER, containers, docker, require, wait_for
+from on_docker.engine import MODEL_SERVER, containers, docker, plain_environment, require, wait_for
 from tfs_deploy import (
     LoadModelVersionOperator,
     PublishModelOperator,
@@ -156,3 +158,66 @@ def test_leftovers_of_runs_that_are_over(run: str) -> None:
         with pytest.raises(AirflowFailException, match="Did you mean --enable_batching"):
             start.execute(context(run, "start", {other: state}))
         assert len(containers(f"tfs_deploy.run={other}")) == left
+
+
+DAG_FILE = """
+from pathlib import Path
+
+from airflow.sdk import DAG, task
+
+from tfs_deploy import StartModelServerOperator, StopModelServerOperator
+
+with DAG(dag_id="in_a_container", schedule=None):
+
+    @task
+    def use(server, folder, run_id=None):
+        from tfs_deploy.containers.docker_engine import connect
+        from tfs_deploy.containers.labels import RUN_LABEL
+
+        engine = connect()
+        found = engine.find({RUN_LABEL: run_id, "tfs_deploy.dag": "in_a_container", "tfs_deploy.task": "start"})
+        Path(folder, "seen").write_text(f"{[one.name for one in found] == [server['name']]} {run_id}")
+        raise ValueError("the task that uses the server fails")
+
+    start = StartModelServerOperator(task_id="start", server=SERVER)
+    stop = StopModelServerOperator(task_id="stop", server_task_id="start")
+    start >> use(start.output, FOLDER) >> stop.as_teardown(setups=start)
+"""
+RUN_IT = """
+import json, os
+from airflow.utils.db import initdb
+initdb()
+from airflow.dag_processing.dagbag import DagBag
+done = DagBag(os.environ["AIRFLOW__CORE__DAGS_FOLDER"]).dags["in_a_container"].test()
+print(json.dumps({ti.task_id: str(ti.state) for ti in done.get_task_instances()}))
+"""
+
+
+@pytest.fixture
+def nothing_of_the_dag() -> Iterator[None]:
+    require(MODEL_SERVER)
+    yield
+    for name in containers("tfs_deploy.dag=in_a_container"):
+        docker("rm", "--force", name)
+
+
+def test_a_dag_whose_task_fails_is_torn_down(tmp_path: Path, nothing_of_the_dag: None) -> None:
+    """Setup and teardown, run by Airflow itself: the server is there for the task, and gone after it failed."""
+    (tmp_path / "dags").mkdir()
+    server = {"image": MODEL_SERVER, "files": {"model_config": config(tmp_path)}}
+    source = DAG_FILE.replace("SERVER", repr(server)).replace("FOLDER", repr(str(tmp_path)))
+    (tmp_path / "dags" / "in_a_container.py").write_text(source)
+    environment = plain_environment(
+        PYTHONPATH=os.pathsep.join(sys.path),
+        AIRFLOW_HOME=str(tmp_path / "airflow"),
+        AIRFLOW__CORE__DAGS_FOLDER=str(tmp_path / "dags"),
+        AIRFLOW__CORE__LOAD_EXAMPLES="False",
+        AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{tmp_path / 'airflow.db'}",
+    )
+    done = subprocess.run([sys.executable, "-c", RUN_IT], env=environment, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    states = json.loads(done.stdout.splitlines()[-1])
+    assert states == {"start": "success", "use": "failed", "stop": "success"}, done.stdout[-3000:]
+    seen, _, run = (tmp_path / "seen").read_text().partition(" ")
+    assert seen == "True"
+    assert containers(f"tfs_deploy.run={run}", "tfs_deploy.dag=in_a_container") == []

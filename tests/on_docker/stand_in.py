@@ -20,7 +20,8 @@ if mode == "die":
     sys.exit(255)
 if mode == "mute":
     time.sleep(3600)
-server = socket.create_server(("0.0.0.0", 8500))
+port = next((int(flag[7:]) for flag in sys.argv if flag.startswith("--port=")), 8500)
+server = socket.create_server(("0.0.0.0", port))
 while True:
     connection, _ = server.accept()
     with connection:

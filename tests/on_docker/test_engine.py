@@ -6,6 +6,7 @@ import select
 import socket
 import socketserver
 import threading
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,10 +14,9 @@ import pytest
 
 from contract.container_engine_suite import ContainerEngineSuite
 from tfs_deploy.containers.docker_engine import DockerEngine, connect
-from tfs_deploy.containers.engine import ContainerSpec
 from tfs_deploy.containers.labels import Owner, Purpose
 from tfs_deploy.containers.model_server import ModelServerContainer
-from tfs_deploy.containers.options import Limits, ModelRoot, OneModel, Ports, ServerOptions, options_from
+from tfs_deploy.containers.options import Limits, ModelRoot, OneModel, ServerOptions, options_from
 from tfs_deploy.containers.runner import ContainerRunner, Delivery
 from tfs_deploy.errors import NotFound, TFSDeployError, Unreachable
 
@@ -136,25 +136,19 @@ def test_everything_that_docker_run_can_say(engine: DockerEngine, light_image: s
         engine.look(running.container)
 
 
-def test_a_volume_and_a_container_without_published_ports(engine: DockerEngine, light_image: str) -> None:
+def test_a_volume_and_the_hosts_network(engine: DockerEngine, light_image: str) -> None:
+    volume = f"tfs-deploy-test-{uuid.uuid4().hex[:12]}"
     options = ServerOptions(
-        image=light_image,
-        model=OneModel(name="m"),
-        model_root=ModelRoot(volume="tfs-deploy-test-volume"),
-        network="host",
-        ports=Ports(grpc=8500),
+        image=light_image, model=OneModel(name="m"), model_root=ModelRoot(volume=volume), network="host"
     )
-    container = engine.create(
-        ContainerSpec(light_image, (), {}, {"tfs_deploy.test": "volume"}, name="tfs-deploy-test-volume")
-    )
-    engine.remove(container)
     try:
-        server = ModelServerContainer(options, OWNER, connect=connect)
-        running = server.start()
-        assert running.grpc == "127.0.0.1:8500"
-        server.stop()
+        with ModelServerContainer(options, OWNER, connect=connect) as running:
+            data = engine._api.inspect_container(running.container)
+            assert [(one["Type"], one["Name"]) for one in data["Mounts"]] == [("volume", volume)]
+            assert f"--port={running.grpc.rpartition(':')[2]}" in data["Config"]["Cmd"]
+            assert running.grpc.startswith("127.0.0.1:")
     finally:
-        engine._api.remove_volume("tfs-deploy-test-volume", force=True)
+        engine._api.remove_volume(volume, force=True)
 
 
 @pytest.mark.parametrize(
