@@ -61,7 +61,7 @@ def test_what_is_pulled_is_one_image(image: str, repository: str, tag: str | Non
         (404, "pull access denied for x, repository does not exist or may require 'docker login'", NotFound,
          "has no image it"),
         (404, "manifest for x:9 not found: manifest unknown: manifest unknown", NotFound, "has no image it"),
-        (500, "Get \"https://registry-1.docker.io/v2/\": dial tcp: lookup registry-1.docker.io: no such host",
+        (500, "Get \"https://hub.example/v2/\": dial tcp: lookup hub.example: no such host",
          Unreachable, "reaches no registry"),
         (404, "network n not found", NotFound, "network n not found"),
         (400, "Range of CPUs is from 0.01 to 2.00", InvalidInput, "Range of CPUs"),
