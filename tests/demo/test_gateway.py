@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from demo.running import left_running, still_running
 from tfs_deploy.demo import pictures
 from tfs_deploy.demo.gateway_process import configuration, gateway
 from tfs_deploy.errors import ModelServerError, Unreachable
@@ -16,18 +16,6 @@ from tfs_deploy.gateway.processors.protocol import Blob
 from tfs_deploy.gateway.processors.registry import make_processor
 
 NOBODY = "127.0.0.1:1"
-
-
-def processes_in(directory: Path) -> list[str]:
-    """Return the processes that have `directory` as theirs."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if os.readlink(process / "cwd").startswith(str(directory)):
-                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-        except OSError:  # it ended meanwhile, or is somebody else's
-            continue
-    return found
 
 
 def test_a_picture_becomes_the_numbers_that_it_was_made_of(tmp_path: Path) -> None:
@@ -45,12 +33,12 @@ def test_it_ends_with_its_processes_when_the_demo_fails(tmp_path: Path) -> None:
         with gateway([NOBODY], "digits", tmp_path) as url:
             assert url.startswith("http://127.0.0.1:")
             # The gateway and the process that decodes pictures, at least.
-            assert len(processes_in(tmp_path)) >= 2
+            assert len(still_running(tmp_path)) >= 2
             raise RuntimeError("the demo fails")
 
     with pytest.raises(RuntimeError, match="the demo fails"):
         demo()
-    assert processes_in(tmp_path) == []
+    assert left_running(tmp_path) == []
 
 
 def test_nobody_behind_it_is_told(tmp_path: Path) -> None:
@@ -67,4 +55,4 @@ def test_nobody_behind_it_is_told(tmp_path: Path) -> None:
 def test_a_gateway_that_cannot_start_is_told(tmp_path: Path) -> None:
     with pytest.raises(ModelServerError, match="exit code 2"), gateway(["no address"], "digits", tmp_path):
         pass
-    assert processes_in(tmp_path) == []
+    assert left_running(tmp_path) == []

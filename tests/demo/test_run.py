@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from demo.running import left_running, still_running
 from tfs_deploy.demo import findings
 from tfs_deploy.demo.story import GROUP, MODEL
 from tfs_deploy.store.open import open_store
@@ -40,25 +41,11 @@ def run_to_the_end(workspace: Path, *arguments: str) -> None:
             os.killpg(done.pid, signal.SIGTERM)
             done.wait(timeout=30)
     assert code == 0, said(workspace)
-    assert still_running(workspace) == []
+    assert left_running(workspace) == []
 
 
 def said(workspace: Path) -> str:
     return (workspace.parent / "output.txt").read_text(encoding="utf-8")
-
-
-def still_running(workspace: Path) -> list[str]:
-    """Return the command lines of processes that have the workspace in their arguments or environment, or are in it."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (process / "cmdline").read_bytes()
-            where = os.fsencode(os.readlink(process / "cwd"))
-            if os.fsencode(workspace) in b"\0".join((command, (process / "environ").read_bytes(), where)):
-                found.append(command.replace(b"\0", b" ").decode(errors="replace"))
-        except OSError:  # it ended meanwhile, or is somebody else's
-            continue
-    return found
 
 
 def assert_gateway_had_the_last_word(workspace: Path, text: str) -> None:
@@ -123,7 +110,7 @@ def test_a_demo_that_is_interrupted_leaves_nothing_running(tmp_path: Path, numbe
     running.send_signal(number)
     assert running.wait(timeout=60) == 130, said(workspace)
     assert "Interrupted" in said(workspace)
-    assert still_running(workspace) == []
+    assert left_running(workspace) == []
 
 
 def test_two_demos_do_not_share_a_workspace(tmp_path: Path) -> None:
