@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+# `make test` tries the same examples every time, so that a red run is about the change. What is found by looking
+# further (pytest --hypothesis-profile=search) belongs into the test as an example of its own. How long an example
+# takes, and how soon it is made up, is no finding: machines are busy.
+_PATIENT: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("repeat", derandomize=True, **_PATIENT)
+settings.register_profile("search", max_examples=2000, print_blob=True, **_PATIENT)
+settings.load_profile("repeat")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -210,17 +210,19 @@ def element_count(name: str, shape: Sequence[int]) -> int:
 def from_content(name: str, shape: tuple[int, ...], data: bytes | memoryview) -> Array:
     """Return `data`, the bytes of a tensor_content, as an array; numbers as a read-only view."""
     count = element_count(name, shape)
+    dtype = NUMPY_BY_NAME[name]
+    if not count:  # TensorFlow does not look at what an empty tensor brings
+        return np.empty(shape, dtype=dtype)
     if name == "DT_STRING":
         return _fill_objects(_string_list(bytes(data), count), shape)
-    dtype = NUMPY_BY_NAME[name]
     if count * dtype.itemsize != len(data):
         raise _corrupt(
             f"A {name} tensor of shape {list(shape)} needs {count * dtype.itemsize} bytes, "
             f"but its content has {len(data)}"
         )
-    if name == "DT_BOOL":  # any byte but 0 is true; numpy expects exactly 0 and 1
-        truths: Array = np.frombuffer(data, dtype=np.uint8) != 0
-        return truths.reshape(shape)
+    if name == "DT_BOOL" and (wrong := np.frombuffer(data, dtype=np.uint8).max()) > 1:
+        # TensorFlow 2.20 and 2.21 refuse it too (tf.io.parse_tensor, tried).
+        raise _corrupt(f"A DT_BOOL tensor has the byte {wrong} in its content, where only 0 and 1 may stand")
     return _native(np.frombuffer(data, dtype=dtype.newbyteorder("<"))).reshape(shape)
 
 
