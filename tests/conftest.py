@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+# Some tests fork in a process where calls of others may still run; gRPC's fork handlers are not made for that.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,9 +40,9 @@ class Site:
         result = CliRunner().invoke(app, [str(arguments[0]), *self.where(), *map(str, arguments[1:])])
         return Ran(result.exit_code, result.stdout, result.stderr)
 
-    def child(self, *arguments: object, preexec: Callable[[], None] | None = None) -> Ran:
+    def child(self, *arguments: object, by: Sequence[str] = ()) -> Ran:
         """Run one command line in a process of its own."""
-        return child(arguments[0], *self.where(), *arguments[1:], preexec=preexec)
+        return child(arguments[0], *self.where(), *arguments[1:], by=by)
 
     def answers(self, model: str) -> list[tuple[int, list[float]]]:
         """Ask `stable` on each replica as a client would: version and answers."""
@@ -65,16 +65,13 @@ class Site:
         }
 
 
-def child(
-    *arguments: object, environ: Mapping[str, str] | None = None, preexec: Callable[[], None] | None = None
-) -> Ran:
-    """Run ``python -m tfs_deploy.cli`` and return what it left."""
+def child(*arguments: object, environ: Mapping[str, str] | None = None, by: Sequence[str] = ()) -> Ran:
+    """Run ``python -m tfs_deploy.cli``, started by the program `by`, and return what it left."""
     done = subprocess.run(
-        [sys.executable, "-m", "tfs_deploy.cli", *map(str, arguments)],
+        [*by, sys.executable, "-m", "tfs_deploy.cli", *map(str, arguments)],
         capture_output=True,
         text=True,
         env={**os.environ, **(environ or {})},
-        preexec_fn=preexec,
         timeout=480,
         check=False,
     )

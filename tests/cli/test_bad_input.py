@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import http.server
 import os
 import shutil
@@ -298,12 +297,9 @@ def test_a_version_that_loads_but_cannot_predict_never_becomes_stable(
     assert site.answers(MODEL) == before
 
 
-def _without_root_powers() -> None:
-    """Let permission bits count for the child even if the tests run as root."""
-    if os.geteuid() == 0:
-        libc = ctypes.CDLL(None, use_errno=True)
-        for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
-            libc.prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
+def _without_root_powers() -> tuple[str, ...]:
+    """Return the start of a command line to which permission bits count even if the tests run as root."""
+    return ("setpriv", "--bounding-set", "-dac_override,-dac_read_search") if os.geteuid() == 0 else ()
 
 
 @pytest.mark.usefixtures("unchanged")
@@ -315,7 +311,7 @@ def test_a_store_that_is_not_writable(site: Site, shared_models: Path, command: 
     try:
         for path in folders:
             path.chmod(0o555)
-        ran = site.child(command, *what, preexec=_without_root_powers)
+        ran = site.child(command, *what, by=_without_root_powers())
     finally:
         for path, mode in modes.items():
             path.chmod(mode)

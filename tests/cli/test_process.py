@@ -57,9 +57,12 @@ def test_a_reader_that_goes_away_is_no_traceback(shared_models: Path) -> None:
     assert "Traceback" not in told
 
 
-def _hear_ctrl_c() -> None:
-    # A shell starts what runs in its background with SIGINT ignored, and children inherit that.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+# A shell starts what runs in its background with SIGINT ignored, and children inherit that.
+HEARS_CTRL_C = (
+    "import runpy, signal\n"
+    "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    "runpy.run_module('tfs_deploy.cli', run_name='__main__', alter_sys=True)\n"
+)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -71,7 +74,7 @@ def test_a_signal_ends_it_with_a_sentence(tmp_path: Path, number: int, code: int
         target = f"127.0.0.1:{listener.getsockname()[1]}"
         arguments = ["status", "--store", "store", "--target", target]
         process = subprocess.Popen(
-            [*CLI, *arguments], stderr=subprocess.PIPE, text=True, cwd=tmp_path, preexec_fn=_hear_ctrl_c
+            [sys.executable, "-c", HEARS_CTRL_C, *arguments], stderr=subprocess.PIPE, text=True, cwd=tmp_path
         )
         listener.settimeout(30)
         peer, _ = listener.accept()
