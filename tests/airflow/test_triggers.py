@@ -73,7 +73,9 @@ def promote(context, version: Any) -> None:
         kind(task_id="t", model="half", version=version).execute(context)
 
 
-@pytest.mark.parametrize("waiting", [trigger(), label_trigger(), label_trigger(version=4)], ids=repr)
+@pytest.mark.parametrize(
+    "waiting", [trigger(), label_trigger(), label_trigger(version=4)], ids=["version", "label", "label of a version"]
+)
 def test_a_trigger_comes_back_from_its_kwargs(waiting: Any) -> None:
     path, kwargs = waiting.serialize()
     again = import_string(path)(**deserialize(serialize(kwargs)))
