@@ -11,9 +11,12 @@ SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13)
 STORE ?= disk
 # Processes that run tests side by side.
 WORKERS ?= 2
+# How often a test that failed is tried again; each time is named at the end of the run.
+RERUNS ?= 0
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python3.10; do \
 	if "$$name" -c '$(SUPPORTED)' 2>/dev/null; then echo "$$name"; break; fi; done)
 BIN := .venv/bin
+PYTEST := $(BIN)/pytest --reruns $(RERUNS)
 STAMP := .venv/installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
@@ -49,11 +52,11 @@ lint: install
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/pytest -n $(WORKERS) -m 'not tensorflow and not airflow and not faults and not docker'
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m 'tensorflow and not airflow and not docker'
-	$(BIN)/pytest -m 'airflow and not docker'
-	$(BIN)/pytest -n $(WORKERS) -m faults
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m docker
+	$(PYTEST) -n $(WORKERS) -m 'not tensorflow and not airflow and not faults and not docker'
+	$(PYTEST) -n $(WORKERS) --dist loadfile -m 'tensorflow and not airflow and not docker'
+	$(PYTEST) -m 'airflow and not docker'
+	$(PYTEST) -n $(WORKERS) -m faults
+	$(PYTEST) -n $(WORKERS) --dist loadfile -m docker
 
 bench: install
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
