@@ -64,19 +64,31 @@ def radosgw_server() -> Iterator[S3Server]:
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)} (Debian's packages radosgw, ceph-mon, ceph-osd)")
-    # A short path: the sockets below it may have 107 characters at the most.
-    folder = Path(tempfile.mkdtemp(prefix="tfs-rgw-", dir="/tmp"))
     with contextlib.ExitStack() as stack:
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        cluster = _Cluster(folder, stack)
-        server = S3Server(f"http://127.0.0.1:{cluster.rgw_port}")
-        try:
-            cluster.start()
-            _wait_until_up(server.url)
-        except (subprocess.TimeoutExpired, AssertionError) as error:
-            pytest.skip(f"Ceph does not come up on this machine: {error}")
+        server = _up(stack)
         server.client().create_bucket(Bucket=BUCKET)
         yield server
+
+
+def _up(stack: contextlib.ExitStack) -> S3Server:
+    """Return a gateway that answers; a cluster may hang at its first pool (seen once in dozens), so there are two."""
+    failures = []
+    for _ in range(2):
+        with contextlib.ExitStack() as attempt:
+            # A short path: the sockets below it may have 107 characters at the most.
+            folder = Path(tempfile.mkdtemp(prefix="tfs-rgw-", dir="/tmp"))
+            attempt.callback(shutil.rmtree, folder, ignore_errors=True)
+            cluster = _Cluster(folder, attempt)
+            server = S3Server(f"http://127.0.0.1:{cluster.rgw_port}")
+            try:
+                cluster.start()
+                _wait_until_up(server.url)
+            except (subprocess.TimeoutExpired, AssertionError) as error:
+                failures.append(str(error))
+                continue
+            stack.push(attempt.pop_all())
+            return server
+    pytest.skip(f"Ceph does not come up on this machine: {failures}")
 
 
 class _Cluster:
