@@ -24,7 +24,10 @@ _LOOK_SECONDS = 0.004
 
 
 class Events:
-    """Asks for the rows of a model again and again while a block runs; `frames` are the different answers, in order."""
+    """Asks for the rows of a model again and again while a block runs; `frames` are the different answers, in order.
+
+    The first is from before the block and the last from after it, however busy the machine is meanwhile.
+    """
 
     def __init__(self, target: str, model: str) -> None:
         self._wire = Wire(target)
@@ -34,6 +37,7 @@ class Events:
         self.frames: list[dict[int, str]] = []
 
     def __enter__(self) -> Events:
+        self._note()
         self._thread.start()
         return self
 
@@ -42,6 +46,8 @@ class Events:
     ) -> None:
         self._done.set()
         self._thread.join()
+        if kind is None:
+            self._note()
         self._wire.close()
 
     def of(self, version: int) -> list[str]:
@@ -51,10 +57,13 @@ class Events:
 
     def _look(self) -> None:
         while not self._done.is_set():
-            frame = self._wire.states(self._model)
-            if not self.frames or frame != self.frames[-1]:
-                self.frames.append(frame)
+            self._note()
             time.sleep(_LOOK_SECONDS)
+
+    def _note(self) -> None:
+        frame = self._wire.states(self._model)
+        if not self.frames or frame != self.frames[-1]:
+            self.frames.append(frame)
 
 
 def is_in_order(seen: list[str], whole: tuple[str, ...] = LIFE) -> bool:
