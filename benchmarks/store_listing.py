@@ -71,7 +71,7 @@ def on_s3(server: S3Server, old: int) -> tuple[Store, list[str]]:
         backend.put_object(bucket, f"models/.tfs_deploy/claims/m/{number}", b"")
     store = S3Store(f"s3://{bucket}/models", options=server.options())
     requests: list[str] = []
-    client = store._catalogue._objects._client
+    client = store._holdings._objects._client
     client.meta.events.register("before-send.s3.*", lambda request, **_: requests.append(request.url))
     return store, requests
 

@@ -20,6 +20,7 @@ from tfs_deploy.store.s3.fetching import Fetcher
 from tfs_deploy.store.s3.layout import WITHDRAWN_MANIFEST_PATH, folder, manifest_name
 from tfs_deploy.store.s3.numbering import Numbers
 from tfs_deploy.store.s3.objects import Objects
+from tfs_deploy.store.s3.tips import Tips
 
 # Requests that wait for the server rather than for a core.
 _LOOK_THREADS = 32
@@ -38,16 +39,23 @@ class Pointer:
 class Catalogue:
     """Lists and reads complete versions."""
 
-    def __init__(self, objects: Objects, documents: S3StateDocuments, numbers: Numbers, fetcher: Fetcher) -> None:
+    def __init__(
+        self, objects: Objects, documents: S3StateDocuments, numbers: Numbers, tips: Tips, fetcher: Fetcher
+    ) -> None:
         self._objects = objects
         self._documents = documents
         self._numbers = numbers
+        self._tips = tips
         self._fetcher = fetcher
 
     def models(self) -> tuple[str, ...]:
         """Return, sorted, the models with at least one complete version."""
         names = [name for name in self._objects.folders("") if is_model_name(name)]
         return tuple(sorted(name for name in names if self._has_versions(name)))
+
+    def tip(self, model: str) -> str:
+        """Return a token that changes whenever the versions do."""
+        return self._tips.token(model)
 
     def versions(self, model: str) -> tuple[int, ...]:
         """Return the complete versions in rising order."""
