@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from permission_bits import permissions_count
 from sync.bench import Wrapped, labelled, settle
 from tfs_deploy.deployment.desired import DesiredModel
 from tfs_deploy.serving.config import from_text
@@ -100,12 +101,14 @@ def test_a_removal_that_fails_is_reported_and_made_up_for(bench):
     assert agent.standing.problems == ()
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="nothing is forbidden to root")
 def test_a_folder_that_keeps_the_agent_out_is_left_alone(bench):
     bench.publish()
     bench.want(m=labelled(stable=1))
     (bench.root / "private").mkdir(parents=True)
     (bench.root / "private").chmod(0)
-    agent = bench.agent()
-    settle(agent, bench.clock)
+    with permissions_count():
+        with pytest.raises(PermissionError):
+            os.listdir(bench.root / "private")
+        agent = bench.agent()
+        settle(agent, bench.clock)
     assert agent.standing.ready
