@@ -54,7 +54,7 @@ lint: install
 test: lint
 	$(PYTEST) -n $(WORKERS) -m 'not tensorflow and not airflow and not faults and not docker'
 	$(PYTEST) -n $(WORKERS) --dist loadfile -m 'tensorflow and not airflow and not docker'
-	$(PYTEST) -m 'airflow and not docker'
+	$(PYTEST) -n $(WORKERS) --dist loadfile -m 'airflow and not docker'
 	$(PYTEST) -n $(WORKERS) -m faults
 	$(PYTEST) -n $(WORKERS) --dist loadfile -m docker
 
