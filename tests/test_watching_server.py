@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
 
 from contract.staged_versions import stage
+from looking_on import looking_on
 from tfs_deploy.savedmodel import manifest as manifests
 from watching_server import WatchingServer
 
@@ -56,3 +58,14 @@ def test_a_stable_version_that_goes_is_a_violation(tmp_path: Path) -> None:
     server.look()
     with pytest.raises(AssertionError, match="no longer answers"):
         server.check()
+
+
+def test_a_watcher_that_fails_is_seen() -> None:
+    seen = threading.Event()
+
+    def fail() -> None:
+        seen.set()
+        raise OSError("no such look")
+
+    with pytest.raises(AssertionError, match="no such look"), looking_on(fail, pause=0.001, name="watcher"):
+        assert seen.wait(60)

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from looking_on import looking_on
 from tfs_deploy.clock import SystemClock
 from tfs_deploy.errors import TFSDeployError
 from tfs_deploy.modelserver.lifecycle.manager import InlineExecutor, Manager, RetryOptions
@@ -111,20 +112,8 @@ class WatchingServer:
     def watching(self) -> Iterator[WatchingServer]:
         """Look in a thread for the block, and check at the end."""
         self.look()
-        done = threading.Event()
-
-        def watch() -> None:
-            while not done.wait(_PAUSE_SECONDS):
-                self.look()
-
-        thread = threading.Thread(target=watch, name="watching-server", daemon=True)
-        thread.start()
-        try:
+        with looking_on(self.look, pause=_PAUSE_SECONDS, name="watching-server"):
             yield self
-        finally:
-            done.set()
-            thread.join(60)
-        assert not thread.is_alive()
         self.look()
         self.check()
 

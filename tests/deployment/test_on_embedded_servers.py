@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
+from asking_clients import AskingClients, X
 from embedded_server import EmbeddedServer
 from tfs_deploy.deployment.deploy import deploy
 from tfs_deploy.deployment.load import load, wait_until_available
@@ -20,9 +18,8 @@ from tfs_deploy.deployment.session import GroupSession, open_session
 from tfs_deploy.deployment.simple import rollback_latest
 from tfs_deploy.deployment.status import status
 from tfs_deploy.deployment.validate import validate
-from tfs_deploy.errors import CorruptModel, NotFound, TFSDeployError, ValidationFailed
+from tfs_deploy.errors import CorruptModel, NotFound, ValidationFailed
 from tfs_deploy.savedmodel.requests import GoldenRequest, write_golden
-from tfs_deploy.serving.client import connect
 from tfs_deploy.serving.group import Mode, ServingGroup
 from tfs_deploy.serving.runner import EmbeddedRunner
 from tfs_deploy.serving.waiting import WaitLimits
@@ -32,7 +29,6 @@ from tfs_deploy.validation.verdict import Verdict
 
 pytestmark = pytest.mark.tensorflow
 
-X = np.array([[1.0], [2.0], [5.0]], dtype=np.float32)
 PLUS_TWO_TF1 = "half_plus_two_2_versions/00000123"
 PLUS_TWO_TF2 = "half_plus_two_tf2_cpu/00000123"
 PLUS_THREE = "half_plus_three/00000123"
@@ -91,7 +87,7 @@ def test_a_version_that_answers_wrongly_is_refused_while_clients_go_on(session, 
     write_golden(golden, model, [GoldenRequest("serving_default", {"x": X}, {"y": X / 2 + 2})])
     gates = gates_from({"golden": {"file": str(golden)}})
     good = go(session, shared_models / PLUS_TWO_TF1, model, gates).published.version.version
-    with Clients(session, model) as clients:
+    with AskingClients(session.clients, model) as clients:
         with pytest.raises(ValidationFailed, match="golden"):
             go(session, shared_models / PLUS_THREE, model, gates)
         better = go(session, variant(shared_models, tmp_path), model, gates).published.version.version
@@ -158,40 +154,6 @@ def variant(shared_models: Path, folder: Path) -> Path:
     (directory / "assets.extra").mkdir()
     (directory / "assets.extra" / "note.txt").write_text(f"trained in {folder.name}")
     return directory
-
-
-class Clients:
-    """Two threads that ask `stable` all the time."""
-
-    def __init__(self, session: GroupSession, model: str) -> None:
-        self._targets = tuple(session.clients)
-        self._model = model
-        self._stop = threading.Event()
-        self.failures: list[str] = []
-        self.versions: set[int] = set()
-        self.count = 0
-
-    def __enter__(self) -> Clients:
-        self._threads = [threading.Thread(target=self._ask, args=(target,)) for target in self._targets]
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _ask(self, target: str) -> None:
-        client = connect(target)
-        while not self._stop.is_set():
-            try:
-                self.versions.add(client.predict(self._model, {"x": X}, label="stable", timeout=30.0).version)
-                self.count += 1
-            except TFSDeployError as error:
-                self.failures.append(str(error))
-            time.sleep(0.01)
-        client.close()
 
 
 def _clock():

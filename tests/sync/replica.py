@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from fakes import FakeClock
+from looking_on import looking_on
 from sync.bench import at_once
 from tfs_deploy.store.protocol import Store
 from tfs_deploy.sync.agent import Agent
@@ -50,23 +50,6 @@ class Replica:
     def watching(self) -> Iterator[Replica]:
         """Make passes in a thread for the block, and check at the end."""
         self.look()
-        done = threading.Event()
-        errors: list[BaseException] = []
-
-        def watch() -> None:
-            try:
-                while not done.wait(_PAUSE_SECONDS):
-                    self.look()
-            except BaseException as error:
-                errors.append(error)
-
-        thread = threading.Thread(target=watch, name="replica", daemon=True)
-        thread.start()
-        try:
+        with looking_on(self.look, pause=_PAUSE_SECONDS, name="replica"):
             yield self
-        finally:
-            done.set()
-            thread.join(60)
-        assert not thread.is_alive()
-        assert errors == []
         self.server.check()

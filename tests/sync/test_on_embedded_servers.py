@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import shutil
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
+from asking_clients import AskingClients, X
 from embedded_server import RPC_DRIVEN_FLAGS, EmbeddedServer
 from sync.remote import AgentProcess, RemoteStore
 from tfs_deploy.deployment import agents
@@ -36,7 +35,6 @@ MODEL = "plus"
 GROUP = "apart"
 # Each server process resolves it in its own working directory: one base path, two disks.
 MODEL_ROOT = "/proc/self/cwd/models"
-X = np.array([[1.0], [2.0], [5.0]], dtype=np.float32)
 PLUS_TWO = "half_plus_two_2_versions/00000123"
 PLUS_THREE = "half_plus_three/00000123"
 
@@ -87,19 +85,19 @@ def go(session: GroupSession, directory: Path) -> int:
 
 def test_the_whole_way_without_one_failed_request(replicas, session, shared_models, tmp_path):
     first = go(session, shared_models / PLUS_TWO)
-    with Clients(session) as clients:
+    with AskingClients(session.clients, MODEL) as clients:
         second = go(session, shared_models / PLUS_THREE)
-        clients.until(lambda: clients.versions == {first, second})
+        wait_for(lambda: clients.versions == {first, second}, "answers of a version")
         assert rollback(session, MODEL).version == first
         assert rollback(session, MODEL).version == second
         third = go(session, variant(shared_models, tmp_path))
-        clients.until(lambda: third in clients.versions)
+        wait_for(lambda: third in clients.versions, "answers of a version")
         assert retire(session, MODEL, keep=0).retired == (first,)
         # An agent that dies and comes back takes nothing away and finds everything there.
         replicas[0].agent.kill()
         with AgentProcess(tmp_path / "store", replicas[0].models, GROUP, "one", ["--poll", "0.2"]) as again:
             fourth = go(session, variant(shared_models, tmp_path, "fourth"))
-            clients.until(lambda: fourth in clients.versions)
+            wait_for(lambda: fourth in clients.versions, "answers of a version")
             assert again.stop() == 0
     assert clients.failures == []
     assert clients.versions == {first, second, third, fourth}
@@ -173,39 +171,3 @@ def variant(shared_models: Path, folder: Path, name: str = "variant") -> Path:
     (directory / "assets.extra").mkdir()
     (directory / "assets.extra" / "note.txt").write_text(name)
     return directory
-
-
-class Clients:
-    """A thread per replica that asks `stable` all the time."""
-
-    def __init__(self, session: GroupSession) -> None:
-        self._targets = tuple(session.clients)
-        self._stop = threading.Event()
-        self.failures: list[str] = []
-        self.versions: set[int] = set()
-        self.count = 0
-
-    def __enter__(self) -> Clients:
-        self._threads = [threading.Thread(target=self._ask, args=(target,)) for target in self._targets]
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def until(self, condition) -> None:
-        wait_for(condition, "answers of a version")
-
-    def _ask(self, target: str) -> None:
-        client = connect(target)
-        while not self._stop.is_set():
-            try:
-                self.versions.add(client.predict(MODEL, {"x": X}, label="stable", timeout=30.0).version)
-                self.count += 1
-            except TFSDeployError as error:
-                self.failures.append(str(error))
-            time.sleep(0.01)
-        client.close()
