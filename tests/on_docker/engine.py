@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,19 @@ def why_not(*images: str) -> str:
         return f"{error} (.ci/run starts one)"
     engine.close()
     missing = [image for image in images if docker("image", "inspect", image, check=False).returncode]
-    return f"no image {', '.join(missing)}: LOCAL=1 docker/stack.sh images builds them" if missing else ""
+    if missing:
+        return f"no image {', '.join(missing)}: LOCAL=1 docker/stack.sh images builds them"
+    return _cannot_run(images[0]) if images else ""
+
+
+@cache
+def _cannot_run(image: str) -> str:
+    """Return why this engine runs no container with a port; in a sandbox it may lack the rights for that."""
+    try:
+        done = docker("run", "--rm", "--publish", "127.0.0.1::8500", "--entrypoint", "true", image, check=False)
+    except subprocess.TimeoutExpired:
+        return "the engine does not get a container to run within two minutes"
+    return f"the engine runs no container with a port: {done.stderr.strip()}" if done.returncode else ""
 
 
 def require(*images: str) -> None:
