@@ -190,6 +190,48 @@ def test_forms_that_are_refused(loaded, method, request_, text):
     assert found.startswith(text)
 
 
+def test_a_signature_in_a_message_looks_as_in_cpp(loaded):
+    text = """No classification inputs found in SignatureDef: inputs {
+  key: "x"
+  value {
+    name: "serving_default_x:0"
+    dtype: DT_FLOAT
+    tensor_shape {
+      dim {
+        size: 1
+      }
+    }
+  }
+}
+outputs {
+  key: "y"
+  value {
+    name: "StatefulPartitionedCall_5:0"
+    dtype: DT_FLOAT
+    tensor_shape {
+      dim {
+        size: 1
+      }
+    }
+  }
+}
+method_name: "tensorflow/serving/predict"
+defaults {
+  key: "x"
+  value {
+    dtype: DT_FLOAT
+    tensor_shape {
+      dim {
+        size: 1
+      }
+    }
+    float_val: 0
+  }
+}
+"""
+    assert loaded.error(rpc.CLASSIFY, classification("tf2", "")) == ("INVALID_ARGUMENT", text)
+
+
 def test_examples_of_another_kind(loaded):
     request = classification("two", "classify_x_to_y", None)
     request.input.example_list.examples.add().features.feature["x"].bytes_list.value.append(b"text")

@@ -11,6 +11,7 @@ import numpy as np
 
 from tfs_deploy.modelserver.graph.servable import Array, Servable
 from tfs_deploy.modelserver.inference import over_examples
+from tfs_deploy.modelserver.inference.debug_string import debug_string
 from tfs_deploy.modelserver.inference.over_examples import Answered
 from tfs_deploy.modelserver.status import invalid_argument
 
@@ -60,7 +61,7 @@ def tensor_names(signature: Any, *, check_method_name: bool) -> tuple[str, list[
     if not fetches:
         raise invalid_argument(
             f'Expected classification signature outputs to contain at least one of "{_CLASSES}" or "{_SCORES}". '
-            f"Signature was: {over_examples.shown(signature)}"
+            f"Signature was: {debug_string(signature)}"
         )
     return feed, list(dict.fromkeys(fetches))
 

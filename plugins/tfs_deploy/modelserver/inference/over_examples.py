@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from google.protobuf import text_format
 
 from tfs_deploy.modelserver import metrics
 from tfs_deploy.modelserver.graph.servable import Array, Servable
+from tfs_deploy.modelserver.inference.debug_string import debug_string
 from tfs_deploy.modelserver.inference.examples import serialized_examples
 from tfs_deploy.modelserver.status import StatusError, invalid_argument, of_exception
 from tfs_deploy.serving import messages, tensors
@@ -93,7 +93,7 @@ def check_one_input(signature: Any) -> None:
 def input_tensor(signature: Any, kind: str) -> str:
     """Return the tensor that takes the examples: that of the input called ``inputs``."""
     if INPUTS not in signature.inputs:
-        raise invalid_argument(f"No {kind} inputs found in SignatureDef: {shown(signature)}")
+        raise invalid_argument(f"No {kind} inputs found in SignatureDef: {debug_string(signature)}")
     return str(signature.inputs[INPUTS].name)
 
 
@@ -107,11 +107,6 @@ def run(
         raise of_exception(error) from error
     metrics.examples_ran(servable.name, len(examples))
     return {name: np.asarray(value) for name, value in zip(fetches, outputs, strict=True)}
-
-
-def shown(message: Any) -> str:
-    """Return a message as text, as C++ puts it into errors."""
-    return text_format.MessageToString(message)
 
 
 def shape_text(array: Array) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from tfs_deploy.modelserver.graph.servable import Array, Servable
 from tfs_deploy.modelserver.inference import over_examples
+from tfs_deploy.modelserver.inference.debug_string import debug_string
 from tfs_deploy.modelserver.inference.over_examples import Answered
 from tfs_deploy.modelserver.status import invalid_argument
 
@@ -44,7 +45,7 @@ def tensor_names(signature: Any, *, check_method_name: bool) -> tuple[str, list[
         raise invalid_argument("Expected one output Tensor.")
     feed = over_examples.input_tensor(signature, _KIND)
     if _OUTPUTS not in signature.outputs:
-        raise invalid_argument(f"No regression outputs found in SignatureDef: {over_examples.shown(signature)}")
+        raise invalid_argument(f"No regression outputs found in SignatureDef: {debug_string(signature)}")
     return feed, [signature.outputs[_OUTPUTS].name]
 
 
