@@ -5,6 +5,8 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Any
 
+from tfs_deploy.modelserver import runtime_texts
+
 # `MS/grpc_status_util.cc`: longer error messages are cut on the wire.
 MAX_MESSAGE_BYTES = 1024
 _TRUNCATED = b"...TRUNCATED"
@@ -67,7 +69,7 @@ def of_exception(error: BaseException) -> StatusError:
         return of_os_error(error)
     code: Any = getattr(error, "error_code", None)  # tf.errors.OpError
     if isinstance(code, int) and 0 < code <= max(Code):
-        return StatusError(Code(code), str(getattr(error, "message", error)))
+        return StatusError(Code(code), runtime_texts.message(str(getattr(error, "message", error))))
     if isinstance(error, MemoryError):
         return StatusError(Code.RESOURCE_EXHAUSTED, "Out of memory")
     return StatusError(Code.INTERNAL, f"{type(error).__name__}: {error}")

@@ -65,10 +65,37 @@ def dangling_link(directory):
     directory.symlink_to(directory.parent / "nowhere")
 
 
-def unknown_op(directory):
+def change_meta_graph(directory, change):
     saved = messages.SavedModel.FromString((directory / "saved_model.pb").read_bytes())
-    saved.meta_graphs[0].graph_def.node.add(name="strange", op="NoSuchOpAnywhere")
+    change(saved.meta_graphs[0])
     (directory / "saved_model.pb").write_bytes(saved.SerializeToString())
+
+
+def unknown_op(directory):
+    change_meta_graph(directory, lambda meta: meta.graph_def.node.add(name="strange", op="NoSuchOpAnywhere"))
+
+
+def unknown_input(directory):
+    def change(meta):
+        node = meta.graph_def.node.add(name="strange", op="Identity", input=["nobody"])
+        node.attr["T"].type = 1
+        meta.graph_def.versions.producer = 2288  # TensorFlow 2.20's
+
+    change_meta_graph(directory, change)
+
+
+def unknown_input_of_a_newer_exporter(directory):
+    unknown_input(directory)
+    change_meta_graph(directory, lambda meta: setattr(meta.graph_def.versions, "producer", 2310))
+
+
+def unknown_restore_op(directory):
+    change_meta_graph(directory, lambda meta: setattr(meta.saver_def, "restore_op_name", "nobody"))
+
+
+def directory_as_pb(directory):
+    (directory / "saved_model.pb").unlink()
+    (directory / "saved_model.pb").mkdir()
 
 
 def bad_warmup(directory):
@@ -132,12 +159,21 @@ BROKEN = (
     (empty_pb, 5, "Could not find meta graph def matching supplied tags: { serve }. "),
     (drop_tags, 5, "Could not find meta graph def matching supplied tags: { serve }. "),
     (only_export_meta, 12, "Session Bundle is deprecated and removed."),
-    (dangling_link, 5, ""),
+    (directory_as_pb, 5, "Could not find meta graph def matching supplied tags: { serve }. "),
+    (dangling_link, 5, "Error while attempting to reserve resources to load servable {name: dangling_link version: 2}: "
+     "DIRECTORY not found"),
     (junk_text, 11, ""),
     (drop_shard, 5, "; No such file or directory"),
     (short_shard, 11, ""),
     (junk_index, 15, "file is too short to be an sstable"),
     (unknown_op, 5, "Op type not registered 'NoSuchOpAnywhere'"),
+    (unknown_input, 3, "Node 'strange': Unknown input node 'nobody'"),
+    (unknown_input_of_a_newer_exporter, 3,
+     "Converting GraphDef to Graph has failed with an error: 'Node 'strange': Unknown input node 'nobody'' The binary "
+     "trying to import the GraphDef was built when GraphDef version was 2288. The GraphDef was produced by a binary "
+     "built when GraphDef version was 2310. The difference between these versions is larger than TensorFlow's forward "
+     "compatibility guarantee, and might be the root cause for failing to import the GraphDef."),
+    (unknown_restore_op, 5, "PruneForTargets: Some target nodes not found: nobody "),
     (bad_warmup, 3, "Signature input alias: x(feed name: serving_default_x:0) not found"),
     (foreign_warmup, 15, "corrupted record at 0 (Is this even a TFRecord file?). Please verify your warmup data"),
     (unparsable_warmup, 3, "Failed to parse warmup record: "),
@@ -147,7 +183,7 @@ BROKEN = (
     (session_run_warmup, 12, "Unsupported log_type for warmup: 5"),
     (too_much_warmup, 3, "Number of warmup records exceeds the maximum (1000) at "),
     (no_variables_but_warmup, 9, "Could not find variable w"),
-)
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +218,22 @@ def test_a_broken_version_ends_and_the_good_one_serves_on(broken, damage, code, 
     assert text.replace("DIRECTORY", str(directory)) in found_text
     assert refused == ("NOT_FOUND", f"Servable not found for request: Specific({damage.__name__}, 2)")
     assert answer == 1.0
+
+
+def test_a_signature_with_an_output_that_is_none_loads_and_fails_alone(wire, name, install, place):
+    directory = install("scale1", 1)
+
+    def change(meta):
+        signature = meta.signature_def["serving_default"]
+        meta.signature_def["other"].CopyFrom(signature)
+        meta.signature_def["other"].outputs["y"].name = "StatefulPartitionedCall:7"
+
+    change_meta_graph(directory, change)
+    wire.reload(model(name, place / "base"))
+    assert wire.answer(name) == 1.0
+    code, text = wire.predict_error(name, signature="other")
+    assert code == "OUT_OF_RANGE"
+    assert text.endswith("num of outputs: 2) does not have output 7")
 
 
 def test_a_message_that_is_no_utf8_goes_out_as_it_is(wire, name, install, place):

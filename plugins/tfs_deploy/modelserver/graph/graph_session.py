@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tfs_deploy.modelserver import runtime
+from tfs_deploy.modelserver import runtime, runtime_texts
 from tfs_deploy.modelserver.graph.graph_parts import Part, parts_of
-from tfs_deploy.modelserver.status import Code, StatusError, invalid_argument
+from tfs_deploy.modelserver.status import Code, StatusError, invalid_argument, of_exception
 from tfs_deploy.serving.wire_format import varint
 
 Array = npt.NDArray[Any]
@@ -25,10 +25,14 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class GraphPieces:
-    """A GraphDef in parts, and those of its functions that are added to the graph after it."""
+    """A GraphDef in parts, and those of its functions that are added to the graph after it.
+
+    `producer` is the GraphDef version of the TensorFlow that exported it.
+    """
 
     parts: tuple[Part, ...]
     functions: tuple[bytes, ...] = ()
+    producer: int = 0
 
     @classmethod
     def of(cls, graph_def: Any) -> GraphPieces:
@@ -41,10 +45,10 @@ class GraphPieces:
         library = graph_def.library
         names = {function.signature.name for function in library.function}
         if library.gradient or any(node.op in names for node in graph_def.node):
-            return cls(parts_of(graph_def))
+            return cls(parts_of(graph_def), producer=graph_def.versions.producer)
         functions = tuple(function.SerializeToString() for function in library.function)
         graph_def.ClearField("library")
-        return cls(parts_of(graph_def), functions)
+        return cls(parts_of(graph_def), functions, graph_def.versions.producer)
 
 
 class GraphSession:
@@ -108,7 +112,12 @@ class GraphSession:
         earlier: dict[str, Any] = {}
         with self._graph._c_graph.get() as graph:
             for part in pieces.parts:
-                self._import_part(graph, part, tensors, operations, earlier)
+                try:
+                    self._import_part(graph, part, tensors, operations, earlier)
+                except Exception as error:  # of the runtime: every kind of it has a code
+                    failure = of_exception(error)
+                    text = runtime_texts.import_message(failure.message, pieces.producer)
+                    raise StatusError(failure.code, text) from error
             for definition in pieces.functions:
                 function = c_api.TF_FunctionImportFunctionDef(definition)
                 c_api.TF_GraphCopyFunction(graph, function, None)
@@ -123,16 +132,14 @@ class GraphSession:
         # A node may be placed beside one of another part; the session looks at that when it has the whole graph.
         c_api.TF_ImportGraphDefOptionsSetValidateColocationConstraints(options, False)
         for name, index in part.inputs:
-            source = c_api.TF_Output()
-            source.oper, source.index = earlier[name], index
-            c_api.TF_ImportGraphDefOptionsAddInputMapping(options, name, index, source)
+            c_api.TF_ImportGraphDefOptionsAddInputMapping(options, name, index, self._output(earlier[name], index))
         for name in part.controls:
             c_api.TF_ImportGraphDefOptionsRemapControlDependency(options, name, earlier[name])
-        wanted = [name for name in tensors if name.partition(":")[0] in part.names]
-        for name in wanted:
-            operation, _, index_text = name.partition(":")
-            c_api.TF_ImportGraphDefOptionsAddReturnOutput(options, operation, int(index_text or 0))
-        returned = list(dict.fromkeys([*(name for name in operations if name in part.names), *part.exports]))
+        # Operations, not outputs: that a signature names an output which is none is told by the run, as in C++.
+        wanted = {name: name.partition(":") for name in tensors if name.partition(":")[0] in part.names}
+        sources = [operation for operation, _, _ in wanted.values()]
+        listed = [name for name in operations if name in part.names]
+        returned = list(dict.fromkeys([*listed, *part.exports, *sources]))
         for name in returned:
             c_api.TF_ImportGraphDefOptionsAddReturnOperation(options, name)
         buffer = c_api.TF_NewBufferFromString(part.graph_def)
@@ -141,18 +148,18 @@ class GraphSession:
         finally:
             c_api.TF_DeleteBuffer(buffer)
             c_api.TF_DeleteImportGraphDefOptions(options)
-        self._tensors |= dict(zip(wanted, c_api.TF_ImportGraphDefResultsReturnOutputs(results), strict=True))
         found = dict(zip(returned, c_api.TF_ImportGraphDefResultsReturnOperations(results), strict=True))
         earlier |= {name: found[name] for name in part.exports}
-        self._operations |= {name: found[name] for name in operations if name in found}
+        self._operations |= {name: found[name] for name in listed}
+        for name, (operation, _, position) in wanted.items():
+            self._tensors[name] = self._output(found[operation], int(position or 0))
         c_api.TF_DeleteImportGraphDefResults(results)
 
     def _tensor(self, name: str) -> Any:
         found = self._tensors.get(name)
         if found is None and name in self._operations:
             # An operation without outputs, of `__saved_model_init_op`: the runtime says what is wrong with it.
-            found = self._c_api.TF_Output()
-            found.oper, found.index = self._operations[name], 0
+            found = self._output(self._operations[name], 0)
         if found is None:
             raise invalid_argument(
                 f"Tensor {name}, specified in either feed_devices or fetch_devices was not found in the Graph"
@@ -162,8 +169,13 @@ class GraphSession:
     def _operation(self, name: str) -> Any:
         found = self._operations.get(name)
         if found is None:
-            raise StatusError(Code.NOT_FOUND, f"FetchOutputs node {name}: not found")
+            raise StatusError(Code.NOT_FOUND, f"PruneForTargets: Some target nodes not found: {name} ")
         return found
+
+    def _output(self, operation: Any, index: int) -> Any:
+        output = self._c_api.TF_Output()
+        output.oper, output.index = operation, index
+        return output
 
 
 def text(value: str) -> Array:

@@ -59,7 +59,8 @@ def _read(directory: Path) -> Any:
     binary, text = directory / "saved_model.pb", directory / "saved_model.pbtxt"
     try:
         if binary.exists():
-            return messages.SavedModel.FromString(binary.read_bytes())
+            # TensorFlow reads a directory of that name as an empty file.
+            return messages.SavedModel.FromString(b"" if binary.is_dir() else binary.read_bytes())
         if text.exists():
             return text_format.Parse(
                 text.read_text(), messages.SavedModel(), descriptor_pool=messages.descriptor_pool_()

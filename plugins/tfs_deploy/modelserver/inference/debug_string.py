@@ -14,7 +14,7 @@ _FLOAT_LISTS = ("float_val", "scomplex_val")
 
 
 def debug_string(message: Any) -> str:
-    """Return `message` as text: octal escapes for all that is not ASCII, numbers as C++ prints them (``0``, not ``0.0``)."""
+    """Return `message` as text: octal escapes for what is not ASCII, numbers as C++ prints them (``0`` for 0.0)."""
     text = text_format.MessageToString(message, as_utf8=False)
     return _NUMBER.sub(lambda found: found[1] + _number(float(found["value"]), found["list"] in _FLOAT_LISTS), text)
 

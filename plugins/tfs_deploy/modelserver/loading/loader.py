@@ -15,6 +15,7 @@ from tfs_deploy.modelserver.graph.saved_model import INIT_OP_KEY, Initialization
 from tfs_deploy.modelserver.graph.servable import Array, Servable, Session
 from tfs_deploy.modelserver.lifecycle.monitor import ServableId
 from tfs_deploy.modelserver.loading.warmup import replay
+from tfs_deploy.modelserver.status import not_found
 from tfs_deploy.serving import messages
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,9 @@ class SavedModelLoader:
         self._session: Session | None = None
 
     def estimate(self) -> None:
-        """Walk the whole directory as TF Serving does for its resource estimate; raise the first OSError."""
+        """Walk the whole directory as TF Serving does for its resource estimate; raise what is wrong with it first."""
+        if not os.path.exists(self._directory):
+            raise not_found(f"{self._directory} not found")
         pending = [self._directory]
         while pending:
             with os.scandir(pending.pop()) as entries:

@@ -1,0 +1,43 @@
+"""Texts of TensorFlow 2.20, whatever TensorFlow runs here."""
+
+from __future__ import annotations
+
+import pytest
+
+from tfs_deploy.modelserver import runtime_texts
+from tfs_deploy.modelserver.status import Code, StatusError, of_exception
+
+
+class OpError(Exception):
+    """Has what tf.errors.OpError has."""
+
+    error_code = 3
+
+    def __init__(self, message):
+        super().__init__(message)
+        self.message = message
+
+
+def test_the_image_formats_of_2_20():
+    there = "Unknown image file format. One of JPEG, PNG, GIF, BMP, WebP required."
+    status = of_exception(OpError(there.replace("PNG", "JPEG XL, PNG")))
+    assert isinstance(status, StatusError)
+    assert (status.code, status.message) == (Code.INVALID_ARGUMENT, there)
+    assert runtime_texts.message(there) == there
+
+
+@pytest.mark.parametrize(
+    ("producer", "text", "blamed"),
+    [
+        (2288, "Node 'a' is not unique", False),
+        (2309, "Node 'a' is not unique", False),
+        (2310, "Node 'a' is not unique", True),
+        (2310, "Op type not registered 'A' in binary running on b.", False),
+    ],
+)
+def test_who_is_blamed_for_a_graph_that_is_none(producer, text, blamed):
+    found = runtime_texts.import_message(text, producer)
+    assert found.startswith(f"Converting GraphDef to Graph has failed with an error: '{text}' The") is blamed
+    assert (found == text) is not blamed
+    # TensorFlow 2.20 has said it already.
+    assert runtime_texts.import_message(found, producer) == found
