@@ -137,8 +137,8 @@ def test_one_error_is_the_error_of_the_whole_batch():
         errors = [future.exception(5) for future in futures]
     assert {error.code for error in errors} == {Code.FAILED_PRECONDITION}
     assert {error.message for error in errors} == {
-        "Tensors with name 'x:0' from different tasks have different shapes and padding is turned off. Set "
-        "pad_variable_length_inputs to true, or ensure that all tensors with the same name have equal dimensions "
+        "Tensors with name 'x:0' from different tasks have different shapes and padding is turned off.Set "
+        "pad_variable_length_inputs to true, or ensure that all tensors with the same namehave equal dimensions "
         "starting with the first dim."
     }
 

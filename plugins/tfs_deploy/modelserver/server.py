@@ -98,9 +98,9 @@ class Server:
             as_content=flags.switch("enable_serialization_as_tensor_content"),
             check_method_name=flags.switch("enable_signature_method_name_check"),
         )
-        server.add_generic_rpc_handlers(handlers(self.core, options))
         if flags.switch("enable_grpc_healthcheck_service"):
             server.add_generic_rpc_handlers((health.handler(),))
+        server.add_generic_rpc_handlers(handlers(self.core, options))
         addresses = []
         if flags.number("port"):
             addresses.append(f"0.0.0.0:{flags.number('port')}")

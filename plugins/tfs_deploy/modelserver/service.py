@@ -37,7 +37,6 @@ _GRPC_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.
 # Requests that are read with fewer copies than protobuf makes.
 _DECODERS: dict[rpc.Method, Callable[[bytes], Any]] = {rpc.PREDICT: decode_predict_request}
 
-_HEALTH = "/grpc.health.v1.Health/"
 # Stands for bytes that are no request: INTERNAL without a text, as C++ servers say it.
 _UNREADABLE = object()
 
@@ -139,7 +138,7 @@ def model_status(core: ServerCore, request: Any) -> tuple[Event, ...]:
 
 
 def handlers(core: ServerCore, options: PredictOptions) -> tuple[grpc.GenericRpcHandler[Any, Any], ...]:
-    """Return the handlers of both services."""
+    """Return the handlers of both services, and after them the one for methods that nobody has."""
     prediction, model = PredictionService(core, options), ModelService(core)
     status_pool = ThreadPoolExecutor(_STATUS_THREADS, thread_name_prefix="status")
     reload_pool = ThreadPoolExecutor(_RELOAD_THREADS, thread_name_prefix="reload")
@@ -159,12 +158,10 @@ def handlers(core: ServerCore, options: PredictOptions) -> tuple[grpc.GenericRpc
 
 
 class _Unknown(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in its stubs only
-    """Stands behind both services: C++ servers say UNIMPLEMENTED without a text, Python's has one."""
+    """Stands behind every service: C++ servers say UNIMPLEMENTED without a text, Python's has one."""
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Return the handler for a method that nobody has, of any kind; the health service may stand behind this."""
-        if str(handler_call_details.method).startswith(_HEALTH):
-            return None
+        """Return the handler for a method that nobody has, of any kind."""
         return grpc.stream_stream_rpc_method_handler(_refuse)
 
 

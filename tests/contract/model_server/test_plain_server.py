@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 
+import grpc
 import pytest
 
 from contract.model_server.place import LOADERR, Events, is_in_order
@@ -35,6 +36,12 @@ def refused(version, name):
         "FAILED_PRECONDITION",
         f"Request to assign label to version {version} of model {name}, which is not currently available for inference",
     )
+
+
+def test_no_health_service(wire):
+    with pytest.raises(grpc.RpcError) as failed:
+        wire.channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=60, wait_for_ready=True)
+    assert (failed.value.code().name, failed.value.details()) == ("UNIMPLEMENTED", "")
 
 
 def test_a_label_for_a_version_that_is_not_available_changes_nothing(wire, name, install, place):

@@ -215,7 +215,11 @@ def test_bytes_that_are_no_request(loaded, method):
 
 
 def test_methods_that_nobody_has(loaded):
-    for path in ("/tensorflow.serving.PredictionService/PredictAll", "/tensorflow.serving.SessionService/SessionRun"):
+    for path in (
+        "/tensorflow.serving.PredictionService/PredictAll",
+        "/tensorflow.serving.SessionService/SessionRun",
+        "/grpc.health.v1.Health/Nothing",
+    ):
         with pytest.raises(grpc.RpcError) as failed:
             loaded.channel.unary_unary(path)(b"", timeout=60)
         assert (failed.value.code().name, failed.value.details()) == ("UNIMPLEMENTED", "")

@@ -99,9 +99,10 @@ def _joined(name: str, arrays: list[Array], padding: int, pad_variable_length: b
     if pad_variable_length:
         arrays = _padded(arrays)
     elif any(array.shape[1:] != arrays[0].shape[1:] for array in arrays):
+        # Two spaces are missing in TF Serving too: its issue 1934 quotes the text.
         raise failed_precondition(
-            f"Tensors with name '{name}' from different tasks have different shapes and padding is turned off. "
-            "Set pad_variable_length_inputs to true, or ensure that all tensors with the same name have equal "
+            f"Tensors with name '{name}' from different tasks have different shapes and padding is turned off."
+            "Set pad_variable_length_inputs to true, or ensure that all tensors with the same namehave equal "
             "dimensions starting with the first dim."
         )
     first = arrays[0].dtype
