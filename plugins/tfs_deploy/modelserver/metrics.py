@@ -10,7 +10,7 @@ import re
 import threading
 import time
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -37,6 +37,7 @@ class Metric:
     """One counter or histogram; `path` is its name in TensorFlow, `limits` those of the histogram's buckets."""
 
     def __init__(self, path: str, kind: str, *labels: str, limits: tuple[float, ...] = _LIMITS) -> None:
+        self.path = path
         self.name = re.sub(r"[^a-zA-Z0-9_]", ":", path)
         self._kind = kind
         self._labels = labels
@@ -55,6 +56,12 @@ class Metric:
             cell.total += value
             if self._kind == "histogram":
                 cell.buckets[bisect_right(self._limits, value)] += 1
+
+    def first_count(self) -> int:
+        """Return the count of the first combination of labels; 0 where nothing was counted, and for a histogram."""
+        with self._lock:
+            cell = self._cells[min(self._cells)] if self._cells and self._kind == "counter" else None
+            return 0 if cell is None else int(cell.total)
 
     def lines(self) -> Iterator[str]:
         """Return the lines of the metric on the page."""
@@ -107,6 +114,12 @@ def turn_on() -> None:
 def are_on() -> bool:
     """Tell whether anything is kept."""
     return _state.on
+
+
+def counts(paths: Iterable[str]) -> dict[str, int]:
+    """Return a count for each path, as TF Serving tells it with a reload: of the first labels only, 0 if unknown."""
+    known = {metric.path: metric for metric in _ALL}
+    return {path: known[path].first_count() if path in known else 0 for path in paths}
 
 
 def page() -> str:

@@ -99,9 +99,14 @@ class ModelService:
                 "ServerModelConfig type not supported by HandleReloadConfigRequest. "
                 "Only ModelConfigList is currently supported"
             )
+        if request.metric_names:
+            metrics.turn_on()  # the loads of this reload are to be counted
+        before = metrics.counts(request.metric_names)
         self._core.reload(request.config)
         response = messages.ReloadConfigResponse()
         response.status.SetInParent()
+        for name, count in metrics.counts(before).items():
+            response.metric.add(name=name, int64_value_increase=count - before[name])
         return response
 
 

@@ -201,3 +201,16 @@ def test_an_existing_model_is_not_waited_for(wire, name, install, place):
     assert wire.states(name) == {1: "AVAILABLE"}
     (place / "base" / "2").mkdir()
     wait_state(wire, name, 2, "END")
+
+
+def test_counts_that_the_reload_raised_come_back_with_it(wire, name, install, place):
+    install("scale1", 1)
+    request = reload_request(model(name, place / "base"))
+    request.metric_names.extend(["/no/such/metric", "/tensorflow/serving/request_latency", "/no/such/metric"])
+    reply = wire.call(rpc.HANDLE_RELOAD_CONFIG, request)
+    assert all(metric.WhichOneof("value_increase") == "int64_value_increase" for metric in reply.metric)
+    assert sorted((metric.name, metric.int64_value_increase) for metric in reply.metric) == [
+        ("/no/such/metric", 0),
+        ("/tensorflow/serving/request_latency", 0),  # a histogram counts as 0
+    ]
+    assert not wire.call(rpc.HANDLE_RELOAD_CONFIG, reload_request(model(name, place / "base"))).metric
