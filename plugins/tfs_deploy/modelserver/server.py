@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 
 from tfs_deploy.clock import Clock
-from tfs_deploy.modelserver import health, metrics, runtime, ssl_config
+from tfs_deploy.modelserver import health, metrics, runtime, ssl_config, xla
 from tfs_deploy.modelserver.batching.options import batching
 from tfs_deploy.modelserver.flags import Flags
 from tfs_deploy.modelserver.graph import session_config
@@ -52,6 +52,8 @@ class Server:
             session_config=partial(session_config.make, flags),
             wrap_session=batching(flags, clock),
         )
+        if not any(flags.switch(f"xla_{kind}_compilation_enabled") for kind in ("cpu", "gpu")):
+            runtime.when_imported(xla.disable)
         probe = LoadProbe(partial(try_load, load))
         runtime.when_imported(probe.start)
         loader_of = partial(_loader_of, replace(load, probe=probe.check))

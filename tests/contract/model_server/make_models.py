@@ -93,8 +93,20 @@ class Shapes(tf.Module):
         return {"y": x}
 
 
+class Compiled(tf.Module):
+    """One function that asks for XLA, as some Keras exports do, and one that does not."""
+
+    @tf.function(jit_compile=True, input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+    def compiled(self, x):
+        return {"y": x * 2.0}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+    def plain(self, x):
+        return {"y": x * 2.0}
+
+
 def main(out: Path) -> None:
-    for module in (Examples(), Shapes()):
+    for module in (Examples(), Shapes(), Compiled()):
         names = [name for name, value in vars(type(module)).items() if hasattr(value, "get_concrete_function")]
         signatures = {name: getattr(module, name) for name in names}
         tf.saved_model.save(module, str(out / type(module).__name__.lower()), signatures=signatures)

@@ -27,15 +27,16 @@ def link(models, base, **sources):
 
 @pytest.fixture(scope="module")
 def batching(start, models, model_root):
-    """Batches of 4 rows at most, the method names of signatures checked, replies in tensor_content."""
+    """Batches of 4 rows at most, the method names of signatures checked, replies in tensor_content, XLA switched on."""
     base = model_root / "switches"
-    configs = link(models, base, m="scale2", s="several", f="shapes")
+    configs = link(models, base, m="scale2", s="several", f="shapes", x="compiled")
     parameters = base / "batching.config"
     parameters.write_text("max_batch_size { value: 4 } batch_timeout_micros { value: 1000 }\n")
     flags = (
         "--enable_batching=true", f"--batching_parameters_file={parameters}",
         "--enable_signature_method_name_check=true",
         "--enable_serialization_as_tensor_content=true",
+        "--xla_cpu_compilation_enabled=true",
     )  # fmt: skip
     with start(*RPC_DRIVEN_FLAGS, *flags) as server:
         wire = Wire(server.target)
@@ -105,6 +106,18 @@ def test_method_names_are_checked(batching):
         "Expected classification signature method_name to be tensorflow/serving/classify. Was: "
         "tensorflow/serving/predict",
     )
+
+
+def test_xla(batching, wire, name, install, place):
+    """Off, unless a flag asks for it: a function with jit_compile=True fails then, and only at its first use."""
+    for signature in ("compiled", "plain"):
+        assert tensors.to_array(batching.predict("x", signature=signature).outputs["y"]).tolist() == [2.0]
+    install("compiled", 1)
+    wire.reload(model(name, place / "base"))
+    assert wire.answer(name, signature="plain") == 2.0
+    code, text = wire.predict_error(name, signature="compiled")
+    assert code == "INTERNAL"
+    assert text.startswith("XLA compilation disabled\n\t [[{{")
 
 
 @pytest.mark.parametrize("service", ["", "PredictionService", "ModelService"])
