@@ -80,6 +80,7 @@ def test_a_file_that_no_handshake_would_succeed_with(tmp_path, text, sentence):
     with pytest.raises(StatusError, match=sentence) as caught:
         ssl_config.credentials(str(path))
     assert caught.value.code is Code.INVALID_ARGUMENT
+    assert caught.value.message.startswith("Failed to BuildAndStart gRPC server: ") is (text != "server_key {")
     assert "PRIVATE" not in str(caught.value)
 
 

@@ -11,7 +11,7 @@ import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from tfs_deploy.modelserver import text_proto
-from tfs_deploy.modelserver.status import invalid_argument
+from tfs_deploy.modelserver.status import StatusError, invalid_argument
 
 _Field = descriptor_pb2.FieldDescriptorProto
 _BEGIN = "-----BEGIN "
@@ -47,7 +47,7 @@ def credentials(path: str) -> grpc.ServerCredentials:
     finally:
         trial.stop(None)
     if not bound:
-        raise invalid_argument(f"{path}: the server_key, server_cert or custom_ca cannot be used, or do not fit.")
+        raise _not_started(f"{path}: the server_key, server_cert or custom_ca cannot be used, or do not fit.")
     return made
 
 
@@ -63,13 +63,18 @@ def _check(config: SSLConfig, path: str) -> None:
     """Refuse what would make every handshake fail."""
     for name in ("server_key", "server_cert"):
         if not getattr(config, name):
-            raise invalid_argument(f"{path} has no {name}.")
+            raise _not_started(f"{path} has no {name}.")
     for name in ("server_key", "server_cert", "custom_ca"):
         text = getattr(config, name)
         if text and _BEGIN not in text:
-            raise invalid_argument(f"{name} in {path} is not PEM; give the text of the file, not its path.")
+            raise _not_started(f"{name} in {path} is not PEM; give the text of the file, not its path.")
     if config.client_verify and not config.custom_ca:
-        raise invalid_argument(f"{path} asks for client_verify and has no custom_ca to verify clients against.")
+        raise _not_started(f"{path} asks for client_verify and has no custom_ca to verify clients against.")
+
+
+def _not_started(why: str) -> StatusError:
+    """Return what TF Serving says of credentials that gRPC refuses, and why."""
+    return invalid_argument(f"Failed to BuildAndStart gRPC server: {why}")
 
 
 @cache
