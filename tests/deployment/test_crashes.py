@@ -126,11 +126,13 @@ def finished(bench, scenario: Callable[..., None]) -> None:
         assert bench.store.versions(MODEL) == (bench.first, bench.first + 1), "one version, no second one"
         assert bench.answers() == [bench.first + 1] * 2
         assert [entry.version for entry in records if entry.action is Action.PROMOTED] == [1, 2]
+        assert [entry.version for entry in records if entry.action is Action.PUBLISHED] == [1, 2]
     if scenario is roll_back:
         assert bench.answers() == [bench.first] * 2
         assert [entry.version for entry in records if entry.action is Action.ROLLED_BACK] == [bench.first]
     if scenario is retire_old:
         assert bench.store.versions(MODEL) == (2, 3)
+        assert [entry.version for entry in records if entry.action is Action.RETIRED] == [1]
         assert all(server.state(MODEL, 1) == "END" for server in bench.servers)
     if scenario is reject_wrong:
         assert bench.store.versions(MODEL) == (bench.first,)

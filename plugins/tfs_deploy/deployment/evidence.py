@@ -32,6 +32,11 @@ def read(documents: StateDocuments, group: str, model: str, version: int) -> Val
     return from_json(ValidationReport, held.body) if held else None
 
 
+def forget(documents: StateDocuments, group: str, model: str, version: int) -> None:
+    """Drop what is known of a version, so that only a new validation can make it promotable."""
+    documents.delete(_key(group, model, version))
+
+
 def require(
     documents: StateDocuments,
     group: str,

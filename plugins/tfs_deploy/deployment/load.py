@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tfs_deploy.deployment import desired
+from tfs_deploy.deployment import desired, other_groups
 from tfs_deploy.deployment.awaited import on_every_disk
 from tfs_deploy.deployment.converge import lint_change, send
 from tfs_deploy.deployment.desired import DesiredModel
@@ -36,6 +36,8 @@ def load(session: GroupSession, model: str, version: int) -> None:
         if model not in held.state.models:
             status[model] = observe(session, model, ())
             require_unclaimed(status[model])
+        if held.tag is None:
+            other_groups.require_apart(session, held.state)
         before = held.state.models.get(model) or DesiredModel(session.group.base_path(model), ())
         if version in before.versions and version in status[model].available_everywhere():
             return

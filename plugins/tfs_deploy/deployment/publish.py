@@ -41,19 +41,17 @@ def publish(
     above = observe(session, model, ()).highest_known()
     started = session.clock.monotonic()
     published = session.store.publish(staged, manifest, model, above=above, progress=progress)
-    if published.created:
-        record.append(
-            session.store.documents,
-            record.draft(
-                session,
-                model,
-                Action.PUBLISHED,
-                published.version.version,
-                fingerprint=manifest.fingerprint,
-                reason=manifest.provenance.get("source", ""),
-                seconds=round(session.clock.monotonic() - started, 3),
-            ),
-        )
+    done = record.draft(
+        session,
+        model,
+        Action.PUBLISHED,
+        published.version.version,
+        fingerprint=manifest.fingerprint,
+        reason=manifest.provenance.get("source", ""),
+        seconds=round(session.clock.monotonic() - started, 3),
+    )
+    # A publish that was killed before it could record left the version: this one finds it, and records it.
+    (record.append if published.created else record.append_once)(session.store.documents, done)
     return published
 
 

@@ -96,6 +96,14 @@ def append(documents: StateDocuments, record: DeploymentRecord) -> DeploymentRec
         return numbered
 
 
+def append_once(documents: StateDocuments, record: DeploymentRecord) -> DeploymentRecord:
+    """Do what `append` does unless the action on that version is recorded already; then return that record."""
+    for entry in history(documents, record.group, record.model):
+        if (entry.action, entry.version) == (record.action, record.version):
+            return entry
+    return append(documents, record)
+
+
 def history(documents: StateDocuments, group: str, model: str) -> tuple[DeploymentRecord, ...]:
     """Return the model's records, oldest first."""
     found = (documents.read(key) for key in documents.list(_prefix(group, model)))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tfs_deploy.deployment import desired, record
+import logging
+
+from tfs_deploy.deployment import desired, evidence, other_groups, record
 from tfs_deploy.deployment.converge import send
 from tfs_deploy.deployment.desired import DesiredState
 from tfs_deploy.deployment.lease import Lease, hold
@@ -15,19 +17,29 @@ from tfs_deploy.errors import Refused
 from tfs_deploy.names import check_model_name, check_version
 from tfs_deploy.serving.waiting import wait_until_gone
 
+logger = logging.getLogger(__name__)
+
 
 def reject(session: GroupSession, model: str, version: int, *, reason: str) -> DeploymentRecord:
     """Unload `version` everywhere, withdraw it from the store and record why.
 
-    Raises Refused for a version that a label names. Safe to run again after an error: it continues.
+    It stays in the store where another group holds it: what failed here may be live there. This group has to validate
+    it anew before it could promote it. Raises Refused for a version that a label names. Safe to run again after an
+    error: it continues.
     """
     require_labels_mode(session, "reject")
     check_model_name(model)
     check_version(version)
     with hold(session, f"rejection of {model} version {version}") as lease:
         unload(session, lease, model, (version,))
-        session.store.withdraw(model, version, reason)
-        return _record_once(session, model, version, reason)
+        evidence.forget(session.store.documents, session.group.name, model, version)
+        holder = other_groups.holders(session, model).get(version)
+        if holder is None:
+            session.store.withdraw(model, version, reason)
+        else:
+            logger.warning("Version %s of %s stays in the store, because group %s holds it", version, model, holder)
+        gone = record.draft(session, model, Action.REJECTED, version, reason=reason)
+        return record.append_once(session.store.documents, gone)
 
 
 def unload(session: GroupSession, lease: Lease, model: str, versions: tuple[int, ...]) -> DesiredState:
@@ -55,12 +67,3 @@ def unload(session: GroupSession, lease: Lease, model: str, versions: tuple[int,
     for version in versions:
         wait_until_gone(session.clients, model, version, limits=session.wait, clock=session.clock)
     return held.state
-
-
-def _record_once(session: GroupSession, model: str, version: int, reason: str) -> DeploymentRecord:
-    documents = session.store.documents
-    for entry in record.history(documents, session.group.name, model):
-        if entry.action is Action.REJECTED and entry.version == version:
-            return entry
-    draft = record.draft(session, model, Action.REJECTED, version, reason=reason)
-    return record.append(documents, draft)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tfs_deploy.deployment import desired, record
+from tfs_deploy.deployment import desired, other_groups, record
 from tfs_deploy.deployment.desired import STABLE
 from tfs_deploy.deployment.lease import hold
 from tfs_deploy.deployment.record import Action
@@ -31,27 +31,37 @@ def retire(session: GroupSession, model: str, *, keep: int = DEFAULT_KEEP, dry_r
     """Delete every version older than the stable one, except labelled ones and the newest `keep` of them.
 
     A version newer than the stable one may be on its way through a deploy, so it is left alone. Files go only after
-    every replica says END (invariant I5). Raises InvalidInput, NotFound, Refused, Drift, Contention, Unreachable.
+    every replica says END (invariant I5); those of a version that another group of the store holds stay, and only
+    this group's replicas let go of it. Raises InvalidInput, NotFound, Refused, Drift, Contention, Unreachable.
     """
     require_labels_mode(session, "retire")
     check_model_name(model)
     if keep < 0:
         raise InvalidInput(f"Cannot keep {keep} versions.", "Give a number from 0.")
     if dry_run:
-        return _plan(session, model, keep, dry_run=True)
+        return _told(session, model, _old(session, model, keep), dry_run=True)
     with hold(session, f"retirement of old versions of {model}") as lease:
-        plan = _plan(session, model, keep, dry_run=False)
-        if plan.retired:
-            unload(session, lease, model, plan.retired)
-        for version in plan.retired:
-            session.store.delete(model, version)
+        old = _old(session, model, keep)
+        if old:
+            unload(session, lease, model, old)
+        done = _told(session, model, old, dry_run=False)
+        for version in done.retired:
+            # Before the files go: a run after a crash finds no version to retire any more, and would record nothing.
             told = "older than the versions that are kept"
             gone = record.draft(session, model, Action.RETIRED, version, reason=told)
-            record.append(session.store.documents, gone)
-        return plan
+            record.append_once(session.store.documents, gone)
+            session.store.delete(model, version)
+        return done
 
 
-def _plan(session: GroupSession, model: str, keep: int, *, dry_run: bool) -> Retirement:
+def _told(session: GroupSession, model: str, old: tuple[int, ...], *, dry_run: bool) -> Retirement:
+    elsewhere = other_groups.holders(session, model) if old else {}
+    retired = tuple(version for version in old if version not in elsewhere)
+    kept = tuple(version for version in session.store.versions(model) if version not in retired)
+    return Retirement(model, retired, kept, dry_run)
+
+
+def _old(session: GroupSession, model: str, keep: int) -> tuple[int, ...]:
     state = desired.read(session.store.documents, session.group).state
     labels = dict(state.labels(model))
     if state.move is not None and state.move.model == model:
@@ -64,5 +74,4 @@ def _plan(session: GroupSession, model: str, keep: int, *, dry_run: bool) -> Ret
         )
     stable = labels.get(STABLE, 0)
     older = [version for version in published if version < stable and version not in labels.values()]
-    retired = tuple(older[: max(0, len(older) - keep)])
-    return Retirement(model, retired, tuple(v for v in published if v not in retired), dry_run)
+    return tuple(older[: max(0, len(older) - keep)])
