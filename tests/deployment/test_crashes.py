@@ -16,6 +16,7 @@ import pytest
 from deployment_names import MODEL
 from tfs_deploy.deployment import desired
 from tfs_deploy.deployment.deploy import load_or_reject, validate_or_reject
+from tfs_deploy.deployment.load import load
 from tfs_deploy.deployment.promote import promote
 from tfs_deploy.deployment.publish import publish
 from tfs_deploy.deployment.record import Action, history, what_served
@@ -23,6 +24,7 @@ from tfs_deploy.deployment.reject import reject
 from tfs_deploy.deployment.retire import retire
 from tfs_deploy.deployment.rollback import rollback
 from tfs_deploy.deployment.session import GroupSession
+from tfs_deploy.serving.config import from_text
 from tfs_deploy.validation.gates import Gates
 
 pytestmark = pytest.mark.faults
@@ -170,6 +172,47 @@ def test_killed_before_any_operation_a_plain_rerun_converges(make, tmp_path, sce
         pytest.fail("the scenario never ended")
     assert points > 10, "the fuse was not in the way of the step"
     tell(f"{scenario.__name__}: killed before {points} operations, 0 violations")
+
+
+@pytest.mark.parametrize("document", ["/records/", "desired.json"])
+def test_what_follows_a_promotion_that_was_killed_once_it_was_through_knows_of_it(make, tmp_path, document):
+    """Killed after its record or at any later write: the next rollback goes one version back, not two."""
+    bench = make(tmp_path)
+    two = [bench.promoted("good one"), bench.promoted("good two")][1]
+    three = bench.validated("good three")
+    with pytest.raises(Killed):
+        promote(killed_after_writing(bench.session, document, label_everywhere=lambda: bench.stable()), MODEL, three)
+    assert bench.answers() == [three, three]
+    bench.clock.advance(60)
+    other = bench.publish("good four")
+    load(bench.session, MODEL, other)
+    entry = from_text(Path(bench.group.startup_config).read_text())[0]
+    assert entry.labels == {"stable": three, "previous": two}, "a replica that restarts comes up with what is live"
+    assert rollback(bench.session, MODEL).version == two
+    assert bench.answers() == [two, two]
+
+
+def killed_after_writing(session: GroupSession, document: str, *, label_everywhere: Callable[[], Any]) -> GroupSession:
+    """Let the process die after it has written `document`, once every replica answers `stable` from one version."""
+    before = label_everywhere()
+
+    class Documents:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(session.store.documents, name)
+
+        def write(self, key: str, body: bytes, *, expected: str | None) -> str:
+            tag = session.store.documents.write(key, body, expected=expected)
+            if document in key and label_everywhere() != before:
+                raise Killed
+            return tag
+
+    class Store:
+        documents = Documents()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(session.store, name)
+
+    return replace(session, store=Store())
 
 
 def _settled(bench) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from tfs_deploy.errors import (
     ModelServerError,
     NotFound,
     Refused,
+    StoreError,
     Unreachable,
 )
 from tfs_deploy.serving.config import from_text
@@ -327,6 +329,29 @@ def test_a_rollback_that_is_asked_for_again_by_its_retry_does_not_go_forward(ben
     assert bench.answers() == [old, old]
     rollback(bench.session, MODEL, request="run 8, task rollback")
     assert bench.answers() == [new, new]
+
+
+def test_a_start_up_file_that_cannot_be_written_is_told_and_does_not_stop_going_back(bench):
+    old = bench.promoted("good one")
+    new = bench.validated("good two")
+    away = replace(bench.session, group=replace(bench.group, startup_config=str(bench.folder / "absent" / "config")))
+    with pytest.raises(StoreError, match="start-up config file"):
+        promote(away, MODEL, new)
+    assert bench.answers() == [new, new]
+    with pytest.raises(StoreError, match="start-up config file"):
+        rollback(away, MODEL)
+    assert bench.answers() == [old, old]
+    assert desired.read(bench.store.documents, bench.group).state.move is None
+
+
+def test_a_retry_after_somebody_else_has_moved_stable_changes_nothing(bench):
+    bench.promoted("good one")
+    bench.promoted("good two")
+    rollback(bench.session, MODEL, request="run 7, task rollback")
+    newest = bench.promoted("good three")
+    with pytest.raises(Refused, match=r"was carried out at .* has moved `stable` to version 3 since"):
+        rollback(bench.session, MODEL, request="run 7, task rollback")
+    assert bench.answers() == [newest, newest]
 
 
 def test_an_inconclusive_look_does_not_undo_a_pass(bench):

@@ -11,8 +11,13 @@ from tfs_deploy.deployment.lease import Lease, hold
 from tfs_deploy.deployment.observe import GroupStatus, observe, require_no_drift
 from tfs_deploy.deployment.record import Action, DeploymentRecord
 from tfs_deploy.deployment.session import GroupSession
-from tfs_deploy.deployment.settle import read_settled, require_labels_mode, try_to_put_back
-from tfs_deploy.deployment.startup import write_startup_config
+from tfs_deploy.deployment.settle import (
+    read_settled,
+    recorded,
+    require_labels_mode,
+    settle,
+    try_to_put_back,
+)
 from tfs_deploy.errors import Refused, TFSDeployError
 from tfs_deploy.names import check_model_name, check_version
 from tfs_deploy.serving.protocol import ServingClient
@@ -54,7 +59,7 @@ def promote(session: GroupSession, model: str, version: int, *, reason: str = ""
 
 
 def move_labels(session: GroupSession, lease: Lease, held: HeldState, draft: DeploymentRecord) -> DeploymentRecord:
-    """Carry out the move that `draft` describes: intent, replicas, record, state, start-up file, in that order.
+    """Carry out the move that `draft` describes: intent, replicas, record, start-up file, state, in that order.
 
     Whatever is interrupted, running the same step again ends at the same place, with one record.
     """
@@ -70,15 +75,20 @@ def move_labels(session: GroupSession, lease: Lease, held: HeldState, draft: Dep
         move = LabelMove(model, labels, draft.action.value, session.actor, draft.at, generation)
         held = desired.write(session.store.documents, session.group, held, replace(held.state, move=move))
     _move_everywhere(session, lease, held, replace(wanted, move=None), model)
-    done = record.latest_move(session.store.documents, draft.group, model) or draft
-    begun = held.state.move
-    if begun is not None and done.generation != begun.generation:
-        seconds = round(session.clock.monotonic() - started, 3)
-        moved = replace(draft, at=session.clock.now().isoformat(), previous=old, seconds=seconds)
-        done = record.append(session.store.documents, replace(moved, generation=begun.generation))
-    settled = desired.write(session.store.documents, session.group, held, replace(wanted, move=None))
-    write_startup_config(session, settled.state)
+    done = _recorded(session, held, draft, old, session.clock.monotonic() - started)
+    settle(session, held, replace(wanted, move=None))
     return done
+
+
+def _recorded(
+    session: GroupSession, held: HeldState, draft: DeploymentRecord, old: int | None, seconds: float
+) -> DeploymentRecord:
+    """Return the record of the move that `held` has begun, written now unless it is there already."""
+    documents, begun = session.store.documents, held.state.move
+    if begun is None:
+        return record.latest_move(documents, draft.group, draft.model) or draft
+    moved = replace(draft, at=session.clock.now().isoformat(), previous=old, seconds=round(seconds, 3))
+    return recorded(session, begun) or record.append(documents, replace(moved, generation=begun.generation))
 
 
 def read_for_move(session: GroupSession, lease: Lease, model: str, version: int) -> HeldState:

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 from tfs_deploy.deployment import desired, record
 from tfs_deploy.deployment.converge import converge_replica
-from tfs_deploy.deployment.desired import STABLE, HeldState, LabelMove
+from tfs_deploy.deployment.desired import STABLE, DesiredState, HeldState, LabelMove
 from tfs_deploy.deployment.lease import Lease
-from tfs_deploy.deployment.record import Action
+from tfs_deploy.deployment.record import Action, DeploymentRecord
 from tfs_deploy.deployment.session import GroupSession
-from tfs_deploy.errors import Refused, TFSDeployError
+from tfs_deploy.deployment.startup import write_startup_config
+from tfs_deploy.errors import Refused, StoreError, TFSDeployError
 from tfs_deploy.serving.group import Mode
 
 
@@ -23,16 +24,37 @@ def read_settled(session: GroupSession, lease: Lease) -> HeldState:
     move = held.state.move
     if move is None:
         return held
-    latest = record.latest_move(session.store.documents, session.group.name, move.model)
-    if latest is not None and latest.generation == move.generation:
+    if recorded(session, move) is not None:
         return _finish(session, lease, held, move)
     return put_back(session, lease, held, reason="the deployer that began it stopped half way")
+
+
+def recorded(session: GroupSession, move: LabelMove) -> DeploymentRecord | None:
+    """Return the record of a move that had reached every replica before its deployer was interrupted, or None."""
+    latest = record.latest_move(session.store.documents, session.group.name, move.model)
+    # The version too: generations begin anew where a desired state was lost.
+    ours = latest is not None and (latest.generation, latest.version) == (move.generation, move.labels.get(STABLE))
+    return latest if ours else None
 
 
 def _finish(session: GroupSession, lease: Lease, held: HeldState, move: LabelMove) -> HeldState:
     moved = replace(held.state.models[move.model], labels=move.labels)
     wanted = replace(held.state.with_model(move.model, moved), move=None)
     session.all_replicas(lambda client: converge_replica(session, client, wanted, lease))
+    return settle(session, held, wanted)
+
+
+def settle(session: GroupSession, held: HeldState, wanted: DesiredState) -> HeldState:
+    """Write the start-up file, and then replace `held` by `wanted`, which has no move any more.
+
+    In this order, what is interrupted here is done again, and no replica restarts into the past. A file that cannot be
+    written (StoreError) does not keep the move open: going back must not wait for a disk.
+    """
+    try:
+        write_startup_config(session, wanted)
+    except StoreError:
+        desired.write(session.store.documents, session.group, held, wanted)
+        raise
     return desired.write(session.store.documents, session.group, held, wanted)
 
 
