@@ -75,20 +75,25 @@ def move_labels(session: GroupSession, lease: Lease, held: HeldState, draft: Dep
         move = LabelMove(model, labels, draft.action.value, session.actor, draft.at, generation)
         held = desired.write(session.store.documents, session.group, held, replace(held.state, move=move))
     _move_everywhere(session, lease, held, replace(wanted, move=None), model)
-    done = _recorded(session, held, draft, old, session.clock.monotonic() - started)
+    done = _recorded(session, lease, held, draft, old, session.clock.monotonic() - started)
     settle(session, held, replace(wanted, move=None))
     return done
 
 
 def _recorded(
-    session: GroupSession, held: HeldState, draft: DeploymentRecord, old: int | None, seconds: float
+    session: GroupSession, lease: Lease, held: HeldState, draft: DeploymentRecord, old: int | None, seconds: float
 ) -> DeploymentRecord:
     """Return the record of the move that `held` has begun, written now unless it is there already."""
     documents, begun = session.store.documents, held.state.move
     if begun is None:
         return record.latest_move(documents, draft.group, draft.model) or draft
+    done = recorded(session, begun)
+    if done is not None:
+        return done
+    # Whoever took the lease meanwhile has put the labels back, and nothing may be recorded that is not so.
+    lease.renew()
     moved = replace(draft, at=session.clock.now().isoformat(), previous=old, seconds=round(seconds, 3))
-    return recorded(session, begun) or record.append(documents, replace(moved, generation=begun.generation))
+    return record.append(documents, replace(moved, generation=begun.generation))
 
 
 def read_for_move(session: GroupSession, lease: Lease, model: str, version: int) -> HeldState:
