@@ -282,6 +282,10 @@ def test_a_simple_group_is_told_what_it_cannot_do(desk: Desk) -> None:
     assert ran.code == 1
     assert "latest version by itself" in ran.err
     assert desk.run("rollback", MODEL, "--to", 1).code == 2
+    ran = desk.run("publish", desk.staged("good 1"), "--model", MODEL)
+    assert ran.code == 1
+    assert "publishing is going live" in ran.err
+    assert not (desk.store / MODEL).exists()
 
 
 def test_without_tensorflow_a_directory_cannot_be_validated(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

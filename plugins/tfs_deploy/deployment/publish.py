@@ -10,11 +10,12 @@ from tfs_deploy.deployment import record
 from tfs_deploy.deployment.observe import observe
 from tfs_deploy.deployment.record import Action
 from tfs_deploy.deployment.session import GroupSession
-from tfs_deploy.errors import InvalidInput, NotFound
+from tfs_deploy.errors import InvalidInput, NotFound, Refused
 from tfs_deploy.names import check_model_name
 from tfs_deploy.savedmodel import manifest as manifests
 from tfs_deploy.savedmodel.inspection import check_saved_model
 from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, Manifest
+from tfs_deploy.serving.group import Mode
 from tfs_deploy.store.protocol import Published
 from tfs_deploy.validation.gates import Gates
 from tfs_deploy.validation.run import gather
@@ -29,6 +30,27 @@ def publish(
     progress: Callable[[int], None] | None = None,
 ) -> Published:
     """Publish the directory `staged`; the same bytes give the version that is there already, and move no byte.
+
+    Raises Refused for a group that serves the latest version by itself, InvalidInput, CorruptModel, StoreError,
+    Unreachable.
+    """
+    if session.group.mode is Mode.LATEST:
+        raise Refused(
+            f"Group {session.group.name!r} serves the latest version by itself, so publishing is going live.",
+            "Deploy it (tfs-deploy deploy, or DeployModelOperator): all gates run before it is published.",
+        )
+    return add_version(session, staged, model, gates=gates, progress=progress)
+
+
+def add_version(
+    session: GroupSession,
+    staged: Path,
+    model: str,
+    *,
+    gates: Gates | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Published:
+    """Do what `publish` does, also where that moves traffic: for whoever has run the gates before.
 
     The number is above every one that a replica still remembers, because a server never tries a number again.
     `gates` that will be asked later are read now: files that do not fit the model are told before a byte is written.

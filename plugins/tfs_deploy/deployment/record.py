@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any
 
 from tfs_deploy.deployment.session import GroupSession
-from tfs_deploy.errors import Contention, InvalidInput
+from tfs_deploy.errors import Contention, InvalidInput, Refused
 from tfs_deploy.jsonable import from_json, to_json
 from tfs_deploy.store.protocol import StateDocuments
 
@@ -114,6 +114,24 @@ def latest_move(documents: StateDocuments, group: str, model: str) -> Deployment
     """Return the record that made the live version live, None if nothing was ever promoted."""
     moves = [entry for entry in history(documents, group, model) if entry.action in MOVES_STABLE]
     return moves[-1] if moves else None
+
+
+def carried_out(session: GroupSession, model: str, request: str) -> DeploymentRecord | None:
+    """Return the record of the move that `request` asked for, None if there is none (or no request).
+
+    Raises Refused if `stable` was moved again since: whoever asks a second time would undo that.
+    """
+    moves = [
+        each for each in history(session.store.documents, session.group.name, model) if each.action in MOVES_STABLE
+    ]
+    done = next((each for each in reversed(moves) if request and each.request == request), None)
+    if done is not None and done is not moves[-1]:
+        raise Refused(
+            f"The move of model {model!r} that is asked for was carried out at {done.at}, and {moves[-1].actor} has "
+            f"moved `stable` to version {moves[-1].version} since.",
+            "Nothing was changed; to go back again make a new request, in Airflow a new DAG run.",
+        )
+    return done
 
 
 def what_served(documents: StateDocuments, group: str, model: str, at: datetime) -> Served:

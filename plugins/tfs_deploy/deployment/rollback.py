@@ -6,7 +6,7 @@ from tfs_deploy.deployment import desired, evidence, record
 from tfs_deploy.deployment.desired import PREVIOUS, STABLE, DesiredState
 from tfs_deploy.deployment.lease import Lease, hold
 from tfs_deploy.deployment.promote import move_labels, read_for_move
-from tfs_deploy.deployment.record import MOVES_STABLE, Action, DeploymentRecord
+from tfs_deploy.deployment.record import Action, DeploymentRecord
 from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.deployment.settle import read_settled, require_labels_mode
 from tfs_deploy.errors import NotFound, Refused
@@ -28,7 +28,7 @@ def rollback(
     with hold(session, f"rollback of {model}") as lease:
         state = _without_another_move(session, lease, model, to)
         # With a move still open the record is not the end of it: the replicas are brought to it below.
-        done = _carried_out(session, model, request) if request and state.move is None else None
+        done = record.carried_out(session, model, request) if state.move is None else None
         if done is not None:
             return done
         version = _target(session, state, model, to)
@@ -53,21 +53,6 @@ def _without_another_move(session: GroupSession, lease: Lease, model: str, to: i
         return state
     same = (move.model, move.action) == (model, Action.ROLLED_BACK.value) and to in (None, move.labels.get(STABLE))
     return state if same else read_settled(session, lease).state
-
-
-def _carried_out(session: GroupSession, model: str, request: str) -> DeploymentRecord | None:
-    """Return the record of `request`; raise Refused if `stable` was moved again since."""
-    entries = record.history(session.store.documents, session.group.name, model)
-    moves = [entry for entry in entries if entry.action in MOVES_STABLE]
-    done = next((entry for entry in reversed(moves) if entry.request == request), None)
-    if done is not None and done is not moves[-1]:
-        last = moves[-1]
-        raise Refused(
-            f"This rollback of model {model!r} was carried out at {done.at}, and {last.actor} has moved `stable` to "
-            f"version {last.version} since.",
-            "Nothing was changed; to go back again make a new request, in Airflow a new DAG run.",
-        )
-    return done
 
 
 def _target(session: GroupSession, state: DesiredState, model: str, to: int | None) -> int:

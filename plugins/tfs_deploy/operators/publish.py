@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfs_deploy.errors import InvalidInput, Refused
+from tfs_deploy.errors import InvalidInput
 from tfs_deploy.operators.base import TFServingOperator
 from tfs_deploy.operators.gates_argument import gates_of
-from tfs_deploy.serving.group import Mode
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -47,11 +46,6 @@ class PublishModelOperator(TFServingOperator):
         from tfs_deploy.deployment.publish import publish
 
         with self.step(context) as session:
-            if session.group.mode is Mode.LATEST:
-                raise Refused(
-                    f"Group {session.group.name!r} serves the latest version by itself, so publishing is going live.",
-                    "Use DeployModelOperator, or deploy_model(..., mode='latest'): all gates run before it publishes.",
-                )
             gates = None if self.gates is None else gates_of(self.gates)
             return published_value(publish(session, directory_of(self.saved_model), self.model, gates=gates))
 
