@@ -228,3 +228,22 @@ def test_an_output_that_does_not_come_back_fails_the_accuracy(tmp_path):
     found = check(case.report({"accuracy": {"file": labelled_file(tmp_path, [0, 1] * 5)}}), "accuracy")
     assert found.verdict is Verdict.FAIL
     assert "'scores'" in found.detail
+
+
+def test_a_golden_file_without_requests_is_no_gate_and_refused(tmp_path):
+    (tmp_path / "golden").write_bytes(b"")
+    case = Case(tmp_path, FakeVersion())
+    with pytest.raises(InvalidInput, match="holds no request"):
+        case.report({"golden": {"file": str(tmp_path / "golden")}})
+
+
+def test_a_live_version_that_cannot_be_asked_is_no_fault_of_the_candidate(tmp_path):
+    np.savez(tmp_path / "labelled.npz", x=X, labels=X / 2 + 2)
+    case = Case(tmp_path, FakeVersion())
+    case.client.reload(to_proto([ModelEntry(MODEL, "/models/m", (2,), {})]), timeout=1.0)
+    assert case.server.state(MODEL, 1) == "END"
+    report = case.report({"accuracy": {"file": str(tmp_path / "labelled.npz")}})
+    assert report.verdict is Verdict.INCONCLUSIVE
+    assert "live version 1 could not be compared with" in report.reason()
+    alone = case.report({"accuracy": {"file": str(tmp_path / "labelled.npz"), "compare_live": False}})
+    assert alone.verdict is Verdict.PASS

@@ -11,7 +11,8 @@ from tfs_deploy.validation.verdict import ValidationReport, Verdict
 def keep(documents: StateDocuments, group: str, report: ValidationReport) -> None:
     """Write `report` as the latest word on its version.
 
-    A report that could not decide does not undo a pass of the same bytes: a replica that is away proves nothing.
+    About the same bytes a report that could not decide undoes no other: a replica that is away proves nothing. And a
+    gate that failed has failed until it runs again: a pass without that gate does not undo it.
     """
     while True:
         held = documents.read(_key(group, report.model, report.version))
@@ -54,7 +55,11 @@ def require(
     if report.verdict is Verdict.INCONCLUSIVE:
         raise Refused(report.reason(), again)
     if report.verdict is Verdict.FAIL:
-        raise Refused(report.reason(), "Only what passed its gates may answer `stable`: publish a better version.")
+        raise Refused(
+            report.reason(),
+            "Only what passed its gates may answer `stable`: publish a better version, or let the gates that failed "
+            "run again.",
+        )
     if report.fingerprint != fingerprint:
         raise Refused(
             f"Version {version} of model {model!r} was validated with other bytes ({report.fingerprint}) than the "
@@ -68,8 +73,12 @@ def require(
 
 
 def _outweighs(held: ValidationReport, report: ValidationReport) -> bool:
-    decided = held.verdict is Verdict.PASS and held.fingerprint == report.fingerprint
-    return decided and report.verdict is Verdict.INCONCLUSIVE
+    if held.fingerprint != report.fingerprint or held.verdict is Verdict.INCONCLUSIVE:
+        return False
+    if report.verdict is Verdict.INCONCLUSIVE:
+        return True
+    failed = {check.gate for check in held.checks if check.verdict is Verdict.FAIL}
+    return report.verdict is Verdict.PASS and not failed <= {check.gate for check in report.checks}
 
 
 def _key(group: str, model: str, version: int) -> str:

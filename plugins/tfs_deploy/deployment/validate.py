@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from tfs_deploy.deployment import desired, evidence, record
 from tfs_deploy.deployment.desired import STABLE
@@ -15,7 +16,10 @@ from tfs_deploy.serving.group import Mode
 from tfs_deploy.validation.candidate import LiveVersion
 from tfs_deploy.validation.gates import Gates
 from tfs_deploy.validation.run import gather, validate_replicas
-from tfs_deploy.validation.verdict import ValidationReport
+from tfs_deploy.validation.verdict import Check, ValidationReport, Verdict, overall
+
+# What is named in the place of a gate where a replica did not say what it serves.
+_STATUS = "status"
 
 
 def validate(session: GroupSession, model: str, version: int, gates: Gates) -> ValidationReport:
@@ -39,6 +43,7 @@ def validate(session: GroupSession, model: str, version: int, gates: Gates) -> V
         live=_live(session, status, version),
         clock=session.clock,
     )
+    report = _with_silent_replicas(report, status)
     evidence.keep(session.store.documents, session.group.name, report)
     record.append(
         session.store.documents,
@@ -55,6 +60,15 @@ def validate(session: GroupSession, model: str, version: int, gates: Gates) -> V
         ),
     )
     return report
+
+
+def _with_silent_replicas(report: ValidationReport, status: GroupStatus) -> ValidationReport:
+    """Return `report` undecided for each replica that did not say what it serves: nothing was compared with that."""
+    decided = {check.replica for check in report.checks if check.verdict is Verdict.INCONCLUSIVE}
+    silent = (replica for replica in status.replicas if replica.error and replica.target not in decided)
+    added = tuple(Check(_STATUS, replica.target, Verdict.INCONCLUSIVE, replica.error) for replica in silent)
+    checks = (*report.checks, *added)
+    return replace(report, checks=checks, verdict=overall(checks))
 
 
 def _require_available(status: GroupStatus, version: int) -> None:

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tfs_deploy.errors import InvalidInput, ValidationFailed
+from tfs_deploy.errors import Inconclusive, InvalidInput, Permanent, ValidationFailed
 from tfs_deploy.savedmodel.labelled import LabelledSet
 from tfs_deploy.serving.protocol import Prediction
 from tfs_deploy.serving.signature import Signature, check_inputs
-from tfs_deploy.validation.candidate import Candidate, ask
+from tfs_deploy.validation.candidate import Candidate, LiveVersion, ask
 from tfs_deploy.validation.gates import AccuracyGate, Gates
 from tfs_deploy.validation.verdict import Check, Verdict
 
@@ -61,12 +61,7 @@ def check_accuracy(candidate: Candidate, gates: Gates) -> Check | None:
         return Check(NAME, target, Verdict.FAIL, detail, measured)
     if gate.compare_live and candidate.live is not None and candidate.live.version != candidate.version:
         live = candidate.live
-        live_share = _share(
-            labelled,
-            gate,
-            output,
-            lambda inputs: ask(live.client, candidate.model, live.version, inputs, gate.signature, candidate.timeout),
-        )
+        live_share = _live_share(candidate, live, labelled, gate, output)
         measured["live_accuracy"] = live_share
         if share < live_share - gate.allowed_drop - _SAME:
             allowed = f" (allowed drop {gate.allowed_drop:g})" if gate.allowed_drop else ""
@@ -74,6 +69,23 @@ def check_accuracy(candidate: Candidate, gates: Gates) -> Check | None:
             return Check(NAME, target, Verdict.FAIL, detail, measured)
     detail = f"accuracy {share:.4f} on {len(labelled.labels)} examples"
     return Check(NAME, target, Verdict.PASS, detail, measured)
+
+
+def _live_share(
+    candidate: Candidate, live: LiveVersion, labelled: LabelledSet, gate: AccuracyGate, output: str
+) -> float:
+    """Return the share of the live version; what is wrong with that one is no fault of the version under validation."""
+
+    def predict(inputs: dict[str, np.ndarray]) -> Prediction:
+        return ask(live.client, candidate.model, live.version, inputs, gate.signature, candidate.timeout)
+
+    try:
+        return _share(labelled, gate, output, predict)
+    except Permanent as error:
+        raise Inconclusive(
+            f"live version {live.version} could not be compared with: {error.cause}",
+            "Validate again; if the two can never be compared, set accuracy.compare_live to false.",
+        ) from error
 
 
 def _share(

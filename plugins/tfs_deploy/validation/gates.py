@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,8 @@ from tfs_deploy.errors import InvalidInput
 from tfs_deploy.yamlfile import read_yaml
 
 _Fraction = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
-_NotNegative = Annotated[float, msgspec.Meta(ge=0.0)]
+# Finite: with an infinite tolerance a gate passes whatever it is shown.
+_NotNegative = Annotated[float, msgspec.Meta(ge=0.0, le=sys.float_info.max)]
 
 
 # Structs, not dataclasses: a misspelt key must be an error here, or a gate would be silently missing.

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tfs_deploy.clock import Clock
-from tfs_deploy.errors import Inconclusive, ValidationFailed
+from tfs_deploy.errors import Inconclusive, InvalidInput, ValidationFailed
 from tfs_deploy.savedmodel.labelled import read_labelled
 from tfs_deploy.savedmodel.manifest import Manifest
 from tfs_deploy.savedmodel.requests import GOLDEN_PATH, parse_golden, read_golden
@@ -36,6 +36,11 @@ def gather(manifest: Manifest, gates: Gates, read_file: ReadFile) -> Material:
     if gates.golden.file:
         where = gates.golden.file
         requests = read_golden(Path(where))
+        if not requests:
+            raise InvalidInput(
+                f"The golden file {where!r} holds no request, so the gate that was asked for would not run.",
+                "Record requests, or leave golden.file out.",
+            )
     else:
         where = "the version itself"
         held = any(entry.path == GOLDEN_PATH for entry in manifest.files)

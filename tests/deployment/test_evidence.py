@@ -1,0 +1,75 @@
+"""What counts as proof that a version passed its gates, and what does not undo or replace it (I1)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deployment_names import MODEL
+from tfs_deploy.deployment import evidence
+from tfs_deploy.deployment.load import load
+from tfs_deploy.deployment.promote import promote
+from tfs_deploy.deployment.validate import validate
+from tfs_deploy.errors import Refused
+from tfs_deploy.savedmodel.requests import GoldenRequest, write_golden
+from tfs_deploy.validation.gates import Gates, gates_from
+from tfs_deploy.validation.verdict import Verdict
+
+X = np.array([1.0, 2.0, 5.0], dtype=np.float32)
+
+
+def labelled(folder: Path, *, offset: float) -> str:
+    """Write a labelled set on which a version that adds `offset` is always right."""
+    x = np.array([1.0, 2.0], dtype=np.float32)
+    np.savez(folder / "labelled.npz", x=x, labels=x / 2 + np.float32(offset))
+    return str(folder / "labelled.npz")
+
+
+def loaded(bench, behaviour: str) -> int:
+    version = bench.publish(behaviour)
+    load(bench.session, MODEL, version)
+    return version
+
+
+def test_a_pass_without_the_gate_that_failed_does_not_make_a_version_promotable(bench, tmp_path):
+    old = bench.promoted("good one")
+    version = loaded(bench, "good two")
+    strict = gates_from({"accuracy": {"file": labelled(tmp_path, offset=9.0), "floor": 0.9}})
+    assert validate(bench.session, MODEL, version, strict).verdict is Verdict.FAIL
+    bench.servers[1].unreachable = True
+    assert validate(bench.session, MODEL, version, Gates()).verdict is Verdict.INCONCLUSIVE
+    bench.servers[1].unreachable = False
+    assert validate(bench.session, MODEL, version, Gates()).verdict is Verdict.PASS
+    with pytest.raises(Refused, match=r"failed gate accuracy.*let the gates that failed run again"):
+        promote(bench.session, MODEL, version)
+    assert bench.answers() == [old, old]
+    passable = gates_from({"accuracy": {"file": labelled(tmp_path, offset=2.0), "floor": 0.9}})
+    assert validate(bench.session, MODEL, version, passable).verdict is Verdict.PASS
+    assert promote(bench.session, MODEL, version).version == version
+
+
+def test_a_failure_undoes_an_earlier_pass(bench, tmp_path):
+    old = bench.promoted("good one")
+    version = bench.validated("good two")
+    strict = gates_from({"accuracy": {"file": labelled(tmp_path, offset=9.0), "floor": 0.9}})
+    validate(bench.session, MODEL, version, strict)
+    with pytest.raises(Refused, match="failed gate accuracy"):
+        promote(bench.session, MODEL, version)
+    assert bench.answers() == [old, old]
+
+
+def test_a_replica_that_does_not_say_what_is_live_leaves_the_comparison_undecided(bench, tmp_path):
+    bench.promoted("good one")
+    write_golden(tmp_path / "golden", MODEL, [GoldenRequest("serving_default", {"x": X}, {"y": X / 2 + 3})])
+    file = labelled(tmp_path, offset=2.0)
+    gates = gates_from({"golden": {"file": str(tmp_path / "golden")}, "accuracy": {"file": file}})
+    version = loaded(bench, "wrong")
+    for server in bench.servers:
+        server.fail_next("GetModelStatus", "UNAVAILABLE", "too busy")
+    report = validate(bench.session, MODEL, version, gates)
+    assert report.verdict is Verdict.INCONCLUSIVE
+    assert "too busy" in report.reason()
+    assert validate(bench.session, MODEL, version, gates).verdict is Verdict.FAIL
+    assert evidence.read(bench.store.documents, "default", MODEL, version).verdict is Verdict.FAIL
