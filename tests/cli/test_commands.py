@@ -307,6 +307,21 @@ def test_no_wait_returns_before_the_version_is_there(desk: Desk) -> None:
     assert [server.state(MODEL, 2) for server in desk.servers.values()] == [None, None]
 
 
+@pytest.mark.parametrize("command", [("publish", "--model", MODEL), ("deploy", "--model", MODEL), ("validate",)])
+def test_a_directory_whose_name_is_too_long_is_not_there(desk: Desk, command: tuple[str, ...]) -> None:
+    ran = desk.run(command[0], "x" * 300, *command[1:])
+    assert ran.code in {1, 2}
+    assert "There is no directory" in ran.err
+
+
+def test_a_golden_file_that_is_a_directory_is_told(desk: Desk) -> None:
+    deployed(desk, "good 1")
+    (desk.folder / "gates.yaml").write_text("golden: {file: staged}\n")
+    ran = desk.run("validate", MODEL, 1, "--gates", desk.folder / "gates.yaml")
+    assert ran.code == 2
+    assert "Is a directory" in ran.err
+
+
 def test_golden_requests_from_a_gates_file_count(desk: Desk) -> None:
     write_golden(desk.folder / "golden", MODEL, GOLDEN)
     (desk.folder / "gates.yaml").write_text("golden: {file: golden}\n")

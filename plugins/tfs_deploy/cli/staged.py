@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from tfs_deploy.errors import InvalidInput
@@ -20,7 +21,7 @@ def check(directory: Path) -> int:
 
     A version number is used up by a version that cannot predict, and a server would call it AVAILABLE.
     """
-    if not directory.is_dir():
+    if not os.path.isdir(directory):  # unlike Path.is_dir, False for a name that is too long
         raise InvalidInput(f"There is no directory {directory}.", "Give the directory of an exported SavedModel.")
     check_saved_model(directory)
     return size(directory)

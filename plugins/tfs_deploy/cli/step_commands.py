@@ -247,12 +247,13 @@ def _validate_directory(call: Invocation, text: str, gates: Any, python: str | N
 
 
 def _directory(text: str) -> Path:
+    import os
     from pathlib import Path
 
     from tfs_deploy.errors import NotFound
 
     directory = Path(text)
-    if not directory.is_dir():
+    if not os.path.isdir(directory):
         raise NotFound(
             f"There is no directory {text!r}.",
             f"Name a SavedModel directory, or for a published version: tfs-deploy validate {text} VERSION.",

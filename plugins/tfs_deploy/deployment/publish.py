@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,7 +83,7 @@ def manifest_of(staged: Path, *, clock: Clock) -> Manifest:
 
     Raises CorruptModel for one that a server would call AVAILABLE and that could not answer (contract 3.6).
     """
-    if not staged.is_dir():
+    if not os.path.isdir(staged):
         raise InvalidInput(f"There is no directory {staged}.", "Give the directory of an exported SavedModel.")
     check_saved_model(staged)
     if (staged / MANIFEST_PATH).is_file():

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import google_crc32c
 
-from tfs_deploy.errors import CorruptModel, NotFound
+from tfs_deploy.errors import CorruptModel, InvalidInput, NotFound
 
 # A Predict request cannot be larger than a protobuf message, 2 GiB; more in a length field is damage.
 MAX_RECORD_BYTES = 2**31 - 1
@@ -31,12 +31,17 @@ def encode(records: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def read_records(path: Path, *, max_record_bytes: int = MAX_RECORD_BYTES) -> Iterator[bytes]:
-    """Yield the records of `path`; raise NotFound without it, CorruptModel with the offset of the first bad record."""
+    """Yield the records of `path`; raise NotFound without it, InvalidInput if it cannot be read.
+
+    Raises CorruptModel with the offset of the first bad record.
+    """
     try:
         with path.open("rb") as stream:
             yield from decode(stream, where=str(path), max_record_bytes=max_record_bytes)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFound(f"There is no file {str(path)!r}.", "Name an existing TFRecord file.") from error
+    except OSError as error:
+        raise InvalidInput(f"The file {str(path)!r} cannot be read: {error.strerror}.", "Check the path.") from error
 
 
 def decode(stream: BinaryIO, *, where: str, max_record_bytes: int = MAX_RECORD_BYTES) -> Iterator[bytes]:
