@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from deployment_names import MODEL
-from tfs_deploy.deployment import evidence
+from tfs_deploy.deployment import desired, evidence
 from tfs_deploy.deployment.load import load
 from tfs_deploy.deployment.promote import promote
+from tfs_deploy.deployment.reject import reject
 from tfs_deploy.deployment.validate import validate
-from tfs_deploy.errors import Refused
+from tfs_deploy.errors import NotFound, Refused
 from tfs_deploy.savedmodel.requests import GoldenRequest, write_golden
+from tfs_deploy.serving.config import from_text, to_proto
 from tfs_deploy.validation.gates import Gates, gates_from
 from tfs_deploy.validation.verdict import Verdict
 
@@ -73,3 +77,57 @@ def test_a_replica_that_does_not_say_what_is_live_leaves_the_comparison_undecide
     assert "too busy" in report.reason()
     assert validate(bench.session, MODEL, version, gates).verdict is Verdict.FAIL
     assert evidence.read(bench.store.documents, "default", MODEL, version).verdict is Verdict.FAIL
+
+
+def test_a_replica_that_restarted_after_the_validation_has_to_be_validated_again(bench):
+    old = bench.promoted("good one")
+    version = bench.validated("good two")
+    # It comes up with its start-up file, which lists what a label names.
+    entries = from_text(Path(bench.group.startup_config).read_text())
+    bench.servers[1].config = to_proto(entries)
+    bench.servers[1].restart()
+    with pytest.raises(Refused, match=r"not AVAILABLE on replica replica-2:8500.*then validate it"):
+        promote(bench.session, MODEL, version)
+    load(bench.session, MODEL, version)
+    with pytest.raises(Refused, match="never validated"):
+        promote(bench.session, MODEL, version)
+    assert bench.answers() == [old, old]
+    validate(bench.session, MODEL, version, Gates())
+    load(bench.session, MODEL, version)
+    assert promote(bench.session, MODEL, version).version == version
+
+
+def test_a_failure_is_not_forgotten_by_loading_again(bench):
+    version = bench.validated("wrong")
+    bench.servers[0].restart()
+    bench.session.clients[bench.servers[1].target].reload(to_proto(()), timeout=1.0)
+    load(bench.session, MODEL, version)
+    with pytest.raises(Refused, match="failed gate golden"):
+        promote(bench.session, MODEL, version)
+
+
+def test_a_version_that_is_rejected_while_its_load_waits_is_not_listed(bench):
+    old = bench.promoted("good one")
+    version = loaded(bench, "good two")
+    rejected = []
+
+    class Documents:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(bench.store.documents, name)
+
+        def read(self, key: str) -> Any:
+            if key.endswith("lease.json") and not rejected:
+                rejected.append(key)
+                reject(bench.session, MODEL, version, reason="another run says so")
+            return bench.store.documents.read(key)
+
+    class Store:
+        documents = Documents()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(bench.store, name)
+
+    with pytest.raises(NotFound):
+        load(replace(bench.session, store=Store()), MODEL, version)
+    assert rejected
+    assert desired.read(bench.store.documents, bench.group).state.models[MODEL].versions == (old,)

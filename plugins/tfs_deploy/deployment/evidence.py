@@ -38,6 +38,13 @@ def forget(documents: StateDocuments, group: str, model: str, version: int) -> N
     documents.delete(_key(group, model, version))
 
 
+def forget_pass(documents: StateDocuments, group: str, model: str, version: int) -> None:
+    """Do what `forget` does where the version passed; a gate that failed has failed until it runs again."""
+    report = read(documents, group, model, version)
+    if report is not None and report.verdict is Verdict.PASS:
+        forget(documents, group, model, version)
+
+
 def require(
     documents: StateDocuments,
     group: str,
@@ -51,7 +58,9 @@ def require(
     report = read(documents, group, model, version)
     again = f"Run: tfs-deploy validate {model} {version}."
     if report is None:
-        raise Refused(f"Version {version} of model {model!r} was never validated on group {group!r}.", again)
+        raise Refused(
+            f"Version {version} of model {model!r} was never validated on group {group!r} as it is loaded now.", again
+        )
     if report.verdict is Verdict.INCONCLUSIVE:
         raise Refused(report.reason(), again)
     if report.verdict is Verdict.FAIL:

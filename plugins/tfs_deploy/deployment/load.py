@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tfs_deploy.deployment import desired, other_groups
+from tfs_deploy.deployment import desired, evidence, other_groups
 from tfs_deploy.deployment.awaited import on_every_disk
 from tfs_deploy.deployment.converge import lint_change, send
 from tfs_deploy.deployment.desired import DesiredModel
@@ -21,7 +21,8 @@ def load(session: GroupSession, model: str, version: int) -> None:
     disk: a reload that names a path which is not there stops discovery for all models (contract 3.4).
 
     Raises NotFound (not in the store), Drift, Refused (the linter), Contention, Unreachable, and what waiting for the
-    agents raises. On an error the desired state is put back, and `stable` was never touched.
+    agents raises. On an error the desired state is put back, and `stable` was never touched. A version that had to be
+    loaded has to be validated again, unless a label names it: going back never waits.
     """
     require_labels_mode(session, "load")
     check_model_name(model)
@@ -31,6 +32,8 @@ def load(session: GroupSession, model: str, version: int) -> None:
         on_every_disk(session, model, version),
         hold(session, f"load of {model} version {version}") as lease,
     ):
+        # Again: it may have been rejected or retired while this waited for the disks and for the lease.
+        session.store.manifest(model, version)
         held = read_settled(session, lease)
         status = dict(require_no_drift(session, held.state))
         if model not in held.state.models:
@@ -41,6 +44,9 @@ def load(session: GroupSession, model: str, version: int) -> None:
         before = held.state.models.get(model) or DesiredModel(session.group.base_path(model), ())
         if version in before.versions and version in status[model].available_everywhere():
             return
+        if version not in before.labels.values():
+            # Some replica has not had it until now, or has lost it in a restart: what was seen there is past.
+            evidence.forget_pass(session.store.documents, session.group.name, model, version)
         wanted = held.state.with_model(model, before.listing(version))
         lint_change(session, held.state, wanted, status)
         changed = desired.write(session.store.documents, session.group, held, wanted)
