@@ -16,7 +16,7 @@ import msgspec
 from tfs_deploy.deployment.session import Timeouts
 from tfs_deploy.errors import InvalidInput
 from tfs_deploy.names import check_group_name
-from tfs_deploy.serving.group import Mode, ServingGroup, parse_targets
+from tfs_deploy.serving.group import Mode, ServingGroup, are_discovered, parse_targets
 from tfs_deploy.serving.protocol import TLSOptions
 from tfs_deploy.serving.waiting import WaitLimits
 from tfs_deploy.store.s3.options import S3Options
@@ -123,7 +123,14 @@ class Settings:
                 f"Use --target HOST:PORT[,HOST:PORT...], TFS_DEPLOY_TARGET, or the key target in {FILE_NAME}.",
             )
         replicas = parse_targets(self.target)
-        return ServingGroup(self.group, replicas, self.model_root or store_directory, self.mode, self.startup_config)
+        return ServingGroup(
+            self.group,
+            replicas,
+            self.model_root or store_directory,
+            self.mode,
+            self.startup_config,
+            discovered=are_discovered(self.target),
+        )
 
 
 def read_settings(flags: Flags, *, environ: Mapping[str, str], directory: Path) -> Settings:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tfs_deploy.deployment import desired, evidence, record
+from tfs_deploy.deployment import desired, evidence, members, record
 from tfs_deploy.deployment.converge import converge_replica, lint_change, require_labels
 from tfs_deploy.deployment.desired import PREVIOUS, STABLE, DesiredState, HeldState, LabelMove
 from tfs_deploy.deployment.lease import Lease, hold
@@ -46,6 +46,7 @@ def promote(session: GroupSession, model: str, version: int, *, reason: str = ""
             fingerprint=fingerprint,
             replicas=replicas,
         )
+        members.require_all(session, report)
         draft = record.draft(
             session,
             model,

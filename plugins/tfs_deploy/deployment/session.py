@@ -30,7 +30,10 @@ class Timeouts:
 
 @dataclass(frozen=True)
 class GroupSession:
-    """Everything that a step needs; `actor` is written into the record (a user, or a DAG run)."""
+    """Everything that a step needs; `actor` is written into the record (a user, or a DAG run).
+
+    `reach` connects to a server that is not among the replicas; None: no other one is to be asked.
+    """
 
     store: Store
     group: ServingGroup
@@ -39,6 +42,7 @@ class GroupSession:
     clock: Clock = field(default_factory=SystemClock)
     timeouts: Timeouts = field(default_factory=Timeouts)
     wait: WaitLimits = field(default_factory=WaitLimits)
+    reach: Callable[[str], ServingClient] | None = None
 
     def on_every_replica(self, call: Callable[[ServingClient], T]) -> dict[str, T | TFSDeployError]:
         """Call every replica at once and return per target what it gave, errors of our tree included."""
@@ -74,9 +78,13 @@ def open_session(
     wait: WaitLimits = WaitLimits(),
 ) -> Iterator[GroupSession]:
     """Connect to every replica of `group`, and close the channels at the end."""
-    clients = {target: connect(target, tls=tls) for target in group.replicas}
+
+    def reach(target: str) -> ServingClient:
+        return connect(target, tls=tls)
+
+    clients = {target: reach(target) for target in group.replicas}
     try:
-        yield GroupSession(store, group, clients, actor, clock or SystemClock(), timeouts, wait)
+        yield GroupSession(store, group, clients, actor, clock or SystemClock(), timeouts, wait, reach)
     finally:
         for client in clients.values():
             client.close()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tfs_deploy.errors import InvalidInput
-from tfs_deploy.serving.group import DEFAULT_PORT, Mode, ServingGroup, parse_targets
+from tfs_deploy.serving.group import DEFAULT_PORT, Mode, ServingGroup, are_discovered, parse_targets
 
 if TYPE_CHECKING:
     from tfs_deploy.serving.protocol import TLSOptions
@@ -64,6 +64,7 @@ class GroupSettings:
             model_root=extra.model_root or store_root,
             mode=extra.mode,
             startup_config=extra.startup_config or None,
+            discovered=are_discovered(self.hosts),
         )
 
     def tls_options(self) -> TLSOptions | None:

@@ -31,7 +31,8 @@ class ServingGroup:
     """Name the replicas and where they find models.
 
     `model_root` is the directory as the model servers see it; `startup_config` the file that they read when they
-    start, written here after every change of labels (None: nobody restarts them from a file).
+    start, written here after every change of labels (None: nobody restarts them from a file). `discovered`: the
+    replicas are what a name resolves to now, and whoever else there was is gone.
     """
 
     name: str
@@ -39,6 +40,7 @@ class ServingGroup:
     model_root: str
     mode: Mode = Mode.LABELS
     startup_config: str | None = None
+    discovered: bool = False
 
     def __post_init__(self) -> None:
         """Raise InvalidInput for a name that leads out of the group's documents, or a root that no server reads."""
@@ -63,6 +65,12 @@ def _system_resolver(host: str, port: int) -> list[str]:
             "Check the name, or list the replicas as host:port,host:port.",
         ) from error
     return sorted({str(entry[4][0]) for entry in found})
+
+
+def are_discovered(text: str | Iterable[str]) -> bool:
+    """Tell whether `parse_targets` would ask a resolver for some of the replicas in `text`."""
+    parts = text.split(",") if isinstance(text, str) else text
+    return any(part.strip().startswith(_DNS) for part in parts)
 
 
 def parse_targets(

@@ -1,0 +1,101 @@
+"""A promotion that names some replicas of a group only: the others would be left behind, or restart unvalidated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from deployment_names import MODEL
+from fakes import FakeClient, FakeModelServer
+from tfs_deploy.deployment.load import load, wait_until_available
+from tfs_deploy.deployment.promote import promote
+from tfs_deploy.deployment.rollback import rollback
+from tfs_deploy.deployment.session import GroupSession
+from tfs_deploy.deployment.validate import validate
+from tfs_deploy.errors import Refused
+from tfs_deploy.serving.group import are_discovered
+from tfs_deploy.validation.gates import Gates
+
+
+@pytest.fixture
+def first_only(bench) -> GroupSession:
+    """Return the group as somebody names it who forgot its second replica."""
+    servers = {server.target: server for server in bench.servers}
+    first = bench.group.replicas[:1]
+    group = replace(bench.group, replicas=first)
+    clients = {first[0]: bench.session.clients[first[0]]}
+    return replace(bench.session, group=group, clients=clients, reach=reaching(servers))
+
+
+def reaching(servers: dict[str, FakeModelServer]) -> Callable[[str], FakeClient]:
+    return lambda target: FakeClient(servers[target])
+
+
+def go(session: GroupSession, version: int) -> None:
+    load(session, MODEL, version)
+    wait_until_available(session, MODEL, version)
+    validate(session, MODEL, version, Gates())
+
+
+def test_a_replica_that_was_not_named_and_answers_stable_refuses_the_promotion(bench, first_only):
+    old = bench.promoted("good one")
+    new = bench.publish("good two")
+    go(first_only, new)
+    with pytest.raises(Refused, match=r"replica-2:8500 .* from version 1, and it was not named"):
+        promote(first_only, MODEL, new)
+    assert bench.answers() == [old, old]
+
+
+def test_nor_may_a_replica_be_left_out_that_was_validated(bench, first_only):
+    old = bench.promoted("good one")
+    new = bench.validated("good two")
+    with pytest.raises(Refused, match=r"replica-2:8500 .* was not named"):
+        promote(first_only, MODEL, new)
+    assert bench.answers() == [old, old]
+
+
+def test_a_replica_that_is_gone_is_none_any_more(bench, first_only):
+    bench.promoted("good one")
+    new = bench.publish("good two")
+    bench.servers[1].unreachable = True
+    go(first_only, new)
+    assert promote(first_only, MODEL, new).replicas == ("replica-1:8500",)
+
+
+def test_going_back_asks_nobody_else(bench, first_only):
+    old = bench.promoted("good one")
+    bench.promoted("good two")
+    assert rollback(first_only, MODEL).version == old
+
+
+def test_a_replica_under_another_name_is_the_same_replica(bench):
+    bench.promoted("good one")
+    other_names = {server.target.replace("replica", "alias"): server for server in bench.servers}
+    clients = {}
+    for name, server in other_names.items():
+        clients[name] = FakeClient(server)
+        clients[name].target = name
+    known = {server.target: server for server in bench.servers}
+    group = replace(bench.group, replicas=tuple(other_names))
+    renamed = replace(bench.session, group=group, clients=clients, reach=reaching(known))
+    new = bench.publish("good two")
+    go(renamed, new)
+    assert promote(renamed, MODEL, new).version == new
+    assert bench.answers() == [new, new]
+
+
+def test_a_resolver_knows_who_is_in_a_group(bench, first_only):
+    bench.promoted("good one")
+    new = bench.publish("good two")
+    resolved = replace(first_only, group=replace(first_only.group, discovered=True))
+    go(resolved, new)
+    assert promote(resolved, MODEL, new).version == new
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [("a:1,b:2", False), ("a:1, dns:b:2", True), (("dns:b",), True), (("dns-host:1",), False)]
+)
+def test_names_that_resolve_to_replicas_are_known(text, told):
+    assert are_discovered(text) is told
