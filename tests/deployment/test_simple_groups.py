@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from deployment.fuse import Fuse, Killed, fused
 from deployment_names import MODEL
 from fakes import FakeClient, FakeModelServer
 from tfs_deploy.deployment import record
@@ -22,10 +23,6 @@ from tfs_deploy.serving import messages
 from tfs_deploy.serving.config import ModelEntry, to_proto
 from tfs_deploy.serving.group import Mode
 from tfs_deploy.validation.gates import Gates
-
-
-class Killed(BaseException):
-    """The deployer's process is gone."""
 
 
 class FakeRunner:
@@ -55,10 +52,10 @@ class SimpleGroup:
     def session(self) -> GroupSession:
         return self.bench.session
 
-    def deploy(self, behaviour: str) -> int:
-        staged = self.bench.staged(behaviour)
+    def deploy(self, behaviour: str, session: GroupSession | None = None) -> int:
+        session, staged = session or self.session, self.bench.staged(behaviour)
         published, _, _ = deploy_latest(
-            self.session, staged, MODEL, Gates(), runner=self.runner, steps=lambda name: nullcontext()
+            session, staged, MODEL, Gates(), runner=self.runner, steps=lambda name: nullcontext()
         )
         return published.version.version
 
@@ -79,13 +76,16 @@ class SimpleGroup:
 @pytest.fixture(params=[1, 2], ids=["latest-1", "latest-2"])
 def simple(request, make, tmp_path, monkeypatch) -> SimpleGroup:
     """Return a group whose servers keep the highest one or two versions."""
-    bench = make(tmp_path, mode=Mode.LATEST)
-    base = tmp_path / "store" / MODEL
+    return simple_group(make(tmp_path, mode=Mode.LATEST), monkeypatch, keep=request.param)
+
+
+def simple_group(bench: Any, monkeypatch: pytest.MonkeyPatch, *, keep: int) -> SimpleGroup:
+    base = bench.folder / "store" / MODEL
     base.mkdir()
     for server in bench.servers:
         server.config = messages.ModelServerConfig()
         entry = server.config.model_config_list.config.add(name=MODEL, base_path=str(base), model_platform="tensorflow")
-        entry.model_version_policy.latest.num_versions = request.param
+        entry.model_version_policy.latest.num_versions = keep
 
     def look() -> None:
         for server in bench.servers:
@@ -241,3 +241,50 @@ def test_there_is_nothing_below_the_first_version(simple):
     simple.deploy("good 1")
     with pytest.raises(NotFound, match="no version below"):
         rollback_latest(simple.session, MODEL)
+
+
+def deploy_good(simple: SimpleGroup, session: GroupSession) -> None:
+    simple.deploy("good 4", session)
+
+
+def roll_back(simple: SimpleGroup, session: GroupSession) -> None:
+    rollback_latest(session, MODEL, request="run 7")
+
+
+def take_away(simple: SimpleGroup, session: GroupSession) -> None:
+    withdraw(session, MODEL, 3, reason="it is too slow")
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("scenario", "move"),
+    [(deploy_good, ("promoted", 4, 3)), (roll_back, ("rolled_back", 2, 3)), (take_away, ("put_back", 2, 3))],
+)
+def test_killed_before_any_operation_a_plain_rerun_converges(make, tmp_path, monkeypatch, tell, scenario, move):
+    # Processes die here, not machines: what was written is there, so syncing would only cost time.
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+    before = [("promoted", 1, None), ("promoted", 2, 1), ("promoted", 3, 2)]
+    for at in range(500):
+        (tmp_path / str(at)).mkdir()
+        simple = simple_group(make(tmp_path / str(at), mode=Mode.LATEST), monkeypatch, keep=1)
+        for number in range(1, 4):
+            simple.deploy(f"good {number}")
+        assert simple.moves() == before
+        try:
+            scenario(simple, fused(simple.session, Fuse(at, simple.live)))
+        except Killed:
+            simple.bench.clock.advance(60)
+            scenario(simple, fused(simple.session, Fuse(10_000, simple.live)))
+            killed = True
+        else:
+            killed = False
+        assert simple.moves() == [*before, move]
+        assert simple.live() == [move[1]] * 2
+        assert simple.recorded_live() == move[1]
+        assert simple.bench.store.documents.list("groups/default/going_back/") == ()
+        if not killed:
+            break
+    else:
+        pytest.fail("the scenario never ended")
+    assert at > 10, "the fuse was not in the way of the step"
+    tell(f"{scenario.__name__} of a simple group: killed before {at} operations, 0 violations")
