@@ -14,6 +14,7 @@ from tfs_deploy.deployment import desired, evidence
 from tfs_deploy.deployment.load import load
 from tfs_deploy.deployment.promote import promote
 from tfs_deploy.deployment.reject import reject
+from tfs_deploy.deployment.rollback import rollback
 from tfs_deploy.deployment.validate import validate
 from tfs_deploy.errors import NotFound, Refused
 from tfs_deploy.savedmodel.requests import GoldenRequest, write_golden
@@ -131,3 +132,30 @@ def test_a_version_that_is_rejected_while_its_load_waits_is_not_listed(bench):
         load(replace(bench.session, store=Store()), MODEL, version)
     assert rejected
     assert desired.read(bench.store.documents, bench.group).state.models[MODEL].versions == (old,)
+
+
+def test_a_version_that_was_compared_with_what_is_live_no_more_is_compared_again(bench, tmp_path):
+    """Two runs at the same time: the slower one must not put a worse version over the better one of the other."""
+    bench.promoted("good one")
+    gates = gates_from({"accuracy": {"file": labelled(tmp_path, offset=2.0), "floor": 0.9}})
+    slow, fast = loaded(bench, "good slow"), loaded(bench, "good fast")
+    for version in (slow, fast):
+        assert validate(bench.session, MODEL, version, gates).compared_with == (1,)
+    promote(bench.session, MODEL, fast)
+    with pytest.raises(Refused, match=rf"compared with version 1 as the live one, and version {fast} is live now"):
+        promote(bench.session, MODEL, slow)
+    assert bench.answers() == [fast, fast]
+    promote(bench.session, MODEL, fast)
+    assert rollback(bench.session, MODEL).version == 1, "going back compares nothing"
+    assert validate(bench.session, MODEL, slow, gates).verdict is Verdict.PASS
+    assert promote(bench.session, MODEL, slow).version == slow
+
+
+def test_nothing_that_was_live_is_something_to_compare_with_too(bench, tmp_path):
+    gates = gates_from({"accuracy": {"file": labelled(tmp_path, offset=2.0), "floor": 0.9}})
+    first, second = loaded(bench, "good one"), loaded(bench, "good two")
+    for version in (first, second):
+        assert validate(bench.session, MODEL, version, gates).compared_with == (0,)
+    promote(bench.session, MODEL, first)
+    with pytest.raises(Refused, match="compared with version none as the live one, and version 1 is live now"):
+        promote(bench.session, MODEL, second)

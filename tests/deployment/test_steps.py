@@ -354,6 +354,18 @@ def test_a_retry_after_somebody_else_has_moved_stable_changes_nothing(bench):
     assert bench.answers() == [newest, newest]
 
 
+def test_a_late_retry_of_a_promotion_does_not_undo_the_next_one(bench):
+    bench.promoted("good one")
+    version = bench.validated("good two")
+    done = promote(bench.session, MODEL, version, request="run 7, task promote")
+    assert promote(bench.session, MODEL, version, request="run 7, task promote") == done
+    newest = bench.promoted("good three")
+    with pytest.raises(Refused, match="has moved `stable` to version 3 since"):
+        promote(bench.session, MODEL, version, request="run 7, task promote")
+    assert bench.answers() == [newest, newest]
+    assert promote(bench.session, MODEL, version, request="run 8, task promote").version == version
+
+
 def test_an_inconclusive_look_does_not_undo_a_pass(bench):
     old, new = bench.promoted("good one"), bench.promoted("good two")
     bench.servers[1].unreachable = True

@@ -62,10 +62,12 @@ def deploy(
     runner: ModelServerRunner,
     on_step: Callable[[str], None] = lambda step: None,
     on_bytes: Callable[[int], None] | None = None,
+    request: str = "",
 ) -> Deployed:
     """Take a staged SavedModel to `stable`; a version that fails on the way is rejected and `stable` stays.
 
-    Running it again with the same bytes after an interruption continues and ends with the same version. Raises
+    Running it again with the same bytes after an interruption continues and ends with the same version; `request` is
+    that of `promote`. Raises
     LoadFailed, ValidationFailed, Inconclusive and what the steps raise.
     """
     steps = Steps(session, on_step)
@@ -80,7 +82,7 @@ def deploy(
     with steps.step("validate"):
         report = validate_or_reject(session, model, version, gates)
     with steps.step("promote"):
-        done = promote(session, model, version)
+        done = promote(session, model, version, request=request)
     return Deployed(published, report, done, steps.seconds)
 
 

@@ -53,8 +53,13 @@ def require(
     *,
     fingerprint: str,
     replicas: tuple[str, ...] = (),
+    stable: int | None = None,
 ) -> ValidationReport:
-    """Return the passing report on these very bytes and on each of `replicas`; raise Refused if there is none."""
+    """Return the passing report on these very bytes and on each of `replicas`; raise Refused if there is none.
+
+    `stable` is what is live now (0: nothing): a gate that compared with another version has to run again. None: that
+    does not matter, as when going back.
+    """
     report = read(documents, group, model, version)
     again = f"Run: tfs-deploy validate {model} {version}."
     if report is None:
@@ -74,6 +79,13 @@ def require(
             f"Version {version} of model {model!r} was validated with other bytes ({report.fingerprint}) than the "
             f"store holds ({fingerprint}).",
             "Somebody changed a published version: publish a new one.",
+        )
+    if stable is not None and report.compared_with and stable not in report.compared_with:
+        told = f"version {stable} is live now" if stable else "nothing is live now"
+        raise Refused(
+            f"Version {version} of model {model!r} was compared with version {report.compared_with[-1] or 'none'} as "
+            f"the live one, and {told}.",
+            again,
         )
     missing = sorted(set(replicas) - set(report.replicas))
     if missing:

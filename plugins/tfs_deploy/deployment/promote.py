@@ -23,12 +23,16 @@ from tfs_deploy.names import check_model_name, check_version
 from tfs_deploy.serving.protocol import ServingClient
 
 
-def promote(session: GroupSession, model: str, version: int, *, reason: str = "") -> DeploymentRecord:
+def promote(
+    session: GroupSession, model: str, version: int, *, reason: str = "", request: str = ""
+) -> DeploymentRecord:
     """Move `stable` to `version` and `previous` to the version that was stable, and record it.
 
     Promoting the version that is stable already changes nothing, except that replicas that drifted (one that was
-    restarted, or reconfigured by hand) are brought back. Raises Refused without a passing validation of these bytes
-    on every replica, Drift, Contention, Unreachable; after an error every replica that had moved is put back.
+    restarted, or reconfigured by hand) are brought back. A `request` that was carried out already is refused when
+    somebody has moved `stable` since: a late retry must not undo that. Raises Refused without a passing validation of
+    these bytes on every replica, or for a replica that was not named; Drift, Contention, Unreachable; after an error
+    every replica that had moved is put back.
     """
     require_labels_mode(session, "promote")
     check_model_name(model)
@@ -36,8 +40,10 @@ def promote(session: GroupSession, model: str, version: int, *, reason: str = ""
     fingerprint = session.store.manifest(model, version).fingerprint
     with hold(session, f"promotion of {model} version {version}") as lease:
         held = read_for_move(session, lease, model, version)
-        is_stable = held.state.labels(model).get(STABLE) == version
-        replicas = () if is_stable else session.group.replicas
+        if held.state.move is None:
+            record.carried_out(session, model, request)
+        live = held.state.labels(model).get(STABLE, 0)
+        replicas = () if live == version else session.group.replicas
         report = evidence.require(
             session.store.documents,
             session.group.name,
@@ -45,6 +51,7 @@ def promote(session: GroupSession, model: str, version: int, *, reason: str = ""
             version,
             fingerprint=fingerprint,
             replicas=replicas,
+            stable=None if live == version else live,
         )
         members.require_all(session, report)
         draft = record.draft(
@@ -55,6 +62,7 @@ def promote(session: GroupSession, model: str, version: int, *, reason: str = ""
             fingerprint=fingerprint,
             reason=reason or report.reason(),
             measured=report.measured(),
+            request=request,
         )
         return move_labels(session, lease, held, draft)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tfs_deploy.jsonable import to_builtins
-from tfs_deploy.operators.base import TFServingOperator, seconds_of
+from tfs_deploy.operators.base import TFServingOperator, request_of, seconds_of
 from tfs_deploy.operators.failures import told_to_airflow
 from tfs_deploy.operators.gates_argument import gates_of
 from tfs_deploy.operators.publish import directory_of, published_value
@@ -62,7 +62,7 @@ class DeployModelOperator(TFServingOperator):
             limits = WaitLimits(load=seconds_of(self.wait_seconds, "wait_seconds"))
         with self.step(context, wait=limits) as session:
             runner = EmbeddedRunner(python=self.python or None)
-            done = deploy(session, staged, self.model, gates, runner=runner)
+            done = deploy(session, staged, self.model, gates, runner=runner, request=request_of(context))
         announce(context, done.record)
         return {
             **published_value(done.published),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tfs_deploy.jsonable import to_builtins
-from tfs_deploy.operators.base import TFServingOperator, version_of
+from tfs_deploy.operators.base import TFServingOperator, request_of, version_of
 from tfs_deploy.operators.failures import told_to_airflow
 from tfs_deploy.operators.stable_asset import STABLE_MOVED, announce
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 class PromoteModelVersionOperator(TFServingOperator):
     """Promote a validated version; promoting the version that is stable already changes nothing.
+
+    A retry, or a task that is cleared, after somebody else has moved `stable` is refused: it would undo that.
 
     Adds an event to the asset ``tfs-deploy://<group>/<model>``, so that other DAGs can be scheduled on it.
 
@@ -40,7 +42,7 @@ class PromoteModelVersionOperator(TFServingOperator):
         with told_to_airflow():
             version = version_of(self.version, self.model)
         with self.step(context) as session:
-            record = promote(session, self.model, version, reason=self.reason)
+            record = promote(session, self.model, version, reason=self.reason, request=request_of(context))
         announce(context, record)
         done: dict[str, Any] = to_builtins(record)
         return done

@@ -82,7 +82,16 @@ def validate_replicas(
         verdict=overall(checks),
         at=clock.now().isoformat(),
         seconds=round(clock.monotonic() - started, 3),
+        compared_with=_compared_with(clients, gates, live),
     )
+
+
+def _compared_with(
+    clients: Mapping[str, ServingClient], gates: Gates, live: Mapping[str, LiveVersion]
+) -> tuple[int, ...]:
+    if gates.accuracy is None or not gates.accuracy.compare_live:
+        return ()
+    return tuple(sorted({live[target].version if target in live else 0 for target in clients}))
 
 
 def require_pass(report: ValidationReport) -> ValidationReport:

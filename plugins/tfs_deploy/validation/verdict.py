@@ -28,7 +28,10 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class ValidationReport:
-    """Everything that the gates found about one version; `at` is ISO 8601 in UTC, `seconds` the time it took."""
+    """Everything that the gates found about one version; `at` is ISO 8601 in UTC, `seconds` the time it took.
+
+    `compared_with` are the live versions that a gate compared it with, 0 where nothing was live; empty: no gate did.
+    """
 
     model: str
     version: int
@@ -38,6 +41,7 @@ class ValidationReport:
     verdict: Verdict
     at: str
     seconds: float
+    compared_with: tuple[int, ...] = ()
 
     def measured(self) -> dict[str, float]:
         """Return per figure the worst replica's value, which is the one that a client may meet."""
