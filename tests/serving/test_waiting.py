@@ -9,7 +9,7 @@ import pytest
 
 from fakes import AsyncFakeClient, FakeClient, FakeClock, FakeModelServer, FakeVersion
 from tfs_deploy.clock import SystemClock
-from tfs_deploy.errors import DeadlineExceeded, LoadFailed, Unreachable
+from tfs_deploy.errors import Contention, DeadlineExceeded, LoadFailed, Unreachable
 from tfs_deploy.serving.config import ModelEntry, to_proto
 from tfs_deploy.serving.protocol import VersionState, VersionStatus
 from tfs_deploy.serving.waiting import (
@@ -56,7 +56,7 @@ def test_an_end_from_an_earlier_life_is_ignored_for_a_while():
     group.report("a:1", row("LOADING"), at=2.0)
     group.report("a:1", row("AVAILABLE"), at=3.0)
     group.report("b:1", row("END"), at=3.0)
-    with pytest.raises(LoadFailed, match="unloaded version 5"):
+    with pytest.raises(Contention, match="unloaded version 5"):
         group.report("b:1", row("END"), at=4.5)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tfs_deploy.clock import Clock
-from tfs_deploy.errors import DeadlineExceeded, LoadFailed, Transient, Unreachable
+from tfs_deploy.errors import Contention, DeadlineExceeded, LoadFailed, Transient, Unreachable
 from tfs_deploy.serving.protocol import ServingClient, VersionState, VersionStatus
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,10 @@ class GroupWatch:
         return tuple(target for target, seen in self._seen.items() if seen.state is not VersionState.AVAILABLE)
 
     def report(self, target: str, rows: tuple[VersionStatus, ...], *, at: float) -> None:
-        """Take in what `target` answered; raise LoadFailed when it says that the version will not come."""
+        """Take in what `target` answered; raise LoadFailed when it says that the version will not come.
+
+        Raises Contention when it has let go of it without an error: somebody changed its config.
+        """
         row = next((row for row in rows if row.version == self._version), None)
         before = self._seen[target]
         state = row.state if row else None
@@ -83,7 +86,8 @@ class GroupWatch:
                 f"Replica {target} could not load version {self._version} of model {self._model!r}: {error}",
                 "Correct the export and publish it again: the number is not used twice.",
             )
-        raise LoadFailed(
+        # No fault of the version, which must not be rejected for it.
+        raise Contention(
             f"Replica {target} unloaded version {self._version} of model {self._model!r} while it was waited for.",
             "Somebody changed the config of this group; look at `tfs-deploy history` and try again.",
         )
@@ -127,7 +131,10 @@ def wait_until_available(
     limits: WaitLimits,
     clock: Clock,
 ) -> None:
-    """Block until `version` is AVAILABLE on every replica; raise LoadFailed, DeadlineExceeded or Unreachable."""
+    """Block until `version` is AVAILABLE on every replica.
+
+    Raises LoadFailed, Contention (somebody unloaded it), DeadlineExceeded or Unreachable.
+    """
     watch = GroupWatch(model, version, clients, limits=limits, started=clock.monotonic())
     with ThreadPoolExecutor(max_workers=max(1, min(len(clients), 16))) as pool:
         while True:
