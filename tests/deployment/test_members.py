@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,8 @@ from tfs_deploy.deployment.promote import promote
 from tfs_deploy.deployment.rollback import rollback
 from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.deployment.validate import validate
-from tfs_deploy.errors import Refused
+from tfs_deploy.errors import Drift, Refused
+from tfs_deploy.serving.config import ModelEntry, to_proto, to_text
 from tfs_deploy.serving.group import are_discovered
 from tfs_deploy.validation.gates import Gates
 
@@ -99,3 +101,21 @@ def test_a_resolver_knows_who_is_in_a_group(bench, first_only):
 )
 def test_names_that_resolve_to_replicas_are_known(text, told):
     assert are_discovered(text) is told
+
+
+def test_replicas_are_brought_back_to_what_was_live_before_the_first_deploy(bench):
+    """Nothing is proved of that version and the store lacks it, but it is what the group serves."""
+    entry = ModelEntry(MODEL, bench.group.base_path(MODEL), (7,), {"stable": 7})
+    Path(bench.group.startup_config).write_text(to_text([entry]))
+    for server in bench.servers:
+        server.put(entry.base_path, 7)
+        bench.session.clients[server.target].reload(to_proto([entry]), timeout=1.0)
+    bench.servers[1].labels[MODEL].clear()
+    version = bench.publish("good one")
+    with pytest.raises(Drift, match=f"tfs-deploy promote {MODEL} 7"):
+        load(bench.session, MODEL, version)
+    promote(bench.session, MODEL, 7)
+    assert bench.stable() == [7, 7]
+    load(bench.session, MODEL, version)
+    with pytest.raises(Refused, match="never validated"):
+        promote(bench.session, MODEL, version)

@@ -37,12 +37,16 @@ def promote(
     require_labels_mode(session, "promote")
     check_model_name(model)
     check_version(version)
-    fingerprint = session.store.manifest(model, version).fingerprint
+    adopted = _is_adopted(session, model, version)
+    fingerprint = "" if adopted else session.store.manifest(model, version).fingerprint
     with hold(session, f"promotion of {model} version {version}") as lease:
         held = read_for_move(session, lease, model, version)
+        live = held.state.labels(model).get(STABLE, 0)
+        # Still: somebody may have promoted another one before the lease was free.
+        if adopted and live == version and held.state.move is None:
+            return move_labels(session, lease, held, record.draft(session, model, Action.PROMOTED, version))
         if held.state.move is None:
             record.carried_out(session, model, request)
-        live = held.state.labels(model).get(STABLE, 0)
         replicas = () if live == version else session.group.replicas
         report = evidence.require(
             session.store.documents,
@@ -65,6 +69,16 @@ def promote(
             request=request,
         )
         return move_labels(session, lease, held, draft)
+
+
+def _is_adopted(session: GroupSession, model: str, version: int) -> bool:
+    """Tell whether `version` is stable because the start-up file said so before the first deploy.
+
+    Of such a version nothing is proved, and the store may not have it; replicas that lost it are brought back to it.
+    """
+    documents, group = session.store.documents, session.group
+    is_stable = desired.read(documents, group).state.labels(model).get(STABLE) == version
+    return is_stable and record.latest_move(documents, group.name, model) is None
 
 
 def move_labels(session: GroupSession, lease: Lease, held: HeldState, draft: DeploymentRecord) -> DeploymentRecord:
