@@ -57,7 +57,8 @@ def promote(
             replicas=replicas,
             stable=None if live == version else live,
         )
-        members.require_all(session, report)
+        if live != version:
+            members.require_all(session, report)
         draft = record.draft(
             session,
             model,
