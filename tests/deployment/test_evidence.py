@@ -55,6 +55,13 @@ def test_a_pass_without_the_gate_that_failed_does_not_make_a_version_promotable(
     assert promote(bench.session, MODEL, version).version == version
 
 
+def test_why_a_version_failed_is_still_known_when_it_was_rejected(bench):
+    version = bench.validated("wrong")
+    report = evidence.read(bench.store.documents, "default", MODEL, version)
+    reject(bench.session, MODEL, version, reason=report.reason())
+    assert evidence.read(bench.store.documents, "default", MODEL, version) == report
+
+
 def test_a_failure_undoes_an_earlier_pass(bench, tmp_path):
     old = bench.promoted("good one")
     version = bench.validated("good two")

@@ -33,16 +33,11 @@ def read(documents: StateDocuments, group: str, model: str, version: int) -> Val
     return from_json(ValidationReport, held.body) if held else None
 
 
-def forget(documents: StateDocuments, group: str, model: str, version: int) -> None:
-    """Drop what is known of a version, so that only a new validation can make it promotable."""
-    documents.delete(_key(group, model, version))
-
-
 def forget_pass(documents: StateDocuments, group: str, model: str, version: int) -> None:
-    """Do what `forget` does where the version passed; a gate that failed has failed until it runs again."""
+    """Drop the pass of a version, so that only a new validation makes it promotable; a failure stays known."""
     report = read(documents, group, model, version)
     if report is not None and report.verdict is Verdict.PASS:
-        forget(documents, group, model, version)
+        documents.delete(_key(group, model, version))
 
 
 def require(

@@ -32,7 +32,7 @@ def reject(session: GroupSession, model: str, version: int, *, reason: str) -> D
     check_version(version)
     with hold(session, f"rejection of {model} version {version}") as lease:
         unload(session, lease, model, (version,))
-        evidence.forget(session.store.documents, session.group.name, model, version)
+        evidence.forget_pass(session.store.documents, session.group.name, model, version)
         holder = other_groups.holders(session, model).get(version)
         if holder is None:
             session.store.withdraw(model, version, reason)
