@@ -99,7 +99,9 @@ class Application:
         served = self._served(match.arguments)
         request.notes["model"] = served.name
         check_kind(request.headers)
-        return match, self.room.enter(served.name)
+        ticket = self.room.enter(served.name)
+        request.hold = ticket.grow
+        return match, ticket
 
     async def answer(self, request: Request, match: Match) -> Reply:
         """Return the answer; raises nothing."""

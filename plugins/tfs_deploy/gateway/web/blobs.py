@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,10 @@ from tfs_deploy.gateway import problem
 from tfs_deploy.gateway.fetching.fetch import Fetcher
 from tfs_deploy.gateway.processors.blobs import a_json, decode_b64
 from tfs_deploy.gateway.processors.protocol import BadItem, Blob
+
+# One item stands for the inputs of a model, which has a few of them. Without a bound, one small body could name a
+# hundred thousand URLs.
+MOST_MEMBERS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +26,13 @@ class _Place:
     given: dict[str, Any]
 
 
-async def with_blobs(items: Sequence[Any], fetcher: Fetcher, *, parallel: int, deadline: float) -> list[Any]:
+async def with_blobs(
+    items: Sequence[Any], fetcher: Fetcher, *, parallel: int, deadline: float, hold: Callable[[int], None]
+) -> list[Any]:
     """Return `items` with a Blob where one said ``{"url": …}`` or ``{"b64": …}``; raise Problem.
 
-    An item that is an object may have such values in it, one level down. `parallel` URLs are fetched at once.
+    An item that is an object may have such values in it, one level down, `MOST_MEMBERS` at most. `parallel` URLs are
+    fetched at once; `hold` takes room for the bytes of each, and raises Problem if there is none.
     """
     values = list(items)
     places = [place for index, item in enumerate(values) for place in _places(index, item)]
@@ -38,7 +45,9 @@ async def with_blobs(items: Sequence[Any], fetcher: Fetcher, *, parallel: int, d
 
     async def one(place: _Place, url: str) -> Blob:
         async with turn:
-            return await fetcher.fetch(url, deadline=deadline, item=place.index)
+            blob = await fetcher.fetch(url, deadline=deadline, item=place.index)
+            hold(len(blob.data))
+            return blob
 
     tasks = [asyncio.ensure_future(one(place, url)) for place, url in zip(fetched, urls, strict=True)]
     try:
@@ -56,9 +65,11 @@ def _places(index: int, item: Any) -> Iterator[_Place]:
     if _stands_for_bytes(item):
         yield _Place(index, None, item)
         return
-    for member, value in item.items():
-        if type(value) is dict and _stands_for_bytes(value):
-            yield _Place(index, member, value)
+    found = [member for member, value in item.items() if type(value) is dict and _stands_for_bytes(value)]
+    if len(found) > MOST_MEMBERS:
+        told = f"Item {index} has {len(found)} members that are files or URLs; at most {MOST_MEMBERS} are taken."
+        raise problem.unusable(told, item=index)
+    yield from (_Place(index, member, item[member]) for member in found)
 
 
 def _stands_for_bytes(value: dict[str, Any]) -> bool:

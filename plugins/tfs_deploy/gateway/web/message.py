@@ -17,9 +17,15 @@ from tfs_deploy.gateway.web import json_pieces
 JSON = "application/json"
 
 
+def _no_room_needed(size: int) -> None:
+    """Take no room: this request has no body."""
+
+
 @dataclass(slots=True, eq=False)
 class Request:
     """A request; `started` is monotonic seconds, `client` the name of the key it came with.
+
+    `hold` takes room for so many bytes more, until the request is answered, and raises Problem where there is none.
 
     `notes` are for the access log: model, version, label and the seconds of each stage, as far as they are known.
     """
@@ -34,6 +40,7 @@ class Request:
     body: bytes = b""
     notes: dict[str, Any] = field(default_factory=dict)
     stages: dict[str, float] = field(default_factory=dict)
+    hold: Callable[[int], None] = _no_room_needed
 
     def timed(self, stage: str, clock: Callable[[], float] = time.monotonic) -> Stopwatch:
         """Return what measures the time of one stage: ``with request.timed("predict"):``."""

@@ -56,7 +56,11 @@ class Predictions:
         if served.processors.takes_blobs:
             with request.timed("fetch"):
                 values = await with_blobs(
-                    values, self._fetcher, parallel=self._config.fetch.parallel, deadline=deadline
+                    values,
+                    self._fetcher,
+                    parallel=self._config.fetch.parallel,
+                    deadline=deadline,
+                    hold=request.hold,
                 )
         with request.timed("preprocess"):
             signature = await self._signature(served, label, deadline)

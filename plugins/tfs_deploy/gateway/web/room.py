@@ -5,7 +5,7 @@ from __future__ import annotations
 from tfs_deploy.gateway.config import Limits
 from tfs_deploy.gateway.problem import too_busy
 
-# Bodies of the largest size that may be held at once, for all models together.
+# Bodies of the largest size that may be held at once, for all models together; what was fetched for them counts too.
 _LARGEST_BODIES = 32
 
 
