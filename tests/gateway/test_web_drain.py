@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tornado.simple_httpclient import HTTPStreamClosedError
 from gateway.gateways import HEALTH, PICTURES, Got, Running, form, gateway, is_problem, picture_version, png
 from gateway.model_servers import Replica
 from gateway.waiting import LONG, ended, until
+from gateway.web_processors import Long
 
 
 def test_requests_that_run_are_answered_and_new_ones_find_another_gateway() -> None:
@@ -55,6 +57,32 @@ def test_what_takes_longer_than_the_drain_is_cut_off_and_told() -> None:
             assert not await ended(g.gateway.stop(quiet=0.1))
             with pytest.raises(HTTPStreamClosedError):
                 await running
+
+    asyncio.run(whole())
+
+
+def test_an_answer_that_is_being_read_is_not_cut_off() -> None:
+    async def whole() -> None:
+        model = {"processor": {"name": "gateway.web_processors:Long"}}
+        async with gateway(model=model, limits={"drain_seconds": 2 * LONG}) as g:
+            app = g.gateway.app
+            client = socket.create_connection(("127.0.0.1", g.port))
+            client.setblocking(False)
+            reader, writer = await asyncio.open_connection(sock=client, limit=1 << 16)
+            body = b'{"item": 1}'
+            head = f"POST /v1/models/m HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n"
+            writer.write(head.encode() + b"Content-Type: application/json\r\n\r\n" + body)
+            assert (await ended(reader.readline())).startswith(b"HTTP/1.1 200")
+            # It takes memory as long as its client reads.
+            assert (app.under_way, app.room.held("m")) == (1, 1)
+            stopping = asyncio.ensure_future(g.gateway.stop(quiet=0.0))
+            await until(lambda: app.refuses)
+            assert not stopping.done()
+            got = await ended(reader.read(-1))
+            assert len(got) > Long.SIZE
+            assert await ended(stopping)
+            assert (app.under_way, app.room.held("m")) == (0, 0)
+            writer.close()
 
     asyncio.run(whole())
 

@@ -30,3 +30,12 @@ class Broken(Numpy):
 
     def preprocess(self, items: Sequence[Any]) -> dict[str, np.ndarray]:
         raise RuntimeError("secret detail")
+
+
+class Long(Numpy):
+    """Answers with more than the sockets between two processes hold."""
+
+    SIZE = 24 << 20
+
+    def postprocess(self, outputs: Any) -> list[Any]:
+        return ["x" * self.SIZE for _ in outputs["y"]]

@@ -73,6 +73,7 @@ class Incoming(HTTPMessageDelegate):
         self._size = 0
         self._refused = False
         self._written = False
+        self._ended = False
         self._finished = False
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
@@ -126,21 +127,14 @@ class Incoming(HTTPMessageDelegate):
     def on_connection_close(self) -> None:
         """Note that the client went away while it sent."""
         self._stop_timer()
-        self._leave()
-        if self._request is not None and not self._written:
-            self._written = True
-            self._judge.ended(self._request, _CLIENT_GONE, 0)
+        self._end(_CLIENT_GONE, 0)
 
     async def _answer(self, request: Request, match: Match) -> None:
         try:
             reply = await self._judge.answer(request, match)
         except asyncio.CancelledError:
-            self._leave()
-            if not self._written:
-                self._written = True
-                self._judge.ended(request, _CLIENT_GONE, 0)
+            self._end(_CLIENT_GONE, 0)
             raise
-        self._leave()
         self._write(reply)
         self._finish()
 
@@ -155,7 +149,8 @@ class Incoming(HTTPMessageDelegate):
     def _refuse(self, problem: Problem) -> None:
         """Answer at once, and read on for a while before the connection is closed."""
         self._stop_timer()
-        self._leave()
+        if self._ticket is not None:
+            self._ticket.leave()
         self._refused = True
         self._chunks.clear()
         request = self._request
@@ -168,7 +163,7 @@ class Incoming(HTTPMessageDelegate):
 
     def _write(self, reply: Reply) -> None:
         request = self._request
-        if request is None or self._written:
+        if request is None or self._written or self._ended:
             return
         self._written = True
         headers = self._judge.headers(request, reply)
@@ -177,19 +172,36 @@ class Incoming(HTTPMessageDelegate):
         with contextlib.suppress(StreamClosedError):
             written = self._connection.write_headers(line, headers, body)
             if not written.done():
-                self._hang_up_unless(written)
-        self._judge.ended(request, reply.status, len(body))
+                self._wait_for_reader(written, reply.status, len(body))
+                return
+        self._end(reply.status, len(body))
 
-    def _hang_up_unless(self, written: asyncio.Future[None]) -> None:
-        """Close the connection of a client that does not read its answer: it must not be kept for ever."""
-        timer = asyncio.get_running_loop().call_later(_WRITE_SECONDS, self._connection.close)
+    def _wait_for_reader(self, written: asyncio.Future[None], status: int, size: int) -> None:
+        """Keep the request under way while its client reads the answer, but not for ever.
+
+        Until then the answer takes memory, and a gateway that ends would cut it off.
+        """
+
+        def hang_up() -> None:
+            self._connection.close()
+            self._end(status, size)
 
         def done(_: asyncio.Future[None]) -> None:
             timer.cancel()
             if not written.cancelled():
                 written.exception()  # that it went away is no news
+            self._end(status, size)
 
+        timer = asyncio.get_running_loop().call_later(_WRITE_SECONDS, hang_up)
         written.add_done_callback(done)
+
+    def _end(self, status: int, size: int) -> None:
+        """Give the room back and tell how it ended, once."""
+        if self._ticket is not None:
+            self._ticket.leave()
+        if self._request is not None and not self._ended:
+            self._ended = True
+            self._judge.ended(self._request, status, size)
 
     def _finish(self) -> None:
         """End the answer; where the body is not all here yet, that closes the connection."""
@@ -209,12 +221,10 @@ class Incoming(HTTPMessageDelegate):
         )
 
     def _client_gone(self) -> None:
-        if self._task is not None:
+        if self._written:
+            self._end(_CLIENT_GONE, 0)
+        elif self._task is not None:
             self._task.cancel()
-
-    def _leave(self) -> None:
-        if self._ticket is not None:
-            self._ticket.leave()
 
     def _time_out_after(self, seconds: float, act: Any) -> None:
         self._timer = asyncio.get_running_loop().call_later(seconds, act)
