@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import signal
@@ -25,6 +26,7 @@ from tfs_deploy.gateway.config import ModelConfig, Pool, ProcessorConfig
 from tfs_deploy.gateway.problem import Problem
 from tfs_deploy.gateway.processors.model_processors import ModelProcessors, make_model_processors
 from tfs_deploy.gateway.processors.pool import ProcessorPool
+from tfs_deploy.gateway.processors.process import WorkerProcess
 from tfs_deploy.gateway.processors.protocol import Blob
 from tfs_deploy.gateway.processors.registry import make_processor
 
@@ -128,6 +130,26 @@ def test_a_process_that_died_idle_costs_no_request() -> None:
             inputs = await double(processors, [3])
             assert inputs["x"].tolist() == [6]
             assert int(inputs["pid"][0]) != pid
+
+    asyncio.run(scenario())
+
+
+def test_a_process_that_cannot_be_started_for_a_while_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, failed = WorkerProcess.start, []
+
+    async def short_of_descriptors(one: WorkerProcess, seconds: float) -> None:
+        if not failed:
+            failed.append(one)
+            raise OSError(errno.EMFILE, "Too many open files")
+        await start(one, seconds)
+
+    async def scenario() -> None:
+        async with running() as (processors, _):
+            pid = int((await double(processors, [1]))["pid"][0])
+            monkeypatch.setattr(WorkerProcess, "start", short_of_descriptors)
+            os.kill(pid, signal.SIGKILL)
+            assert (await double(processors, [2]))["x"].tolist() == [4]
+            assert failed
 
     asyncio.run(scenario())
 

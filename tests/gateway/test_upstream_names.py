@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+
+import pytest
 
 from gateway.model_servers import Replica, ask, settings
 from gateway.waiting import ended, until
+from tfs_deploy.errors import Unreachable
 from tfs_deploy.gateway.upstream.connections import Connections
 from tfs_deploy.gateway.upstream.model import Upstream
 from tfs_deploy.serving import client_aio
+from tfs_deploy.serving.group import parse_targets
 
 NAMED = "dns:models.example:8500"
 SOON = {"resolve_seconds": 0.05}
@@ -31,6 +36,36 @@ def test_names_are_looked_up_again() -> None:
         await two.stop()
 
     asyncio.run(run())
+
+
+def test_a_name_is_looked_up_again_whatever_a_look_up_fails_with() -> None:
+    async def run() -> None:
+        replica = Replica()
+        await replica.start()
+        failures = [RuntimeError("can't start new thread"), Unreachable("No answer.", "Try again.")]
+        found: list[str] = ["127.0.0.1:1"]
+
+        def resolve(targets: Sequence[str]) -> tuple[str, ...]:
+            if found[0] == replica.target and failures:
+                raise failures.pop(0)
+            return tuple(found)
+
+        upstream = Upstream("m", settings(NAMED, health=SOON), Connections(), resolve=resolve)
+        await upstream.start()
+        found[:] = [replica.target]
+        await until(lambda: list(upstream.replicas()) == [replica.target])
+        assert failures == []
+        assert (await ask(upstream)).replica == replica.target
+        await ended(upstream.stop(1.0))
+        await replica.stop()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("name", ["a" * 64, "a..b"])
+def test_a_name_that_cannot_be_asked_for_is_told_in_a_sentence(name: str) -> None:
+    with pytest.raises(Unreachable, match=name):
+        parse_targets([f"dns:{name}:8500"])
 
 
 def test_replica_that_leaves_the_name_answers_what_it_has() -> None:

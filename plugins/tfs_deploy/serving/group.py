@@ -59,7 +59,7 @@ class ServingGroup:
 def _system_resolver(host: str, port: int) -> list[str]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # a part of over 63 characters cannot even be asked for
         raise Unreachable(
             f"The name {host!r} of the serving group does not resolve: {error}.",
             "Check the name, or list the replicas as host:port,host:port.",

@@ -16,7 +16,6 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from tfs_deploy.errors import InvalidInput, Unreachable
 from tfs_deploy.gateway import problem
 from tfs_deploy.gateway.config import ProcessorConfig
 from tfs_deploy.gateway.processors import worker
@@ -140,7 +139,7 @@ class ProcessorPool:
             await one.stop()
             try:
                 await one.start(START_SECONDS)
-            except (InvalidInput, Unreachable) as error:
+            except Exception as error:  # no memory or no descriptors now, say: a place that is given up never comes back
                 log.warning("A process for processors could not be started: %s", error)
                 await asyncio.sleep(_AGAIN_SECONDS)
             else:

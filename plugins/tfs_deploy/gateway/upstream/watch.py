@@ -92,7 +92,10 @@ class Watch:
     async def _look_up_again(self) -> None:
         while True:
             await asyncio.sleep(self._health.resolve_seconds)
-            await self._look_up()
+            try:
+                await self._look_up()
+            except Exception:  # of any kind: whoever is not looked up any more loses its replicas one by one
+                logger.exception("The replicas of %s cannot be looked up", self._model)
 
     async def _look_up(self) -> None:
         loop = asyncio.get_running_loop()
