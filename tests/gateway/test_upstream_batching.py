@@ -105,6 +105,40 @@ def test_different_shapes_and_labels_are_not_joined() -> None:
     asyncio.run(run())
 
 
+def test_a_batch_that_another_version_answers_is_not_split_by_chance() -> None:
+    """The label moves to a version whose output is no batch, and has as many elements as the batch has rows."""
+
+    async def run() -> None:
+        replica = Replica({1: version((None,))}, {"stable": 1})
+        seldom = {"interval_seconds": 600.0, "max_age_seconds": 600.0}
+        async with group(replica, model=BATCHING, health=seldom) as upstream:
+            total = version((None,), function=lambda given: {"y": np.full(4, given["x"].sum(), np.float32)}, gives=(4,))
+            replica.configure({2: total}, {"stable": 2})
+            answers = await asyncio.gather(*(ask(upstream, x(float(number))) for number in range(4)))
+            assert [answer.version for answer in answers] == [2] * 4
+            assert [answer.outputs["y"].tolist() for answer in answers] == [[float(number)] * 4 for number in range(4)]
+
+    asyncio.run(run())
+
+
+def test_a_batch_under_way_while_the_label_moves_is_split_as_before() -> None:
+    async def run() -> None:
+        versions = {1: version((None,)), 2: version((4,))}
+        replica = Replica(versions, {"stable": 1})
+        replica.held = asyncio.Event()
+        async with group(replica, model=BATCHING) as upstream:
+            asked = [asyncio.create_task(ask(upstream, x(float(number)))) for number in range(4)]
+            await until(lambda: replica.under_way == 1)
+            replica.configure(versions, {"stable": 2})
+            await until(lambda: (upstream.signature() or (0,))[0] == 2)
+            replica.held.set()
+            answers = await asyncio.gather(*asked)
+            assert [answer.outputs["y"].tolist() for answer in answers] == [[float(number)] for number in range(4)]
+            assert rows_of(replica) == [4]
+
+    asyncio.run(run())
+
+
 def test_one_bad_request_fails_alone() -> None:
     def picky(inputs: Any) -> Any:
         if (inputs["x"] < 0).any():
@@ -209,7 +243,8 @@ def test_nothing_is_kept_of_kinds_that_are_gone() -> None:
             "m",
             MicroBatching(eager=False, wait_ms=20),
             send,
-            lambda arrays, label: 1,
+            lambda arrays, label: (1, 1),
+            lambda version, label: True,
             clock=SystemClock(),
             meter=NoMeter(),
         )

@@ -48,11 +48,15 @@ class Guard:
 
         They may where the first dimension of every input and output is free, so that it can only be the batch.
         """
-        signature = metadata.signatures.get(self._name)
-        if signature is None or not signature.inputs or not self._all_batched(signature):
+        if not self.batched(metadata):
             return None
         counts = {array.shape[0] if array.ndim else 0 for array in arrays.values()}
         return counts.pop() or None if len(counts) == 1 else None
+
+    def batched(self, metadata: Metadata) -> bool:
+        """Tell whether the version of `metadata` takes the rows of several requests as one."""
+        signature = metadata.signatures.get(self._name)
+        return signature is not None and bool(signature.inputs) and self._all_batched(signature)
 
     def _all_batched(self, signature: Signature) -> bool:
         wanted = self._outputs or signature.outputs

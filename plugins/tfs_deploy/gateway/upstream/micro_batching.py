@@ -38,6 +38,7 @@ class _Member:
 
     arrays: Arrays
     rows: int
+    version: int
     deadline: float
     request_id: str
     answer: asyncio.Future[Answer]
@@ -54,14 +55,19 @@ class _Group:
 
 
 class MicroBatcher:
-    """Joins requests for one model; `rows` says how many rows a request has, None where it must go alone."""
+    """Joins requests for one model.
+
+    `rows` says how many rows a request has, and by which version; None where it must go alone. `joinable` says it of
+    the version that answered, if it is another one: the label may move while requests wait.
+    """
 
     def __init__(
         self,
         model: str,
         options: MicroBatching,
         send: Send,
-        rows: Callable[[Arrays, str], int | None],
+        rows: Callable[[Arrays, str], tuple[int, int] | None],
+        joinable: Callable[[int, str], bool],
         *,
         clock: Clock,
         meter: Meter,
@@ -70,6 +76,7 @@ class MicroBatcher:
         self._options = options
         self._send = send
         self._rows = rows
+        self._joinable = joinable
         self._clock = clock
         self._meter = meter
         self._groups: dict[tuple[str, Kind], _Group] = {}
@@ -88,11 +95,11 @@ class MicroBatcher:
 
     async def predict(self, arrays: Arrays, *, label: str, deadline: float, request_id: str) -> Answer:
         """Return the answer to `arrays`, which may travel with others; raise Problem."""
-        rows = self._rows(arrays, label)
-        if rows is None or rows >= self._options.max_rows:
+        rows, version = self._rows(arrays, label) or (self._options.max_rows, 0)
+        if rows >= self._options.max_rows:
             return await self._send(arrays, label=label, deadline=deadline, request_id=request_id)
         loop = asyncio.get_running_loop()
-        member = _Member(arrays, rows, deadline, request_id, loop.create_future())
+        member = _Member(arrays, rows, version, deadline, request_id, loop.create_future())
         self._add((label, kind_of(arrays)), member)
         try:
             await asyncio.wait({member.answer}, timeout=max(0.0, deadline - self._clock.monotonic()))
@@ -176,6 +183,10 @@ class MicroBatcher:
             else:
                 for member in members:
                     _fail(member, problem)
+            return
+        if any(member.version != answer.version for member in members) and not self._joinable(answer.version, label):
+            # If it has as many rows as were sent, that is by chance.
+            await self._send_apart(label, members)
             return
         parts = split(answer.outputs, [member.rows for member in members])
         if parts is None:

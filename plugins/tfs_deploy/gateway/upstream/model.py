@@ -63,7 +63,7 @@ class Upstream:
         self._batcher: MicroBatcher | None = None
         if model.micro_batching is not None:
             self._batcher = MicroBatcher(
-                self.name, model.micro_batching, self._in_turn, self._rows, clock=clock, meter=meter
+                self.name, model.micro_batching, self._in_turn, self._rows, self._joinable, clock=clock, meter=meter
             )
 
     async def start(self) -> None:
@@ -120,12 +120,18 @@ class Upstream:
     def _known(self, label: str) -> Metadata | None:
         return next((found for replica in self._watch.replicas if (found := replica.known(label))), None)
 
-    def _rows(self, arrays: Arrays, label: str) -> int | None:
-        """Return how many rows `arrays` have; None where they must go alone, misfits among them."""
+    def _rows(self, arrays: Arrays, label: str) -> tuple[int, int] | None:
+        """Return how many rows `arrays` have, by which version; None where they must go alone, misfits among them."""
         metadata = self._known(label)
         if metadata is None or self._batcher is None or not self._batcher.may_join(metadata.version):
             return None
-        return self._guard.rows(metadata, arrays)
+        rows = self._guard.rows(metadata, arrays)
+        return None if rows is None else (rows, metadata.version)
+
+    def _joinable(self, version: int, label: str) -> bool:
+        """Tell whether `version`, which has answered under `label` just now, takes the rows of several requests."""
+        views = (replica.known(label) for replica in self._watch.replicas)
+        return any(self._guard.batched(view) for view in views if view is not None and view.version == version)
 
 
 def _others(model: ModelConfig) -> tuple[str, ...]:
