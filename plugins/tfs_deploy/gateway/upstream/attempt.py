@@ -15,7 +15,7 @@ from tfs_deploy.serving.protocol import Metadata, Prediction
 
 # An input that does not fit makes the gateway look whether the label has moved, unless it looked so short a time ago:
 # otherwise strangers could have the model servers asked as often as they like.
-_LOOK_AGAIN_SECONDS = 0.05
+LOOK_AGAIN_SECONDS = 0.05
 
 
 class Failed(Exception):
@@ -61,7 +61,7 @@ class Attempt:
             self._guard.check(metadata, arrays)
         except Problem:
             # The label may have moved to a version that takes this.
-            newest = self._clock.monotonic() - _LOOK_AGAIN_SECONDS
+            newest = self._clock.monotonic() - LOOK_AGAIN_SECONDS
             metadata = await self._resolved(replica, label, deadline, newest)
             self._guard.check(metadata, arrays)
         return metadata

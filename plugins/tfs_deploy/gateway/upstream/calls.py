@@ -78,6 +78,7 @@ class _Request:
     pause: float = _FIRST_PAUSE
     hedged: bool = False
     failed: TFSDeployError | None = None
+    misfit: Problem | None = None
 
 
 class Calls:
@@ -114,6 +115,8 @@ class Calls:
                     if request.lost > self._retries.lost:
                         raise self._nobody(request)
                     if not self._start(request):
+                        if request.misfit is not None:
+                            raise request.misfit
                         await self._wait_for_somebody(request)
                         continue
                 answer = await self._first_end(request)
@@ -178,9 +181,19 @@ class Calls:
             return task.result()
         elif isinstance(error, Failed):
             self._note(request, replica, error.fate, error.error)
+        elif isinstance(error, Problem) and self._another_version(request, replica):
+            # While a label moves from replica to replica, both signatures are live: nothing was sent yet.
+            request.misfit = error
         else:
             raise error
         return None
+
+    def _another_version(self, request: _Request, asked: Replica) -> bool:
+        """Tell whether a replica that was not asked yet has another version under the label than `asked` has."""
+        known = asked.known(request.label)
+        left = (replica for replica in self._replicas() if replica not in request.asked and not replica.ejected)
+        views = (replica.known(request.label) for replica in left)
+        return any(view is not None and (known is None or view.version != known.version) for view in views)
 
     def _note(self, request: _Request, replica: Replica, fate: Fate, error: TFSDeployError | None) -> None:
         """Note a failed attempt; raise Problem if no other may follow."""

@@ -9,7 +9,7 @@ from tfs_deploy.clock import Clock, SystemClock
 from tfs_deploy.gateway.config import GatewayConfig, ModelConfig
 from tfs_deploy.gateway.upstream.admission import Admission
 from tfs_deploy.gateway.upstream.answer import Answer, Arrays, Meter, NoMeter
-from tfs_deploy.gateway.upstream.attempt import Attempt
+from tfs_deploy.gateway.upstream.attempt import LOOK_AGAIN_SECONDS, Attempt
 from tfs_deploy.gateway.upstream.calls import Calls, Patience
 from tfs_deploy.gateway.upstream.connections import Connections
 from tfs_deploy.gateway.upstream.guard import Guard
@@ -96,6 +96,14 @@ class Upstream:
         metadata = self._known(label or self._config.label)
         found = metadata and metadata.signatures.get(self._config.signature)
         return (metadata.version, found) if metadata and found else None
+
+    async def look_again(self, label: str, deadline: float) -> None:
+        """Ask what `label` means now, unless that was asked a moment ago; raises nothing."""
+        label = label or self._config.label
+        newest = self._clock.monotonic() - LOOK_AGAIN_SECONDS
+        asked = [replica for replica in self._watch.replicas if replica.serves(label)]
+        questions = (replica.resolve(label, deadline, newer_than=newest) for replica in asked)
+        await asyncio.gather(*questions, return_exceptions=True)
 
     def replicas(self) -> dict[str, bool]:
         """Return the addresses, and whether each is asked at the moment."""

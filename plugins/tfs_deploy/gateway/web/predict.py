@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterable
+from http import HTTPStatus
 from typing import Any
 
 from tfs_deploy.gateway.capture.record import CapturedRequest
@@ -62,11 +63,7 @@ class Predictions:
                     deadline=deadline,
                     hold=request.hold,
                 )
-        with request.timed("preprocess"):
-            signature = await self._signature(served, label, deadline)
-            batches = await served.processors.preprocess(values, deadline=deadline, signature=signature)
-        with request.timed("predict"):
-            answers = await self._predict(served, request, batches, label, deadline)
+        batches, answers = await self._asked(served, request, values, label, deadline)
         _note(request, answers[0])
         with request.timed("postprocess"):
             results: list[Any] = []
@@ -77,14 +74,34 @@ class Predictions:
         self._capture(served, batches, answers)
         return reply
 
+    async def _asked(
+        self, served: Served, request: Request, values: list[Any], label: str | None, deadline: float
+    ) -> tuple[list[Batch], list[Answer]]:
+        """Return the batches and their answers, made again where the signature changes while they are on their way."""
+        for rounds_left in reversed(range(_ROUNDS)):
+            with request.timed("preprocess"):
+                signature = await self._signature(served, label, deadline)
+            try:
+                with request.timed("preprocess"):
+                    batches = await served.processors.preprocess(values, deadline=deadline, signature=signature)
+                with request.timed("predict"):
+                    return batches, await self._predict(served, request, batches, label, deadline)
+            except Problem as problem:
+                if problem.status != HTTPStatus.UNPROCESSABLE_ENTITY or not rounds_left:
+                    raise
+                await served.upstream.look_again(label or "", deadline)
+                if _known(served, label) in (None, signature):
+                    raise
+        raise AssertionError("the last round returns or raises")
+
     async def _signature(self, served: Served, label: str | None, deadline: float) -> Signature:
         """Return what the model takes; raise Problem (503) if nobody says so for as long as requests are retried."""
         upstream = served.upstream
         until = min(deadline, self._monotonic() + self._config.retries.seconds)
         while True:
-            found = (label and upstream.signature(label)) or upstream.signature()
+            found = _known(served, label)
             if found:
-                return found[1]
+                return found
             ready = await upstream.ready()
             if not ready and self._monotonic() >= until:
                 raise unavailable(f"No model server answers for model {served.name!r} at the moment; try again.")
@@ -152,6 +169,13 @@ class Predictions:
                     self._wall(),
                 )
             )
+
+
+def _known(served: Served, label: str | None) -> Signature | None:
+    """Return what the version under `label` takes, or the model's own where that is not known at the moment."""
+    upstream = served.upstream
+    found = (label and upstream.signature(label)) or upstream.signature()
+    return found[1] if found else None
 
 
 async def _together(asked: Iterable[Coroutine[Any, Any, Answer]]) -> list[Answer]:
