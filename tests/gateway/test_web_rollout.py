@@ -59,3 +59,18 @@ def test_a_label_that_has_moved_on_one_replica_only_is_not_seen() -> None:
             assert is_problem(await g.predict({"items": ["a"]}), 422)
 
     asyncio.run(whole())
+
+
+def test_batches_of_one_request_are_answered_by_one_version_while_a_label_moves() -> None:
+    async def whole() -> None:
+        versions = {1: version((None, None)), 2: version((None, None), function=lambda given: {"y": given["x"] * 10})}
+        replicas = [Replica(versions, {"stable": number}) for number in (1, 2)]
+        model = {"processor": {"name": "tensors", "options": {"batches": False}}}
+        async with gateway(*replicas, model=model) as g:
+            for _ in range(5):
+                got = await g.predict({"items": [[1] * size for size in range(1, 33)]})
+                assert got.status == 200, got.json
+                factor = {1: 1.0, 2: 10.0}[got.json["version"]]
+                assert got.json["results"] == [[factor] * size for size in range(1, 33)]
+
+    asyncio.run(whole())

@@ -23,8 +23,10 @@ from tfs_deploy.serving.signature import Signature
 
 # Between two questions whether the model is back.
 _PAUSE_SECONDS = 0.05
-# A label that moves while the batches of one request are answered: they are asked again, so that one version answers.
+# How often a request is made again for another signature.
 _ROUNDS = 3
+# While a label moves from replica to replica, each round brings half of the batches that are missing of one version.
+_ROUNDS_OF_BATCHES = 16
 
 
 class Predictions:
@@ -135,19 +137,20 @@ class Predictions:
     async def _rest(
         self, served: Served, request: Request, batches: list[Batch], first: Answer, deadline: float
     ) -> list[Answer]:
-        answers: list[Answer | None] = [first, *[None] * (len(batches) - 1)]
+        # What another version has answered is kept: it may be that one which answers all in the end.
+        answers: dict[int, dict[int, Answer]] = {first.version: {0: first}}
         version = first.version
-        for _ in range(_ROUNDS):
-            missing = [index for index, answer in enumerate(answers) if answer is None or answer.version != version]
+        for _ in range(_ROUNDS_OF_BATCHES):
+            missing = [index for index in range(len(batches)) if index not in answers[version]]
+            if not missing:
+                return [answers[version][index] for index in range(len(batches))]
             found = await _together(
                 self._one(served, request, batches[index], first.label, deadline) for index in missing
             )
             for index, answer in zip(missing, found, strict=True):
-                answers[index] = answer
-            given = [answer for answer in answers if answer is not None]
-            if len({answer.version for answer in given}) == 1:
-                return given
-            version = found[-1].version
+                answers.setdefault(answer.version, {})[index] = answer
+            if all(answer.version != version for answer in found):  # the label has moved on
+                version = found[-1].version
         raise unavailable(f"The version of model {served.name!r} changes at the moment; try again.")
 
     async def _one(self, served: Served, request: Request, batch: Batch, label: str, deadline: float) -> Answer:
