@@ -48,6 +48,17 @@ def test_a_body_without_end_is_cut_off_at_the_limit(chunked: bool) -> None:
     assert sent[0] < 12 << 20
 
 
+def test_a_chunk_over_the_limit_is_told_as_what_it_is() -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n20000000\r\n"
+
+    async def scenario(world: World) -> None:
+        told = await world.refused("http://web.test/")
+        assert told.status == 422
+        assert "more than 1048576 bytes" in told.detail
+
+    on_the_web({"/": endless(head, b"x" * 65536, [0])}, scenario, max_mib=1.0)
+
+
 def test_a_body_of_exactly_the_limit_is_taken() -> None:
     async def scenario(world: World) -> None:
         assert len((await world.get("http://web.test/full")).data) == 1 << 20

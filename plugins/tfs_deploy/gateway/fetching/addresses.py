@@ -35,6 +35,16 @@ _INSIDE = [
         "fc00::/7",  # unique local
     )
 ]
+# Metadata services of clouds that are not link-local; they hand out credentials to whoever asks.
+_METADATA = frozenset(
+    ipaddress.ip_address(text)
+    for text in (
+        "100.100.100.200",  # Alibaba Cloud
+        "168.63.129.16",  # Azure's platform, a public address
+        "fd00:ec2::254",  # AWS
+        "fd20:ce::254",  # Google Cloud
+    )
+)
 _NEVER = [
     ipaddress.ip_network(text)
     for text in (
@@ -69,6 +79,8 @@ def reach(address: Address) -> Reach:
         if address in _NAT64:
             inner = reach(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
             return inner if inner is Reach.PUBLIC else Reach.NEVER
+    if address in _METADATA:
+        return Reach.NEVER
     if any(address.version == network.version and address in network for network in _INSIDE):
         return Reach.INSIDE
     if any(address.version == network.version and address in network for network in _NEVER):

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 _MAX_HEADER_BYTES = 16 << 10
 _CHUNK_BYTES = 64 << 10
+_NO_LIMIT = 1 << 62
 # A name with many addresses is tried at this many of them.
 _MOST_PLACES = 4
 _NOT_ALLOWED = "leads to an address or a port that may not be fetched from"
@@ -152,8 +153,8 @@ class Fetcher:
             no_keep_alive=True,
             chunk_size=_CHUNK_BYTES,
             max_header_size=_MAX_HEADER_BYTES,
-            # Above what is allowed, so that it is `answer` that refuses, with its reason.
-            max_body_size=self._config.max_bytes + _CHUNK_BYTES,
+            # `answer` counts, and refuses with its reason; Tornado would only hang up.
+            max_body_size=_NO_LIMIT,
         )
         connection = HTTP1Connection(stream, True, parameters)
         try:
