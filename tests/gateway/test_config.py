@@ -115,6 +115,8 @@ def test_other_addresses_need_keys_or_the_word_open(address: str) -> None:
         ({"limits": {"timeout_seconds": 0}}, "timeout_seconds"),
         ({"limits": {"concurrency": True}}, "concurrency"),
         ({"auth": {"open": True, "keys_file": "k"}}, "`auth` is open and has keys"),
+        ({"auth": {"keys_file": ""}}, r"length >= 1 - at `\$.auth.keys_file`"),
+        ({"auth": {"keys_env": ""}}, r"length >= 1 - at `\$.auth.keys_env`"),
         ({"cors": {"origins": ["app.example"]}}, "which is not like https://app.example"),
         ({"cors": {"origins": ["https://app.example/"]}}, "which is not like https://app.example"),
         ({"health": {"interval_seconds": 2}}, "`health.max_age_seconds` is below `health.interval_seconds`"),

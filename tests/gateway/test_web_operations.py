@@ -189,6 +189,13 @@ def test_keys_that_protect_nothing_are_refused_and_never_quoted(tmp_path: Path, 
     assert KEY not in str(caught.value)
 
 
+def test_a_keys_file_that_is_too_large_is_refused_and_not_cut_off(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("#" * ((1 << 20) - 21) + "\n" + KEY[:20] + "-the-rest\n")
+    with pytest.raises(InvalidInput, match="more than 1048576 bytes"):
+        read_keys(Auth(keys_file=str(file)))
+
+
 def test_keys_that_are_not_there_are_refused() -> None:
     with pytest.raises(InvalidInput, match="NOT_SET"):
         read_keys(Auth(keys_env="NOT_SET"), {})

@@ -109,8 +109,8 @@ class Auth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `open` says that nobody needs a key; without it, an address other than loopback needs keys.
     """
 
-    keys_file: str | None = None
-    keys_env: str | None = None
+    keys_file: _Text | None = None
+    keys_env: _Text | None = None
     open: bool = False
 
     @property

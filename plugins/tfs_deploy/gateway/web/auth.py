@@ -89,11 +89,15 @@ def _digests(where: str, text: str) -> dict[bytes, str]:
 
 def _file(path: str) -> str:
     try:
-        data = Path(path).read_bytes()[:_MAX_KEYS_BYTES]
-        return data.decode("utf-8")
+        with Path(path).open("rb") as file:
+            data = file.read(_MAX_KEYS_BYTES + 1)
+        text = data.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         told = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise InvalidInput(f"The keys file {path} cannot be read: {told}.", "Correct `auth.keys_file`.") from error
+    if len(data) > _MAX_KEYS_BYTES:  # cut off, its last key would be a shorter one, and those behind it unknown
+        raise InvalidInput(f"The keys file {path} has more than {_MAX_KEYS_BYTES} bytes.", "Correct `auth.keys_file`.")
+    return text
 
 
 def _given(headers: HTTPHeaders) -> str:
