@@ -119,7 +119,7 @@ def test_the_document_is_openapi_3_1(url: str) -> None:
         "/openapi.json",
         "/v1/models",
         *(f"/v1/models/{name}" for name in MODELS),
-        "/v1/models/pictures/labels/{label}",
+        *(f"/v1/models/{name}/labels/{{label}}" for name in MODELS),
     }
     post = document["paths"]["/v1/models/pictures"]["post"]
     assert set(post["requestBody"]["content"]) == {"application/json", "multipart/form-data"}

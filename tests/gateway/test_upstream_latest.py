@@ -70,7 +70,7 @@ def test_whole_gateway_answers_without_a_label() -> None:
             await g.predict({"item": 1.5}),
             (await g.ask("/v1/models/m")).json,
             (await g.ask("/openapi.json")).json,
-            (await g.ask("/v1/models/m/labels/stable", "POST", {"item": 1})).status,
+            [(await g.ask(f"/v1/models/m/labels/{label}", "POST", {"item": 1})).status for label in ("stable", "")],
         )
 
     got, described, document, by_label = run(asked, Replica({3: version(), 7: version()}, {}), model=LATEST)
@@ -80,7 +80,8 @@ def test_whole_gateway_answers_without_a_label() -> None:
     answer = document["paths"]["/v1/models/m"]["post"]["responses"]["200"]
     assert "X-Model-Label" not in answer["headers"]
     assert "label" not in answer["content"]["application/json"]["schema"]["properties"]
-    assert by_label == 404
+    assert by_label == [404, 404]
+    assert list(document["paths"])[-1] == "/v1/models/m"
 
 
 def test_nothing_loaded_is_told_without_speaking_of_a_label() -> None:

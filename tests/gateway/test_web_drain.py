@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -43,6 +44,26 @@ def test_requests_that_run_are_answered_and_new_ones_find_another_gateway() -> N
             assert await stopping
             with pytest.raises(ConnectionRefusedError):
                 await asyncio.open_connection("127.0.0.1", g.port)
+
+    asyncio.run(whole())
+
+
+def test_whoever_asks_how_the_gateway_is_does_not_hold_up_its_end() -> None:
+    """A load balancer asks more often than the time for which it must be quiet, and goes on to the end."""
+
+    async def whole() -> None:
+        async with gateway(model={}, limits={"drain_seconds": 4 * LONG}) as g:
+
+            async def ask_on() -> None:
+                with contextlib.suppress(AssertionError, OSError, HTTPStreamClosedError):
+                    while True:
+                        for path in ("/healthz", "/readyz", "/metrics", "/v1/models"):
+                            await g.ask(path)
+
+            asking = asyncio.ensure_future(ask_on())
+            # Half of the drain's time would go by, which is twice as long as this waits.
+            assert await ended(g.gateway.stop(quiet=1.0))
+            await ended(asking)
 
     asyncio.run(whole())
 

@@ -77,7 +77,6 @@ class Application:
     def begin(self, method: str, path: str, headers: HTTPHeaders, remote: str) -> Request:
         """Return the request that begins with this."""
         self.under_way += 1
-        self.begun += 1
         self._idle.clear()
         given = request_id.request_id(headers.get(request_id.HEADER))
         return Request(method, path, headers, given, remote, self._monotonic())
@@ -99,6 +98,7 @@ class Application:
         served = self._served(match.arguments)
         request.notes["model"] = served.name
         check_kind(request.headers)
+        self.begun += 1
         ticket = self.room.enter(served.name)
         request.hold = ticket.grow
         return match, ticket
@@ -193,7 +193,8 @@ class Application:
                 f"There is no model {arguments['model'][:64]!r}; there are: {', '.join(sorted(self._models))}."
             )
         label = arguments.get("label")
-        if label is not None and label not in (served.config.label, *served.config.labels):
+        # Without labels (`mode: latest`) the model's own is empty, and not to be asked for.
+        if label is not None and (not label or label not in (served.config.label, *served.config.labels)):
             raise not_found(f"Model {served.name!r} has no label {label[:64]!r}.")
         return served
 

@@ -45,8 +45,8 @@ def document(config: GatewayConfig, models: Sequence[Served], *, keys: bool) -> 
             "get": describer.plain(f"What {served.name} takes, and its version.", schemas.MODEL),
             "post": describer.predict(served, f"predict_{served.name}"),
         }
-        if served.config.labels:
-            labels = [served.config.label, *served.config.labels]
+        labels = list(dict.fromkeys((served.config.label, *served.config.labels)))
+        if served.config.label:
             paths[f"{path}/labels/{{label}}"] = {
                 "parameters": [
                     {"name": "label", "in": "path", "required": True, "schema": {"type": "string", "enum": labels}}
