@@ -101,7 +101,8 @@ def tls_context(tls: ListenTLS) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_cert_chain(tls.certificate, tls.key)
+        # Without a passphrase here, OpenSSL asks for one on the terminal, and waits.
+        context.load_cert_chain(tls.certificate, tls.key, password="")
     except (OSError, ssl.SSLError) as error:
         raise InvalidInput(
             f"The certificate {tls.certificate} and the key {tls.key} cannot be used: {error.strerror or error}.",
