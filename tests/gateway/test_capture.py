@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -247,6 +248,18 @@ def test_a_disk_that_hangs_costs_captures_and_no_time(tmp_path: Path) -> None:
     _Stuck.go.set()
     capture.close(60.0)
     assert capture.figures.written + capture.figures.dropped["busy"] == 1000
+
+
+def test_what_waits_keeps_no_more_than_itself_in_memory(tmp_path: Path) -> None:
+    capture = Capture("m", CaptureConfig(directory=str(tmp_path), percent=100.0))  # its thread does not run
+    batch = np.zeros((32, 1000), np.float32)
+    whole = weakref.ref(batch)
+    capture.offer(captured(outputs={"y": batch[3:4]}))
+    del batch
+    assert whole() is None
+    waits = capture._queue.get_nowait()
+    assert waits is not None
+    assert waits.outputs["y"].shape == (1, 1000)
 
 
 def test_what_is_too_large_is_dropped_and_counted(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tfs_deploy.gateway.upstream.answer import Arrays
@@ -25,6 +25,10 @@ class CapturedRequest:
     def size(self) -> int:
         """Return about how many bytes its record takes."""
         return sum(_size(array) for arrays in (self.inputs, self.outputs) for array in arrays.values())
+
+    def detached(self) -> CapturedRequest:
+        """Return it with arrays of its own: an answer may be a few rows of a batch, and keep all of that in memory."""
+        return replace(self, inputs=_detached(self.inputs), outputs=_detached(self.outputs))
 
 
 def encode(request: CapturedRequest, *, rate: float) -> bytes:
@@ -52,6 +56,10 @@ def encode(request: CapturedRequest, *, rate: float) -> bytes:
             protos[alias].CopyFrom(tensors.to_proto(array))
     data: bytes = log.SerializeToString(deterministic=True)
     return data
+
+
+def _detached(arrays: Arrays) -> Arrays:
+    return {alias: array if array.base is None else array.copy() for alias, array in arrays.items()}
 
 
 def _size(array: Any) -> int:

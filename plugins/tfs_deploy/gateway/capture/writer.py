@@ -99,7 +99,7 @@ class Capture:
                 raise queue.Full
             self._waiting += size
         try:
-            self._queue.put_nowait(request)
+            self._queue.put_nowait(request.detached())
         except queue.Full:
             self._release(size)
             raise
