@@ -11,6 +11,7 @@ import pytest
 from fakes import FakeClock, FakeVersion
 from gateway.model_servers import Replica, ask, group, version, x
 from gateway.waiting import LONG, until
+from tfs_deploy.errors import Unreachable
 from tfs_deploy.gateway.problem import Problem
 from tfs_deploy.gateway.upstream.model import Upstream
 from tfs_deploy.serving.signature import Signature, TensorSpec
@@ -290,5 +291,22 @@ def test_only_wanted_outputs_are_asked_for() -> None:
         content = FakeVersion(lambda arrays: {"y": arrays["x"], "z": arrays["x"]}, {"serving_default": both})
         async with group(Replica({1: content}), model={"outputs": ["z"]}) as upstream:
             assert set((await ask(upstream)).outputs) == {"z"}
+
+    asyncio.run(run())
+
+
+def test_the_version_that_is_told_does_not_come_and_go_with_the_questions() -> None:
+    """A model that nobody asks is looked at seldom, and what was seen is too old for a request then."""
+
+    async def run() -> None:
+        clock = FakeClock()
+        replica = Replica()
+        async with group(replica, options={"clock": clock}, health={**SELDOM, "max_age_seconds": 600.0}) as upstream:
+            assert (live(upstream), upstream.live_version()) == (1, 1)
+            clock.advance(601.0)
+            assert (live(upstream), upstream.live_version()) == (None, 1)
+            for seen in upstream._watch.replicas:
+                seen.failed(Unreachable("Gone.", "Wait."))
+            assert upstream.live_version() is None
 
     asyncio.run(run())

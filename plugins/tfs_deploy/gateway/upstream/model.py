@@ -97,6 +97,11 @@ class Upstream:
         found = metadata and metadata.signatures.get(self._config.signature)
         return (metadata.version, found) if metadata and found else None
 
+    def live_version(self) -> int | None:
+        """Return the version that the model's label meant when that was asked last: seldom while nobody asks."""
+        views = (replica.last(self._config.label) for replica in self._watch.replicas)
+        return next((view.version for view in views if view), None)
+
     async def look_again(self, label: str, deadline: float) -> None:
         """Ask what `label` means now, unless that was asked a moment ago; raises nothing."""
         label = label or self._config.label

@@ -80,6 +80,11 @@ class Replica:
         view = self._views.get(label)
         return view.found if view and self._fresh(view) and isinstance(view.found, Metadata) else None
 
+    def last(self, label: str) -> Metadata | None:
+        """Return what `label` meant here when that was asked last, for whoever looks on; None where nobody is asked."""
+        view = self._views.get(label)
+        return view.found if view and not self.ejected and isinstance(view.found, Metadata) else None
+
     async def resolve(self, label: str, deadline: float, *, newer_than: float | None = None) -> Metadata:
         """Return what `label` means, from memory if that is fresh (and younger than the monotonic `newer_than`).
 

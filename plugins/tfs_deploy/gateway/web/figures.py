@@ -50,8 +50,8 @@ def _replicas(models: Sequence[Served]) -> _Rows:
 
 
 def _versions(models: Sequence[Served]) -> _Rows:
-    found = ((served, served.upstream.signature()) for served in models)
-    return [({"model": served.name, "label": served.config.label}, float(known[0])) for served, known in found if known]
+    found = ((served, served.upstream.live_version()) for served in models)
+    return [({"model": served.name, "label": served.config.label}, float(known)) for served, known in found if known]
 
 
 def _capture(models: Sequence[Served]) -> list[Gauge]:
