@@ -139,7 +139,7 @@ class ProcessorPool:
             await one.stop()
             try:
                 await one.start(START_SECONDS)
-            except Exception as error:  # no memory or no descriptors now, say: a place that is given up never comes back
+            except Exception as error:  # such as no descriptors now: a place that is given up never comes back
                 log.warning("A process for processors could not be started: %s", error)
                 await asyncio.sleep(_AGAIN_SECONDS)
             else:
