@@ -128,6 +128,18 @@ def test_a_digit_as_the_demo_model_wants_it() -> None:
     assert sent(file_of(digit), size=[8, 8], mode="L", layout="HW").shape == (8, 8)
 
 
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_transparent_brightness_of_16_bits_lies_over_the_background(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    # 32768 and 32769 are the same grey in 8 bits; one of them is no colour.
+    stored = Image.fromarray(np.full((4, 4), 32768, np.uint16))
+    other = Image.fromarray(np.full((4, 4), 32769, np.uint16))
+    options = {"size": [4, 4], "mode": "L", "dtype": "uint8"}
+    assert (sent(file_of(stored, transparency=32768, exif=exif), **options) == 255).all()
+    assert (sent(file_of(other, transparency=32768, exif=exif), **options) == 127).all()
+
+
 def test_transparency_lies_over_the_background() -> None:
     clear = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
     assert (sent(file_of(clear), size=[4, 4], dtype="uint8", background=[9, 8, 7]) == [9, 8, 7]).all()

@@ -110,5 +110,9 @@ def _in_mode(image: Image.Image, mode: Mode, background: tuple[int, int, int]) -
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Return a picture of 16 bits per pixel with 8; Pillow's own conversion would cut every brighter one off at 255."""
-    values = np.clip(np.asarray(image), 0, 65535) // 257
-    return Image.fromarray(values.astype(np.uint8))
+    values = np.clip(np.asarray(image), 0, 65535)
+    grey = Image.fromarray((values // 257).astype(np.uint8))
+    clear = image.info.get("transparency")  # one brightness, of all 16 bits
+    if not isinstance(clear, int):
+        return grey
+    return Image.merge("LA", (grey, Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8))))
