@@ -167,6 +167,45 @@ async def _drain(process: asyncio.subprocess.Process, replica: Replica, number: 
     assert [json.loads(line)["status"] for line in out.splitlines()] == [200, 200]
 
 
+def test_a_second_signal_ends_the_program_at_once_and_tells_that_somebody_was_cut_off(tmp_path: Path) -> None:
+    async def whole() -> None:
+        replica = Replica()
+        replica.held = asyncio.Event()
+        await replica.start()
+        config = {"replicas": [replica.target], "listen": {"port": 0}, "health": HEALTH, "models": {"m": {}}}
+        config["limits"] = {"timeout_seconds": 600.0, "drain_seconds": 600.0}
+        file = tmp_path / "gateway.yaml"
+        file.write_text(json.dumps(config))
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tfs_deploy.gateway", "--config", str(file)),
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        try:
+            assert process.stderr is not None
+            told = await ended(process.stderr.readuntil(b"Serving m on "))
+            address = (await ended(process.stderr.readline())).decode().strip()
+
+            class Elsewhere(Running):
+                url = address
+
+            running = asyncio.ensure_future(Elsewhere(None, None).predict({"item": 1}))  # type: ignore[arg-type]
+            await until(lambda: replica.under_way == 1)
+            process.send_signal(signal.SIGTERM)
+            await ended(process.stderr.readuntil(b"Draining"))
+            process.send_signal(signal.SIGTERM)
+            assert await ended(process.wait()) == 1, told
+            await ended(asyncio.gather(running, return_exceptions=True))
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            await replica.stop()
+
+    asyncio.run(whole())
+
+
 def test_the_program_refuses_a_configuration_that_cannot_be_served(tmp_path: Path) -> None:
     async def whole() -> tuple[int | None, bytes]:
         file = tmp_path / "gateway.yaml"

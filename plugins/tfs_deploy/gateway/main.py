@@ -25,7 +25,7 @@ _OTHER_FILES = 512
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Serve until SIGTERM or SIGINT; return 0, 1 if requests were cut off at the end, or an error's own exit code."""
+    """Serve until SIGTERM or SIGINT; return 0, 1 if the end was cut short, or an error's own exit code."""
     parser = argparse.ArgumentParser(prog=_PROGRAM, description=__doc__)
     parser.add_argument("--config", required=True, metavar="FILE", help="the gateway's YAML file")
     parser.add_argument("--check", action="store_true", help="read and check the file, make the processors, and end")
@@ -39,8 +39,8 @@ def main(arguments: Sequence[str]) -> int:
         told = " ".join(str(error).split())
         print(f"{_PROGRAM}: {told}", file=sys.stderr, flush=True)  # noqa: T201
         return error.exit_code
-    except KeyboardInterrupt:
-        return 0
+    except KeyboardInterrupt:  # a second signal: whoever was still served is cut off
+        return _CUT_OFF
 
 
 async def _check(config: GatewayConfig) -> int:
