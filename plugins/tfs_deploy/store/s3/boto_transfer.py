@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from tfs_deploy.errors import TFSDeployError
 from tfs_deploy.store.arrivals import NoPieces
 from tfs_deploy.store.s3.connection import Connection
-from tfs_deploy.store.s3.errors import Interrupted, reporting
+from tfs_deploy.store.s3.errors import Interrupted, MissingObject, reporting
 from tfs_deploy.store.s3.layout import DIGEST_METADATA
 from tfs_deploy.store.s3.transfer import PART_BYTES, PARTS_AT_ONCE, Buffer
 
@@ -47,7 +49,11 @@ class BotoTransfer:
                     **self._at(name), UploadId=upload, MultipartUpload={"Parts": sent}
                 )
         except BaseException:
-            with reporting(f"drop the parts of {name!r}", self._address):
+            # What went wrong is what is told; who publishes there next drops the parts, too.
+            with (
+                contextlib.suppress(TFSDeployError, MissingObject),
+                reporting(f"drop the parts of {name!r}", self._address),
+            ):
                 self._client.abort_multipart_upload(**self._at(name), UploadId=upload)
             raise
 

@@ -86,6 +86,7 @@ _TRANSIENT: dict[str, str] = {
     "XAmzContentSHA256Mismatch": "bytes were changed on the way",
     "XAmzContentChecksumMismatch": "bytes were changed on the way",
     "IncompleteBody": "a part of the request was lost on the way",
+    "NoSuchUpload": "the upload was dropped meanwhile, as another publish of the same bytes does that takes over",
     "OperationAborted": "another request to the same object was going on",
     "ConditionalRequestConflict": "another request to the same object was going on",
     "409": "another request to the same object was going on",

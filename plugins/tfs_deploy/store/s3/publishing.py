@@ -122,7 +122,7 @@ class Publisher:
         try:
             sent = sender.send(lease.version, resumed=resumed)
         except BaseException:
-            self._tidy(model, lease.version)
+            self._tidy(model, lease)
             raise
         return self._commit(manifest, model, lease, sent)
 
@@ -147,12 +147,13 @@ class Publisher:
         known = self._documents.read(key)
         self._documents.write(key, to_json(Pointer(version)), expected=None if known is None else known.tag)
 
-    def _tidy(self, model: str, version: int) -> None:
+    def _tidy(self, model: str, lease: Lease) -> None:
         """Drop pieces that nobody can go on with; whole objects stay for the next try."""
         try:
-            self._objects.abort_uploads(folder(model, version))
+            lease.renew()  # Contention: the pieces there are those of a publish that took over and lives
+            self._objects.abort_uploads(folder(model, lease.version))
         except TFSDeployError as error:
-            log.info("The next publish drops the unfinished uploads of version %s: %s", version, error)
+            log.info("The next publish drops the unfinished uploads of version %s: %s", lease.version, error)
 
     def _sweep(self, model: str, own_digits: str) -> None:
         """Remove what publishes that died long ago left; the cost grows with those, not with the versions."""

@@ -79,6 +79,7 @@ class Sender:
             head = self._objects.head(start + entry.path)
             if head and head.size == entry.size and head.metadata.get(DIGEST_METADATA) == entry.sha256:
                 right.add(entry.path)
+            self._beat()
 
         candidates = [wanted[path] for path, size in found.items() if path in wanted and wanted[path].size == size]
         self._staged.for_each(look, candidates, threads=_SMALL_THREADS)
@@ -87,7 +88,7 @@ class Sender:
     def _read(self, entry: FileEntry) -> None:
         for block in self._staged.blocks(entry):
             self._staged.advance(len(block))
-        self._beat()
+            self._beat()
 
     def _send_small(self, version: int, entry: FileEntry) -> None:
         if self._staged.stopped:

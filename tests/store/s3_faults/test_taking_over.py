@@ -1,0 +1,69 @@
+"""Two publishers of the same bytes, of which one was taken for dead while it works."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from contract.staged_versions import check_whole
+from s3_proxy import Fault, Proxy, Request
+from s3_server import S3Server
+from store.s3_faults.conftest import Open, Staged
+from tfs_deploy.clock import SystemClock
+from tfs_deploy.errors import TFSDeployError, Transient
+from tfs_deploy.savedmodel.manifest import hex_of
+from tfs_deploy.store.protocol import Store
+from tfs_deploy.store.s3.attempts import Attempts
+from tfs_deploy.store.s3.store import S3Store
+
+DATA = "variables/variables.data-00000-of-00001"
+
+
+class AtTheFirstPart:
+    """Does something before the first part of a file is sent on, and then perhaps breaks it."""
+
+    def __init__(self, proxy: Proxy, action: Callable[[], object], **fault: Any) -> None:
+        self._action, self._fault, self._done = action, fault, threading.Event()
+        proxy.rule = self
+
+    def __call__(self, request: Request) -> Fault | None:
+        if request.method != "PUT" or "partNumber=" not in request.path or self._done.is_set():
+            return None
+        self._done.set()
+        return Fault(before=self._action, **self._fault)
+
+
+def test_who_was_taken_over_leaves_the_pieces_of_the_other_alone(
+    through_proxy: Open, proxy: Proxy, direct: Store, server: S3Server, bucket: str, staged: Staged
+) -> None:
+    client = server.client()
+    begun: list[str] = []
+
+    def take_over() -> None:
+        attempts = Attempts(direct.documents, SystemClock(), lease_seconds=-60.0)
+        lease = next(attempts.tries("m", hex_of(staged[1].fingerprint), seconds=0.0))
+        assert lease is not None
+        answer = client.create_multipart_upload(Bucket=bucket, Key=f"team/m/{lease.version}/{DATA}")
+        begun.append(answer["UploadId"])
+
+    AtTheFirstPart(proxy, take_over, status=400, code="InvalidRequest")
+    with pytest.raises(TFSDeployError):
+        through_proxy().publish(*staged, "m")
+    uploads = client.list_multipart_uploads(Bucket=bucket).get("Uploads", [])
+    assert begun
+    assert begun[0] in {each["UploadId"] for each in uploads}
+
+
+def test_who_was_taken_over_is_told_to_come_again_and_finds_the_version(
+    through_proxy: Open, proxy: Proxy, server: S3Server, uri: str, staged: Staged
+) -> None:
+    other = S3Store(uri, options=server.options(), lease_seconds=-60.0)
+    AtTheFirstPart(proxy, lambda: other.publish(*staged, "m"))
+    with pytest.raises(Transient):
+        through_proxy().publish(*staged, "m")
+    again = through_proxy().publish(*staged, "m")
+    assert (again.version.version, again.created) == (1, False)
+    assert check_whole(other, "m") == (1,)
