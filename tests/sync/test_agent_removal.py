@@ -10,6 +10,7 @@ import pytest
 
 from permission_bits import permissions_count
 from sync.bench import Wrapped, labelled, settle
+from tfs_deploy.deployment.agents import Trouble
 from tfs_deploy.deployment.desired import DesiredModel
 from tfs_deploy.serving.config import from_text
 from tfs_deploy.store.local.filesystem import Filesystem
@@ -112,3 +113,25 @@ def test_a_folder_that_keeps_the_agent_out_is_left_alone(bench):
         agent = bench.agent()
         settle(agent, bench.clock)
     assert agent.standing.ready
+
+
+def test_what_no_server_sees_makes_room_for_what_is_missing(bench):
+    bench.publish(weights=b"x" * 5000)
+    bench.want(m=labelled(stable=1))
+    for leftover in (".incoming-9", ".removing-8-0abc"):
+        (bench.root / "m" / leftover).mkdir(parents=True)
+        (bench.root / "m" / leftover / "data").write_bytes(b"y" * 5000)
+
+    def free(path: Path) -> int:
+        used = sum(each.stat().st_size for each in bench.root.rglob("data"))
+        return 10_000 - used
+
+    agent = bench.agent(free=free)
+    agent.poll()
+    agent.poll()
+    assert [each.kind for each in agent.standing.problems] == [Trouble.DISK_FULL]
+    bench.clock.advance(15.0)
+    settle(agent, bench.clock)
+    assert agent.standing.ready
+    assert bench.shown() == [1]
+    assert bench.leftovers() == []

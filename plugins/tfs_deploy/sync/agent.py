@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Set
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tfs_deploy.clock import Clock, SystemClock
 from tfs_deploy.deployment.agents import AgentProblem, Trouble
@@ -124,9 +124,10 @@ class Agent:
             current = self._write_startup(held)
             ready = current and self._is_ready(found, held)
             self._troubles.clear("the model root")
-            if heard and current:
-                # Nothing is removed on hearsay, nor while the start-up file may name it.
-                held -= self._tidy(todo, found)
+            if heard:
+                # Nothing is removed on hearsay, and nothing that servers see while the start-up file may name it. What
+                # they do not see goes in any case: what is missing may wait for its room.
+                held -= self._tidy(todo if current else replace(todo, remove=()), found)
         except TFSDeployError as error:
             self._troubles.add("the model root", error, now=self._clock.monotonic())
         self._tell(held, ready=ready, heard=heard)
