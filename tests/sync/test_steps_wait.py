@@ -180,6 +180,11 @@ def test_a_dead_agent_is_not_waited_for_and_a_wrong_clock_does_not_make_one_dead
     assert set(fresh.look(side.clock.now())) == {"one"}
     side.store.documents.write(key, to_json(late), expected=tag)
     assert set(fresh.look(side.clock.now())) == {"one", "late"}, "it lives, because it writes"
+    later = FreshAgents(side.store.documents, "default", seen=fresh.seen)
+    side.clock.advance(100.0)
+    assert "late" in later.look(side.clock.now())
+    side.clock.advance(30.0)
+    assert "late" not in later.look(side.clock.now()), "it wrote once, and then no more"
 
 
 def test_fewer_agents_than_replicas_are_told_once(side: Side, caplog: pytest.LogCaptureFixture) -> None:

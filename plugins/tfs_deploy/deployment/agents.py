@@ -91,12 +91,12 @@ class FreshAgents:
         """`seen` is the property `seen` of an earlier look by somebody who looks on here."""
         self._documents = documents
         self._group = group
-        self._first_tags = dict(seen or {})
+        self._seen = dict(seen or {})
 
     @property
     def seen(self) -> dict[str, str]:
-        """Return the state in which each report was first seen."""
-        return dict(self._first_tags)
+        """Return the state in which each report was last seen, and, behind a space, when it was seen to change."""
+        return dict(self._seen)
 
     def look(self, now: datetime) -> dict[str, AgentReport]:
         """Return the reports of the agents that live, by name; costs one listing and one read per agent."""
@@ -105,11 +105,19 @@ class FreshAgents:
             document = self._documents.read(each)
             if document is None:
                 continue
-            changed = self._first_tags.setdefault(each, document.tag) != document.tag
+            changed = self._changed_lately(each, document.tag, now)
             report = _parsed(each, document.body)
             if report is not None and (changed or _age(report, now) < FRESH_SECONDS):
                 found[report.agent] = report
         return found
+
+    def _changed_lately(self, report: str, tag: str, now: datetime) -> bool:
+        """Tell whether the report was seen to change within the time that a living agent may be silent."""
+        known, _, at = self._seen.get(report, tag).partition(" ")
+        if known != tag:
+            at = repr(now.timestamp())
+        self._seen[report] = f"{tag} {at}".rstrip()
+        return bool(at) and abs(now.timestamp() - float(at)) < FRESH_SECONDS
 
 
 def agents_are_asked(session: GroupSession) -> bool:

@@ -25,7 +25,7 @@ CORRUPT_ATTEMPTS = 3
 
 @dataclass(frozen=True, slots=True)
 class SoFar:
-    """A wait as somebody else may take it up: when it began (seconds since the epoch), and what was seen first."""
+    """A wait as somebody else may take it up: when it began (seconds since the epoch), and what was seen until now."""
 
     since: float
     seen: dict[str, str]
