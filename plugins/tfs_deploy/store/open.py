@@ -40,8 +40,10 @@ def _directory(uri: str) -> Path:
     if not _SCHEME.match(uri):
         return Path(uri).expanduser()
     parts = urlsplit(uri)
+    # An address may hold a secret before an "@", and is not repeated then.
+    shown = f"{parts.scheme}://..." if "@" in uri else uri
     if parts.scheme == "file":
         if parts.netloc not in {"", "localhost"} or not parts.path or parts.query or parts.fragment:
-            raise InvalidInput(f"The store {uri!r} does not name a directory of this machine.", _USAGE)
+            raise InvalidInput(f"The store {shown!r} does not name a directory of this machine.", _USAGE)
         return Path(unquote(parts.path))
-    raise InvalidInput(f"The store {uri!r} has the scheme {parts.scheme!r}, which is not supported.", _USAGE)
+    raise InvalidInput(f"The store {shown!r} has the scheme {parts.scheme!r}, which is not supported.", _USAGE)

@@ -95,10 +95,24 @@ def test_options_and_stores_show_no_secret(server: S3Server, uri: str) -> None:
     assert store.uri == uri
 
 
-def test_a_secret_in_the_address_is_refused_and_not_repeated() -> None:
+@pytest.mark.parametrize("secret", ["abcdefgh", "abcd/efgh"])
+@pytest.mark.parametrize("start", ["s3://", "S3://", "s3:/", "s3:///", "https://", "file://"])
+def test_a_secret_in_the_address_is_refused_and_not_repeated(start: str, secret: str) -> None:
     with pytest.raises(InvalidInput) as caught:
-        open_store(f"s3://{ACCESS_KEY}:{SECRET}@bucket/models")
-    assert SECRET not in str(caught.value)
+        open_store(f"{start}{ACCESS_KEY}:{secret}@bucket/models")
+    assert secret[:4] not in str(caught.value)
+    assert secret[-4:] not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", [f"http://{ACCESS_KEY}:abcdefgh@host:9000", f"{ACCESS_KEY}:abcdefgh@host"])
+def test_a_secret_in_the_endpoint_is_refused_and_not_repeated(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        S3Options(endpoint_url=url)
+    assert "abcdefgh" not in str(caught.value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url if "//" in url else f"http://{url}")
+    with pytest.raises(InvalidInput) as caught:
+        open_store("s3://bucket/models", s3=S3Options(region="us-east-1"))
+    assert "abcdefgh" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

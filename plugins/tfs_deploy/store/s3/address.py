@@ -27,7 +27,9 @@ class S3Address:
         """Return the parts of ``s3://bucket/prefix``; raise InvalidInput for anything else."""
         rest = uri[len("s3://") :] if uri.startswith("s3://") else ""
         bucket, _, prefix = rest.partition("/")
-        if "@" in bucket or "?" in uri or "#" in uri:
+        # Also where a slash is missing, or stands in the secret.
+        authority = uri.partition(":")[2].lstrip("/").partition("/")[0]
+        if "@" in authority or ":" in authority or "?" in uri or "#" in uri:
             # Not quoted: what stands there may be a secret.
             raise InvalidInput(
                 "The store's s3:// address holds more than a bucket and a prefix.",

@@ -10,7 +10,7 @@ from typing import Any
 
 from tfs_deploy.errors import InvalidInput, MissingExtra, StoreError
 from tfs_deploy.store.s3.address import S3Address
-from tfs_deploy.store.s3.options import S3Options
+from tfs_deploy.store.s3.options import S3Options, check_endpoint
 
 # As many as the threads that wait for small objects, and some for pieces of large ones.
 MAX_CONNECTIONS = 64
@@ -85,6 +85,7 @@ def connect(address: S3Address, options: S3Options) -> Connection:
             f"boto3 cannot connect to {address.uri!r}: {type(error).__name__}: {error}.",
             "Check the profile, the region and the endpoint.",
         ) from None
+    check_endpoint(str(client.meta.endpoint_url))
     return Connection(address, options, session, client)
 
 

@@ -36,6 +36,7 @@ class S3Options:
                 "Only one of the S3 access key's id and its secret is given.",
                 "Give both, or neither to use boto3's own chain.",
             )
+        check_endpoint(self.endpoint_url or "")
         if self.endpoint_url is not None and not self.endpoint_url.startswith(("http://", "https://")):
             raise InvalidInput(
                 f"The S3 endpoint {self.endpoint_url!r} is not a URL.", "Give it as http://host:port or https://host."
@@ -46,3 +47,12 @@ class S3Options:
             )
         if self.transfer not in {"auto", "obstore", "boto3"}:
             raise InvalidInput(f"{self.transfer!r} moves no bytes.", "Use 'auto', 'obstore' or 'boto3'.")
+
+
+def check_endpoint(url: str) -> None:
+    """Raise InvalidInput, without repeating it, for an endpoint that holds credentials: it is noted and logged."""
+    if "@" in url.partition("?")[0]:
+        raise InvalidInput(
+            "The S3 endpoint holds a user or a secret before an '@'.",
+            "Give the credentials by the environment, a profile or a connection, and the endpoint without them.",
+        )
