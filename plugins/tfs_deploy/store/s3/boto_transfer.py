@@ -60,6 +60,9 @@ class BotoTransfer:
     def get(self, name: str, *, size: int) -> Buffer:
         with reporting(f"read {name!r}", self._address):
             found = self._client.get_object(**self._at(name))
+        if int(found["ContentLength"]) > size:
+            found["Body"].close()
+            raise MissingObject(name)  # it may not fit the memory, and is not what it should be
         with reporting(f"read {name!r}", self._address, body=True):
             body: bytes = found["Body"].read()
         if len(body) != int(found["ContentLength"]):

@@ -127,7 +127,9 @@ class Catalogue:
     def compare_sizes(self, model: str, version: int, manifest: Manifest) -> None:
         """Compare names and sizes with `manifest`; raise CorruptModel naming the first file that is wrong."""
         start = folder(model, version)
-        there = {found.name[len(start) :]: found.size for found in self._objects.list(start)}
+        objects = ((found.name[len(start) :], found.size) for found in self._objects.list(start))
+        # Some tools write an empty object for each folder, whose name ends with a slash as no file's does.
+        there = {path: size for path, size in objects if path and not path.endswith("/")}
         for path in (MANIFEST_PATH, WITHDRAWN_MANIFEST_PATH):
             there.pop(path, None)
         wanted = {entry.path: entry.size for entry in manifest.files}

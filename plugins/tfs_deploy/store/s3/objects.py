@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ _DELETE_AT_ONCE = 1000
 # Tries of what boto3 does not repeat itself: a body that breaks off, a conditional write that met another.
 TRIES = 4
 LONGEST_WAIT_SECONDS = 2.0
+# A conditional write is refused with 409 as long as others write the same object, of whom there may be many.
+CONDITIONAL_TRIES = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +102,8 @@ class Objects:
 
     def delete(self, name: str) -> None:
         """Remove an object; no error if there is none."""
-        with reporting(f"delete {name!r}", self.address):
+        # Amazon's says nothing of an object that is not there, other servers say 404.
+        with contextlib.suppress(MissingObject), reporting(f"delete {name!r}", self.address):
             self._client.delete_object(**self._at(name))
 
     def delete_all(self, names: Iterable[str]) -> None:
@@ -150,11 +154,11 @@ class Objects:
         """Do `work`, a few times if an answer breaks off."""
         return self.retrying()(work)
 
-    def retrying(self) -> tenacity.Retrying:
+    def retrying(self, *, tries: int = TRIES) -> tenacity.Retrying:
         """Return what does something a few times, as long as answers break off."""
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(Interrupted),
-            stop=tenacity.stop_after_attempt(TRIES),
+            stop=tenacity.stop_after_attempt(tries),
             wait=tenacity.wait_random_exponential(multiplier=0.05, max=LONGEST_WAIT_SECONDS),
             sleep=self._clock.sleep,
             reraise=True,
@@ -201,7 +205,7 @@ class Objects:
             return self._put(name, body, metadata, condition)
 
         try:
-            return self.repeating(put)
+            return self.retrying(tries=CONDITIONAL_TRIES)(put)
         except PreconditionFailed as error:
             # A write whose answer was lost is sent again, and then meets itself.
             found = self.get(name) if error.repeated or tries > 1 else None

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from tfs_deploy.store.arrivals import NoPieces
 from tfs_deploy.store.s3.connection import Connection
-from tfs_deploy.store.s3.errors import Interrupted, reporting
+from tfs_deploy.store.s3.errors import Interrupted, MissingObject, reporting
 from tfs_deploy.store.s3.layout import DIGEST_METADATA
 from tfs_deploy.store.s3.transfer import PARTS_AT_ONCE, Buffer
 
@@ -56,6 +56,8 @@ class ObstoreTransfer:
     def get(self, name: str, *, size: int) -> Buffer:
         with reporting(f"read {name!r}", self._address):
             found = self._obstore.get(self._store, self._key(name))
+        if found.meta["size"] > size:
+            raise MissingObject(name)  # it may not fit the memory, and is not what it should be
         with reporting(f"read {name!r}", self._address, body=True):
             body = memoryview(found.bytes())
         if len(body) != found.meta["size"]:

@@ -19,6 +19,7 @@ from tfs_deploy.clock import Clock
 from tfs_deploy.errors import Contention, TFSDeployError
 from tfs_deploy.jsonable import to_json
 from tfs_deploy.names import check_model_name
+from tfs_deploy.store.local.numbering import served_number
 from tfs_deploy.store.s3.documents import S3StateDocuments
 from tfs_deploy.store.s3.layout import manifest_name
 from tfs_deploy.store.s3.objects import Objects
@@ -29,8 +30,9 @@ log = logging.getLogger(__name__)
 _ANNOUNCED_FOR = timedelta(hours=1)
 # Fifty publishers at once settle within some seconds.
 _TRIES = 60
-# Enough to tell that a model that others copied there is not unknown.
+# Enough to tell that a model that others copied there is not unknown; and the newest, which may still be arriving.
 _LOOK_AT = 1000
+_NEWEST = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +107,15 @@ class Tips:
         )(attempt)
 
     def _token_of_a_copy(self, model: str) -> str:
-        """Return a token for versions that were copied there without the documents, at the cost of one listing."""
+        """Return a token for versions that were copied there without the documents.
+
+        A copy is not one step, so the newest folders may be there before their manifests. Costs one listing, and a
+        request for each of those.
+        """
         names = list(self._objects.folders(f"{model}/", limit=_LOOK_AT))
-        return _digest(["copy", *names]) if names else ""
+        newest = sorted({number for name in names if (number := served_number(name)) and number > 0})[-_NEWEST:]
+        heads = [self._objects.head(manifest_name(model, number)) for number in newest]
+        return _digest(["copy", *names, *(head.etag if head else "-" for head in heads)]) if names else ""
 
 
 def _key(model: str) -> str:

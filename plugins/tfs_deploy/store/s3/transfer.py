@@ -24,7 +24,7 @@ class Transfer(Protocol):
         """Write an object from its parts, all of `part_bytes` but the last; nothing is visible before the end."""
 
     def get(self, name: str, *, size: int) -> Buffer:
-        """Return a whole object that should have `size` bytes."""
+        """Return a whole object that should have `size` bytes; raise MissingObject, unread, if it has more."""
 
     def range(self, name: str, start: int, end: int) -> Iterator[Buffer]:
         """Yield the bytes from `start` to before `end`.
