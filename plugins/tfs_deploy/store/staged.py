@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tfs_deploy.errors import CorruptModel, InvalidInput
-from tfs_deploy.savedmodel.manifest import FileEntry, Manifest
+from tfs_deploy.jsonable import to_json
+from tfs_deploy.savedmodel.manifest import MAX_MANIFEST_BYTES, FileEntry, Manifest
 from tfs_deploy.serving.signature import signatures_of_saved_model
 from tfs_deploy.store.protocol import Progress
 
@@ -56,7 +57,7 @@ class StagedFiles:
     def content(self, entry: FileEntry) -> bytes:
         """Return the bytes of a small file; raise CorruptModel if they are not those of `entry`."""
         path = self._source / entry.path
-        with reading_input(path), path.open("rb", buffering=0) as stream:
+        with reading_input(path), path.open("rb") as stream:
             data = stream.read(entry.size + 1)
         self._compare(entry, len(data), hashlib.sha256(data).hexdigest())
         return data
@@ -71,7 +72,8 @@ class StagedFiles:
         view = memoryview(bytearray(min(size, entry.size + 1)))
         with contextlib.ExitStack() as stack:
             with reading_input(path):
-                stream = stack.enter_context(path.open("rb", buffering=0))
+                # Buffered, which reads on where a file system gives less than it was asked for: parts have one size.
+                stream = stack.enter_context(path.open("rb"))
             while not self._stopped.is_set():
                 with reading_input(path):
                     count = stream.readinto(view)
@@ -120,6 +122,17 @@ def reading_input(path: Path) -> Iterator[None]:
         raise InvalidInput(
             f"The file {str(path)!r} cannot be read: {reason}.", "Check that it exists and is readable."
         ) from error
+
+
+def check_size(manifest: Manifest) -> None:
+    """Raise InvalidInput for a manifest that could be written, but not read again."""
+    size = len(to_json(manifest))
+    if size > MAX_MANIFEST_BYTES:
+        raise InvalidInput(
+            f"The manifest would have {size} bytes, more than {MAX_MANIFEST_BYTES}: it lists {len(manifest.files)} "
+            "files.",
+            "Export the model with fewer files, or with less provenance.",
+        )
 
 
 def check_signatures(directory: Path, manifest: Manifest) -> None:

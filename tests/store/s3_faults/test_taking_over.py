@@ -10,11 +10,12 @@ import pytest
 
 from contract.staged_versions import check_whole
 from s3_proxy import Fault, Proxy, Request
-from s3_server import S3Server
+from s3_server import S3Server, options_for
 from store.s3_faults.conftest import Open, Staged
 from tfs_deploy.clock import SystemClock
-from tfs_deploy.errors import TFSDeployError, Transient
-from tfs_deploy.savedmodel.manifest import hex_of
+from tfs_deploy.errors import Contention, TFSDeployError, Transient
+from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, hex_of
+from tfs_deploy.store.open import open_store
 from tfs_deploy.store.protocol import Store
 from tfs_deploy.store.s3.attempts import Attempts
 from tfs_deploy.store.s3.store import S3Store
@@ -22,15 +23,15 @@ from tfs_deploy.store.s3.store import S3Store
 DATA = "variables/variables.data-00000-of-00001"
 
 
-class AtTheFirstPart:
-    """Does something before the first part of a file is sent on, and then perhaps breaks it."""
+class AtFirst:
+    """Does something before the first write of something is sent on, and then perhaps breaks it."""
 
-    def __init__(self, proxy: Proxy, action: Callable[[], object], **fault: Any) -> None:
-        self._action, self._fault, self._done = action, fault, threading.Event()
+    def __init__(self, proxy: Proxy, what: str, action: Callable[[], object], **fault: Any) -> None:
+        self._what, self._action, self._fault, self._done = what, action, fault, threading.Event()
         proxy.rule = self
 
     def __call__(self, request: Request) -> Fault | None:
-        if request.method != "PUT" or "partNumber=" not in request.path or self._done.is_set():
+        if request.method != "PUT" or self._what not in request.path or self._done.is_set():
             return None
         self._done.set()
         return Fault(before=self._action, **self._fault)
@@ -49,7 +50,7 @@ def test_who_was_taken_over_leaves_the_pieces_of_the_other_alone(
         answer = client.create_multipart_upload(Bucket=bucket, Key=f"team/m/{lease.version}/{DATA}")
         begun.append(answer["UploadId"])
 
-    AtTheFirstPart(proxy, take_over, status=400, code="InvalidRequest")
+    AtFirst(proxy, "partNumber=", take_over, status=400, code="InvalidRequest")
     with pytest.raises(TFSDeployError):
         through_proxy().publish(*staged, "m")
     uploads = client.list_multipart_uploads(Bucket=bucket).get("Uploads", [])
@@ -61,9 +62,28 @@ def test_who_was_taken_over_is_told_to_come_again_and_finds_the_version(
     through_proxy: Open, proxy: Proxy, server: S3Server, uri: str, staged: Staged
 ) -> None:
     other = S3Store(uri, options=server.options(), lease_seconds=-60.0)
-    AtTheFirstPart(proxy, lambda: other.publish(*staged, "m"))
+    AtFirst(proxy, "partNumber=", lambda: other.publish(*staged, "m"))
     with pytest.raises(Transient):
         through_proxy().publish(*staged, "m")
     again = through_proxy().publish(*staged, "m")
     assert (again.version.version, again.created) == (1, False)
     assert check_whole(other, "m") == (1,)
+
+
+@pytest.mark.parametrize("how", ["withdraw", "delete"])
+def test_a_manifest_that_comes_too_late_does_not_bring_back_what_was_removed(
+    proxy: Proxy, server: S3Server, uri: str, staged: Staged, how: str
+) -> None:
+    other = S3Store(uri, options=server.options(), lease_seconds=-60.0)
+
+    def publish_and_remove() -> None:
+        assert other.publish(*staged, "m").version.version == 1
+        other.withdraw("m", 1, "bad") if how == "withdraw" else other.delete("m", 1)
+
+    AtFirst(proxy, f"/m/1/{MANIFEST_PATH}", publish_and_remove)
+    late = open_store(uri, s3=options_for(proxy.url))
+    with pytest.raises(Contention, match="removed while this one was held up"):
+        late.publish(*staged, "m")
+    assert other.versions("m") == ()
+    assert late.publish(*staged, "m").version.version == 2
+    assert check_whole(other, "m") == (2,)

@@ -17,7 +17,7 @@ from tfs_deploy.store.local.filesystem import remove_tree, reporting, write_new_
 from tfs_deploy.store.local.layout import LocalLayout, partial_hex, publish_lock
 from tfs_deploy.store.local.numbering import deleting_number
 from tfs_deploy.store.protocol import ModelVersion, Progress, Published
-from tfs_deploy.store.staged import StagedFiles, check_signatures, reading_input
+from tfs_deploy.store.staged import StagedFiles, check_signatures, check_size, reading_input
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,7 @@ class Publisher:
         check_above(above)
         with reading_input(staged):
             manifests.verify(staged, manifest, deep=False)
+        check_size(manifest)
         files = StagedFiles(staged, manifest, progress)
         lock = publish_lock(model, hex_of(manifest.fingerprint))
         with self._layout.locks.hold(lock, seconds=self._wait_seconds):

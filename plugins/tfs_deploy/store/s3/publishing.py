@@ -6,7 +6,7 @@ import logging
 from datetime import timedelta
 from pathlib import Path
 
-from tfs_deploy.errors import CorruptModel, TFSDeployError
+from tfs_deploy.errors import Contention, CorruptModel, TFSDeployError
 from tfs_deploy.jsonable import to_json
 from tfs_deploy.names import check_above, check_model_name
 from tfs_deploy.savedmodel import manifest as manifests
@@ -23,7 +23,7 @@ from tfs_deploy.store.s3.probe import Probe
 from tfs_deploy.store.s3.sending import Sender
 from tfs_deploy.store.s3.tips import Tips
 from tfs_deploy.store.s3.transfer import Transfer
-from tfs_deploy.store.staged import StagedFiles, check_signatures, reading_input
+from tfs_deploy.store.staged import StagedFiles, check_signatures, check_size, reading_input
 
 log = logging.getLogger(__name__)
 
@@ -139,8 +139,35 @@ class Publisher:
             created = False  # another publisher of the same bytes took over and was faster
         else:
             created = True
+            self._take_back_if_too_late(lease, version, manifest)
         self._tips.settle(model, number)
         return Published(version, uploaded_bytes=sent, created=created)
+
+    def _take_back_if_too_late(self, lease: Lease, version: ModelVersion, manifest: Manifest) -> None:
+        """Remove the manifest again if it took so long that the version was published by another and taken away since.
+
+        An object cannot be created on the condition that another one is unchanged. So this comes after it.
+        """
+        try:
+            lease.renew()
+        except Contention as error:
+            if self._is_there(version, manifest):
+                return
+            self._objects.delete(manifest_name(version.model, version.version))
+            raise Contention(
+                f"Version {version.version} of model {version.model!r} was published by another process and removed "
+                "while this one was held up.",
+                "Run the same step again if the version is still wanted; it gets a new number.",
+            ) from error
+
+    def _is_there(self, version: ModelVersion, manifest: Manifest) -> bool:
+        if self._is_withdrawn(version.model, version.version):
+            return False
+        try:
+            self._catalogue.compare_sizes(version.model, version.version, manifest)
+        except CorruptModel:
+            return False
+        return True
 
     def _point(self, model: str, fingerprint: str, version: int) -> None:
         key = pointer_key(model, fingerprint)
@@ -191,4 +218,5 @@ class Publisher:
 def _check(directory: Path, manifest: Manifest) -> None:
     with reading_input(directory):
         manifests.verify(directory, manifest, deep=False)
+    check_size(manifest)
     check_signatures(directory, manifest)
