@@ -166,3 +166,21 @@ def test_the_same_bytes_again_send_nothing(through_proxy: Open, proxy: Proxy, st
     proxy.start_over()
     assert through_proxy().publish(*staged, "m").uploaded_bytes == 0
     assert not [request for request in proxy.requests if request.write and "/m/" in request.path.partition(".tfs")[0]]
+
+
+def test_a_piece_that_breaks_off_again_and_again_goes_on_as_long_as_something_comes(
+    through_proxy: Open, direct: Store, proxy: Proxy, staged: Staged, target: Path
+) -> None:
+    direct.publish(*staged, "m")
+    left = [9]
+
+    def rule(request: Request) -> Fault | None:
+        if request.method != "GET" or "variables.data" not in request.path or not left[0]:
+            return None
+        left[0] -= 1
+        return Fault(truncate=True)
+
+    proxy.start_over(rule)
+    through_proxy().download("m", 1, target)
+    manifests.verify(target, staged[1])
+    assert left == [0]

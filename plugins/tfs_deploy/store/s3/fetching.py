@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tfs_deploy.errors import CorruptModel
 from tfs_deploy.savedmodel.manifest import FileEntry
 from tfs_deploy.store.arrivals import NoPieces
-from tfs_deploy.store.s3.errors import MissingObject
+from tfs_deploy.store.s3.errors import Interrupted, MissingObject
 from tfs_deploy.store.s3.layout import folder
 from tfs_deploy.store.s3.objects import Objects
 from tfs_deploy.store.s3.transfer import PART_BYTES, Buffer, Transfer
@@ -58,13 +58,21 @@ class Fetcher:
         yield from self._transfer.stream(name)
 
     def _range(self, name: str, start: int, end: int) -> Iterator[Buffer]:
-        """Yield a piece; where an answer breaks off, the next request asks for the rest."""
-        at = start
-        for attempt in self._objects.retrying():
-            with attempt:
-                for block in self._transfer.range(name, at, end):
-                    at += len(block)
-                    yield block
+        """Yield a piece; where an answer breaks off, the next request asks for the rest, as long as any of it comes."""
+        at, before = start, -1
+        while at > before:
+            before = at
+            try:
+                for attempt in self._objects.retrying():
+                    with attempt:
+                        for block in self._transfer.range(name, at, end):
+                            at += len(block)
+                            yield block
+            except Interrupted:
+                if at == before:
+                    raise
+            else:
+                return
 
 
 @dataclass(frozen=True, slots=True)
