@@ -22,6 +22,7 @@ from sync.remote import RemoteStore
 from tfs_deploy.deployment import agents, awaited, desired
 from tfs_deploy.deployment.agents import AgentProblem, AgentReport, FreshAgents, Trouble
 from tfs_deploy.deployment.deploy import deploy, load_or_reject
+from tfs_deploy.deployment.held_everywhere import HeldEverywhere
 from tfs_deploy.deployment.load import load
 from tfs_deploy.deployment.reject import reject
 from tfs_deploy.deployment.retire import retire
@@ -219,6 +220,18 @@ def test_a_version_that_is_damaged_in_the_store_is_rejected_with_the_agents_word
     assert side.state().models[MODEL].versions == (first,)
     assert side.publish("good two") == second + 1, "the same bytes get a new number"
     assert side.answers() == [first] * 2
+
+
+def test_damage_on_the_way_to_one_disk_does_not_reject_a_version_that_another_has_whole(side: Side) -> None:
+    version = side.publish("good one")
+    problem = AgentProblem(Trouble.CORRUPT, "came with another digest", MODEL, version, attempts=5)
+    for name, more in (("bad", {"problems": (problem,)}), ("good", {"held": {MODEL: (version,)}})):
+        report = AgentReport(name, "default", side.clock.now().isoformat(), "x", **more)
+        side.store.documents.write(agents.key("default", name), to_json(report), expected=None)
+    assert not HeldEverywhere(side.session, MODEL, version).look(), "it is waited for"
+    side.store.documents.delete(agents.key("default", "good"))
+    with pytest.raises(LoadFailed, match="came with another digest"):
+        HeldEverywhere(side.session, MODEL, version).look()
 
 
 def test_a_full_disk_is_waited_out_and_quoted(side: Side) -> None:

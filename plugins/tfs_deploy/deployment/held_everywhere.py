@@ -98,8 +98,10 @@ class HeldEverywhere:
                 "--model-root DIR.",
             )
         problems = {name: report.problem_with(self._model, self._version) for name, report in without.items()}
+        # Where another agent has it whole, the damage comes from that one's disk or network, and the version is good.
+        whole_elsewhere = len(without) < len(living)
         for name, problem in problems.items():
-            if problem and _is_damaged_in_the_store(problem):
+            if problem and not whole_elsewhere and _is_damaged_in_the_store(problem):
                 raise LoadFailed(
                     f"Sync agent {name} refused version {self._version} of model {self._model!r} {problem.attempts} "
                     f"times: {problem.message}",
