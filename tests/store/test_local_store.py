@@ -300,3 +300,17 @@ def test_an_error_of_the_progress_display_is_not_blamed_on_the_store(store: Loca
     with pytest.raises(BrokenPipeError):
         store.publish(*staged, "m", progress=show)
     assert store.versions("m") == ()
+
+
+def test_of_a_version_that_was_moved_elsewhere_only_the_link_is_deleted(
+    store: LocalStore, root: Path, staged: Staged, tmp_path: Path
+) -> None:
+    store.publish(*staged, "m")
+    (root / "m/1").rename(tmp_path / "moved")
+    (root / "m/1").symlink_to(tmp_path / "moved")
+    before = sorted(tmp_path.joinpath("moved").rglob("*"))
+    store.delete("m", 1)
+    store.delete("m", 1)
+    assert store.versions("m") == ()
+    assert sorted(tmp_path.joinpath("moved").rglob("*")) == before
+    assert [path.name for path in (root / "m").iterdir()] == []

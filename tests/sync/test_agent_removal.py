@@ -135,3 +135,35 @@ def test_what_no_server_sees_makes_room_for_what_is_missing(bench):
     assert agent.standing.ready
     assert bench.shown() == [1]
     assert bench.leftovers() == []
+
+
+def test_nothing_behind_a_link_is_touched(bench):
+    bench.publish()
+    bench.want(m=labelled(stable=1))
+    elsewhere = bench.folder / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "keep").write_bytes(b"keep me")
+    (bench.root / "m").mkdir(parents=True)
+    for name in (".incoming-1", ".incoming-9", ".removing-8-0abc"):
+        (bench.root / "m" / name).symlink_to(elsewhere)
+    agent = bench.agent()
+    settle(agent, bench.clock)
+    agent.poll()
+    assert agent.standing.problems == ()
+    assert [path.name for path in elsewhere.iterdir()] == ["keep"]
+    assert not (bench.root / "m/1").is_symlink()
+    assert bench.shown() == [1]
+    assert bench.leftovers() == []
+
+
+def test_a_file_that_has_the_name_of_a_stage_or_a_leftover_goes(bench):
+    bench.publish()
+    bench.want(m=labelled(stable=1))
+    (bench.root / "m").mkdir(parents=True)
+    for name in (".incoming-1", ".removing-8-0abc"):
+        (bench.root / "m" / name).write_bytes(b"")
+    agent = bench.agent()
+    settle(agent, bench.clock)
+    agent.poll()
+    assert bench.shown() == [1]
+    assert bench.leftovers() == []

@@ -135,7 +135,8 @@ class ReplicaDisk:
         self.make_folder(name.model)
         stage = self._stage(name)
         with reporting("create", stage, who=_WHO):
-            if not stage.is_dir():
+            if stage.is_symlink() or not stage.is_dir():
+                remove_tree(self.files, stage)  # of a name that is ours, and leads to what is not
                 self.files.make_folder(stage)
             missing = size - _size_of(stage)
             free = self._free(stage)

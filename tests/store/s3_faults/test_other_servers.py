@@ -8,7 +8,7 @@ import pytest
 
 from s3_proxy import Fault, Proxy, Request
 from s3_server import S3Server, options_for
-from store.s3_faults.conftest import INDEX, Open, Staged
+from store.s3_faults.conftest import INDEX, Staged
 from tfs_deploy.errors import CorruptModel, StoreError
 from tfs_deploy.savedmodel.manifest import MANIFEST_PATH
 from tfs_deploy.store.open import open_store

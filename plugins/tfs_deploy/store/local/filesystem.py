@@ -135,16 +135,24 @@ def write_new_file(files: Filesystem, path: Path, data: bytes) -> None:
 
 
 def remove_tree(files: Filesystem, path: Path) -> None:
-    """Remove the folder `path`, if it is there, and all below it; others may be removing it at the same time."""
-    if not path.is_dir():
+    """Remove the folder `path`, if it is there, and all below it; others may be removing it at the same time.
+
+    Of a link only the link goes, wherever it leads; a file of that name goes, too.
+    """
+    if not os.path.lexists(path):
         return
     remove_below(files, path)
     with contextlib.suppress(FileNotFoundError):
-        files.remove_folder(path)
+        if path.is_symlink() or not path.is_dir():
+            files.remove_file(path)
+        else:
+            files.remove_folder(path)
 
 
 def remove_below(files: Filesystem, path: Path) -> None:
-    """Remove all below the folder `path`; others may be removing it at the same time."""
+    """Remove all below the folder `path`, nothing behind a link; others may be removing it at the same time."""
+    if path.is_symlink():
+        return
     for folder, names, file_names in os.walk(path, topdown=False):
         for name in file_names:
             with contextlib.suppress(FileNotFoundError):
