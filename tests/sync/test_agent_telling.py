@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sync.bench import Wrapped, labelled, settle
+import pytest
+
+from sync.bench import GROUP, Wrapped, labelled, settle
+from tfs_deploy.deployment import desired
 from tfs_deploy.errors import Refused
 from tfs_deploy.serving.config import from_text
 
@@ -133,3 +136,22 @@ def test_a_start_up_file_that_cannot_be_written_is_reported_and_nothing_is_remov
     settle(agent, bench.clock)
     assert bench.shown() == [2]
     assert agent.standing.ready
+
+
+@pytest.mark.parametrize(
+    "body", [b"{", b'{"models": {"../m": {"base_path": "/models/m", "versions": [1], "labels": {}}}}']
+)
+def test_a_desired_state_that_cannot_be_used_changes_nothing(bench, body):
+    bench.publish()
+    bench.want(m=labelled(stable=1))
+    agent = bench.agent(keep=0, linger=0.0)
+    settle(agent, bench.clock)
+    before = bench.startup_config.read_text()
+    documents = bench.store.documents
+    documents.write(desired.key(GROUP), body, expected=documents.read(desired.key(GROUP)).tag)
+    for _ in range(3):
+        agent.poll()
+        bench.clock.advance(100.0)
+    assert agent.standing.problems
+    assert bench.startup_config.read_text() == before
+    assert bench.shown() == [1]

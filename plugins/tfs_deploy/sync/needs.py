@@ -42,10 +42,11 @@ class DesiredNeeds:
         wanted, wanted_tag = awaited.read(self._documents, self._group)
         tags = (None if document is None else document.tag, wanted_tag)
         if tags != self._tags:
-            self.state = None if document is None else from_json(DesiredState, document.body)
-            known = self.state is not None or wanted.versions
-            self._need = with_awaited(need_of(self.state or DesiredState()), wanted) if known else None
-            self._tags = tags
+            state = None if document is None else from_json(DesiredState, document.body)
+            known = state is not None or wanted.versions
+            # A state that cannot be used raises here, and then the one from before still holds.
+            need = with_awaited(need_of(state or DesiredState()), wanted) if known else None
+            self.state, self._need, self._tags = state, need, tags
         return self._need
 
 

@@ -16,8 +16,8 @@ from tfs_deploy.sync.figures import Figures
 
 logger = logging.getLogger(__name__)
 
-# A pass makes a few small reads, whose limits of time and numbers of tries add up, and local calls; one that takes longer
-# than this hangs.
+# A pass makes local calls and a few small reads, whose limits of time and numbers of tries add up; one that takes
+# longer than this hangs.
 PASS_SECONDS = 300.0
 # Long enough for a store to be away for a while: a restart of the agent would not bring it back.
 SUCCESS_SECONDS = 300.0
