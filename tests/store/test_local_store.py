@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from pathlib import Path
 
@@ -314,3 +315,15 @@ def test_of_a_version_that_was_moved_elsewhere_only_the_link_is_deleted(
     assert store.versions("m") == ()
     assert sorted(tmp_path.joinpath("moved").rglob("*")) == before
     assert [path.name for path in (root / "m").iterdir()] == []
+
+
+@pytest.mark.filterwarnings("ignore:flock not supported")
+def test_a_mount_without_locks_is_refused(store: LocalStore, staged: Staged, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_flock(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", no_flock)
+    for _ in range(2):
+        with pytest.raises(StoreError, match=r"no file locks \(flock\)"):
+            store.publish(*staged, "m")
+    assert store.versions("m") == ()

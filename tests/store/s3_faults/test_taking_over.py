@@ -20,6 +20,8 @@ from tfs_deploy.store.protocol import Store
 from tfs_deploy.store.s3.attempts import Attempts
 from tfs_deploy.store.s3.store import S3Store
 
+pytestmark = pytest.mark.faults
+
 DATA = "variables/variables.data-00000-of-00001"
 
 

@@ -25,6 +25,8 @@ _REMEDIES = {
     errno.EXDEV: "A model's directory must lie on one file system: do not mount another one below it.",
     errno.ENOTDIR: "Something on that path is a file: move it away, or use another store.",
     errno.EISDIR: "A directory is where a file should be: move it away.",
+    errno.ENOSYS: "That mount has no file locks (flock): mount it with them, or use another store.",
+    errno.ENOLCK: "That mount has no file locks (flock): mount it with them, or use another store.",
     errno.ENAMETOOLONG: "Use a shorter store path or model name.",
 }
 # What network file systems answer while their server is away.

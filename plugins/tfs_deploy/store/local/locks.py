@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import BaseFileLock, FileLock
+from filelock import BaseFileLock, FileLock, SoftFileLock
 
 from tfs_deploy.clock import Clock, Deadline
 from tfs_deploy.errors import Contention
@@ -58,12 +60,23 @@ class Locks:
         with reporting("lock", path):
             self._files.make_folders(path.parent, self._root)
             # A new object each time: one object would count a second thread of this process as the same holder.
-            lock = FileLock(path, thread_local=False)
+            lock: BaseFileLock = FileLock(path, thread_local=False)
             try:
                 lock.acquire(blocking=False)
+                free = True
             except TimeoutError:  # filelock.Timeout, which is an OSError as well
-                return None
-        return lock
+                free = False
+            except NotImplementedError:
+                raise _no_locks(path) from None
+            if isinstance(lock, SoftFileLock):
+                # What filelock makes do with where there is no flock outlives its process.
+                lock.release()
+                raise _no_locks(path)
+        return lock if free else None
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}.lock"
+
+
+def _no_locks(path: Path) -> OSError:
+    return OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), str(path))
