@@ -8,7 +8,7 @@ import pytest
 
 from s3_proxy import Fault, Proxy, Request
 from s3_server import S3Server, options_for
-from store.s3_faults.conftest import INDEX, Staged
+from store.s3_faults.conftest import INDEX, Open, Staged
 from tfs_deploy.errors import CorruptModel, StoreError
 from tfs_deploy.savedmodel.manifest import MANIFEST_PATH
 from tfs_deploy.store.open import open_store
@@ -84,3 +84,11 @@ def test_a_version_that_is_copied_there_is_noticed_when_it_is_whole(
     assert [versions for _, versions in seen] == [()] * (len(keys) - 1) + [(1,)]
     assert seen[-1][0] != seen[-2][0]
     assert copy.tip("m") == seen[-1][0], "and nothing more happened"
+
+
+def test_an_endpoint_that_redirects_everything_is_told_as_such(through_proxy: Open, proxy: Proxy) -> None:
+    proxy.rule = lambda request: Fault(status=301, code="MovedPermanently")
+    with pytest.raises(StoreError, match=r"redirect|another region"):
+        through_proxy().documents.read("groups/g")
+    with pytest.raises(StoreError, match=r"redirect|another region"):
+        through_proxy().manifest("m", 1)

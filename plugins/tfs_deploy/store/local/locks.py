@@ -66,7 +66,7 @@ class Locks:
                 free = True
             except TimeoutError:  # filelock.Timeout, which is an OSError as well
                 free = False
-            except NotImplementedError:
+            except RuntimeError:  # what filelock before 4 says where there is no flock
                 raise _no_locks(path) from None
             if isinstance(lock, SoftFileLock):
                 # What filelock makes do with where there is no flock outlives its process.

@@ -193,6 +193,12 @@ def _of_kind(error: Exception, doing: str, address: S3Address) -> Exception | No
     from botocore import exceptions
 
     where = f"The S3 store {address.uri!r} could not {doing}"
+    if isinstance(error, RecursionError):
+        # botocore asks where the bucket is, is redirected again, and asks once more.
+        return StoreError(
+            f"{where}: the server redirects every request.",
+            "Check the endpoint, for example http:// where the server wants https://, and the region.",
+        )
     if isinstance(error, exceptions.SSLError) and "certificate" in str(error).lower():
         return _untrusted(where)
     credential_errors = (
