@@ -89,3 +89,17 @@ def test_a_manifest_that_comes_too_late_does_not_bring_back_what_was_removed(
     assert other.versions("m") == ()
     assert late.publish(*staged, "m").version.version == 2
     assert check_whole(other, "m") == (2,)
+
+
+def test_who_was_taken_over_leaves_nothing_under_a_number_that_was_given_up(
+    proxy: Proxy, server: S3Server, uri: str, bucket: str, staged: Staged
+) -> None:
+    other = S3Store(uri, options=server.options(), lease_seconds=-60.0)
+    AtFirst(proxy, "/m/1/saved_model.pb", lambda: other.publish(*staged, "m", above=5))
+    with pytest.raises(Contention):
+        open_store(uri, s3=options_for(proxy.url)).publish(*staged, "m")
+    assert check_whole(other, "m") == (6,)
+    left = server.client().list_objects_v2(Bucket=bucket, Prefix="team/m/1/")
+    assert left.get("KeyCount") == 0
+    again = other.publish(*staged, "m")
+    assert (again.version.version, again.created) == (6, False), "the same bytes are the same version still"

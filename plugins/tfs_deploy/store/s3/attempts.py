@@ -54,6 +54,11 @@ class Lease:
         return self._attempt.version
 
     @property
+    def key(self) -> str:
+        """Return the key of the document that the lease lies in."""
+        return self._key
+
+    @property
     def owner(self) -> str:
         """Return what no other publish is called."""
         return self._attempt.owner
@@ -137,6 +142,11 @@ class Attempts:
             return 0
         attempt = _parse(found[0].body)
         return attempt.version if attempt.owner and found[1] < self._seconds else 0
+
+    def goes_on(self, lost: Lease) -> bool:
+        """Tell whether a publish may go on under the number of a lease that was lost."""
+        found = self._documents.read(lost.key)
+        return found is not None and _parse(found.body).version == lost.version
 
     def forget(self, model: str, digits: str, version: int) -> None:
         """Remove what a publish left that ended with `version`."""

@@ -121,10 +121,12 @@ class Publisher:
             self._objects.abort_uploads(folder(model, lease.version))
         try:
             sent = sender.send(lease.version, resumed=resumed)
+            # Whoever took over has noted another number for these bytes, perhaps.
+            lease.renew()
+            return self._commit(manifest, model, lease, sent)
         except BaseException:
             self._tidy(model, lease)
             raise
-        return self._commit(manifest, model, lease, sent)
 
     def _commit(self, manifest: Manifest, model: str, lease: Lease, sent: int) -> Published:
         number = lease.version
@@ -177,10 +179,21 @@ class Publisher:
     def _tidy(self, model: str, lease: Lease) -> None:
         """Drop pieces that nobody can go on with; whole objects stay for the next try."""
         try:
-            lease.renew()  # Contention: the pieces there are those of a publish that took over and lives
+            lease.renew()
             self._objects.abort_uploads(folder(model, lease.version))
+        except Contention:
+            # What is there is that of a publish that took over, unless it went on under another number.
+            self._remove_if_nobodys(model, lease)
         except TFSDeployError as error:
             log.info("The next publish drops the unfinished uploads of version %s: %s", lease.version, error)
+
+    def _remove_if_nobodys(self, model: str, lease: Lease) -> None:
+        """Remove what this publish sent after the one that took over had cleared it away."""
+        try:
+            if not self._attempts.goes_on(lease):
+                self._remove_dead(model, lease.version)
+        except TFSDeployError as error:
+            log.warning("Files of version %s of model %s may be left: %s", lease.version, model, error)
 
     def _sweep(self, model: str, own_digits: str) -> None:
         """Remove what publishes that died long ago left; the cost grows with those, not with the versions."""
