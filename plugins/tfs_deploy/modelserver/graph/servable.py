@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from tfs_deploy.modelserver.graph.shared_message import objects_of
 from tfs_deploy.modelserver.graph.signature_plan import SignaturePlan
 
 Array = npt.NDArray[Any]
@@ -43,6 +44,11 @@ class Servable:
     signature_defs: Any
     session: Session
     _plans: dict[str, SignaturePlan] = field(default_factory=dict, init=False, repr=False)
+    _held: list[Any] = field(default_factory=list, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Let any number of requests read the signatures at once."""
+        self._held.extend(objects_of(self.signature_defs))
 
     def plan(self, key: str) -> SignaturePlan | None:
         """Return what requests for the signature `key` need, made when it is first asked for; None if unknown."""
