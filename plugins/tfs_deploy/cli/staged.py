@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from tfs_deploy.errors import InvalidInput
+from tfs_deploy.savedmodel.files import is_directory
 from tfs_deploy.savedmodel.inspection import check_saved_model
 from tfs_deploy.savedmodel.manifest import MANIFEST_PATH
 
@@ -21,7 +21,7 @@ def check(directory: Path) -> int:
 
     A version number is used up by a version that cannot predict, and a server would call it AVAILABLE.
     """
-    if not os.path.isdir(directory):  # unlike Path.is_dir, False for a name that is too long
+    if not is_directory(directory):
         raise InvalidInput(f"There is no directory {directory}.", "Give the directory of an exported SavedModel.")
     check_saved_model(directory)
     return size(directory)

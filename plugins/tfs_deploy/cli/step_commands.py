@@ -247,13 +247,13 @@ def _validate_directory(call: Invocation, text: str, gates: Any, python: str | N
 
 
 def _directory(text: str) -> Path:
-    import os
     from pathlib import Path
 
     from tfs_deploy.errors import NotFound
+    from tfs_deploy.savedmodel.files import is_directory
 
     directory = Path(text)
-    if not os.path.isdir(directory):
+    if not is_directory(directory):
         raise NotFound(
             f"There is no directory {text!r}.",
             f"Name a SavedModel directory, or for a published version: tfs-deploy validate {text} VERSION.",

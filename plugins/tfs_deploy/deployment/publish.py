@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.errors import InvalidInput, NotFound, Refused
 from tfs_deploy.names import check_model_name
 from tfs_deploy.savedmodel import manifest as manifests
+from tfs_deploy.savedmodel.files import is_directory
 from tfs_deploy.savedmodel.inspection import check_saved_model
 from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, Manifest
 from tfs_deploy.serving.group import Mode
@@ -83,7 +83,7 @@ def manifest_of(staged: Path, *, clock: Clock) -> Manifest:
 
     Raises CorruptModel for one that a server would call AVAILABLE and that could not answer (contract 3.6).
     """
-    if not os.path.isdir(staged):
+    if not is_directory(staged):
         raise InvalidInput(f"There is no directory {staged}.", "Give the directory of an exported SavedModel.")
     check_saved_model(staged)
     if (staged / MANIFEST_PATH).is_file():

@@ -138,6 +138,10 @@ class _WayBack:
     target: int
     fingerprint: str
 
+    def is_through(self, latest: DeploymentRecord | None) -> bool:
+        """Tell whether `latest`, the last move of the model, is the record of this rollback."""
+        return latest is not None and (latest.version, latest.previous) == (self.target, self.live)
+
 
 def _ended_by_a_crash(session: GroupSession, model: str, request: str) -> DeploymentRecord | None:
     """Return the record of a rollback that was through but for the last step, when its caller asks again."""
@@ -145,7 +149,7 @@ def _ended_by_a_crash(session: GroupSession, model: str, request: str) -> Deploy
     latest = record.latest_move(session.store.documents, session.group.name, model)
     if way is None or latest is None or latest.request != request or latest.action is not Action.ROLLED_BACK:
         return None
-    return latest if (latest.version, latest.previous) == (way.target, way.live) else None
+    return latest if way.is_through(latest) else None
 
 
 def _begun(session: GroupSession, model: str) -> _WayBack | None:
@@ -163,7 +167,7 @@ def _begin_going_back(session: GroupSession, model: str) -> _WayBack:
     documents = session.store.documents
     begun = _begun(session, model)
     latest = record.latest_move(documents, session.group.name, model)
-    if begun is not None and latest is not None and (latest.version, latest.previous) == (begun.target, begun.live):
+    if begun is not None and begun.is_through(latest):
         # It was through: this is another rollback, from where that one led to.
         documents.delete(_way_key(session, model))
         begun = None

@@ -31,13 +31,18 @@ def check_relative_path(path: str) -> str:
     return path
 
 
+def is_directory(path: Path) -> bool:
+    """Tell whether `path` is a directory; of a name that is too long for one, `Path.is_dir` raises OSError instead."""
+    return os.path.isdir(path)
+
+
 def list_files(directory: Path) -> list[str]:
     """Return the sorted posix paths of all files below `directory`.
 
     A link to a file inside the directory counts as that file. Links that leave it, links to directories (they
     could loop) and anything that is neither file nor directory are InvalidInput.
     """
-    if not directory.is_dir():
+    if not is_directory(directory):
         raise NotFound(f"{str(directory)!r} is not a directory.", "Name an existing SavedModel directory.")
     return sorted(_walk(directory, Path(os.path.realpath(directory)), ""))
 
