@@ -108,6 +108,20 @@ def test_an_answer_that_is_being_read_is_not_cut_off() -> None:
     asyncio.run(whole())
 
 
+async def program(
+    folder: Path, config: dict[str, object], module: str, *command: str, stdout: int
+) -> asyncio.subprocess.Process:
+    """Start a program of the gateway on `config`; its standard error is a pipe."""
+    file = folder / "gateway.yaml"
+    file.write_text(json.dumps(config))
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", module, *command, "--config", str(file)),
+        stdout=stdout,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_program_serves_drains_and_ends_with_0(tmp_path: Path, number: signal.Signals) -> None:
     async def whole() -> None:
@@ -117,14 +131,7 @@ def test_the_program_serves_drains_and_ends_with_0(tmp_path: Path, number: signa
         config = {"replicas": [replica.target], "listen": {"port": 0}, "health": HEALTH, "models": {"m": model}}
         config["pool"] = {"workers": 1, "timeout_seconds": LONG}
         config["limits"] = {"timeout_seconds": LONG}
-        file = tmp_path / "gateway.yaml"
-        file.write_text(json.dumps(config))
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tfs_deploy.cli", "gateway", "--config", str(file)),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        )
+        process = await program(tmp_path, config, "tfs_deploy.cli", "gateway", stdout=asyncio.subprocess.PIPE)
         try:
             await _drain(process, replica, number)
         finally:
@@ -174,14 +181,7 @@ def test_a_second_signal_ends_the_program_at_once_and_tells_that_somebody_was_cu
         await replica.start()
         config = {"replicas": [replica.target], "listen": {"port": 0}, "health": HEALTH, "models": {"m": {}}}
         config["limits"] = {"timeout_seconds": 600.0, "drain_seconds": 600.0}
-        file = tmp_path / "gateway.yaml"
-        file.write_text(json.dumps(config))
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tfs_deploy.gateway", "--config", str(file)),
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        )
+        process = await program(tmp_path, config, "tfs_deploy.gateway", stdout=asyncio.subprocess.DEVNULL)
         try:
             assert process.stderr is not None
             told = await ended(process.stderr.readuntil(b"Serving m on "))
