@@ -12,6 +12,9 @@ _MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,126}")
 _LABEL = re.compile(r"\w{1,64}", re.ASCII)
 # TF Serving parses version directory names as signed 64-bit integers (contract 3.1).
 MAX_VERSION = 2**63 - 1
+# What TF Serving reads as a version: a whole number, perhaps with a sign, leading zeros and spaces around it
+# (contract 3.1, 20.11).
+_SERVED_NAME = re.compile(r"[ \t\n\v\f\r]*([+-]?[0-9]+)[ \t\n\v\f\r]*", re.ASCII)
 
 
 def check_model_name(name: str) -> str:
@@ -62,3 +65,12 @@ def check_label(label: str) -> str:
     if not isinstance(label, str) or not _LABEL.fullmatch(label):
         raise InvalidInput(f"The label {label!r} is not usable.", "Use letters, digits and '_', at most 64 characters.")
     return label
+
+
+def served_number(name: str) -> int | None:
+    """Return the number under which a model server would serve a directory called `name`, or None."""
+    if len(name) < 19 and name.isascii() and name.isdigit():
+        return int(name)  # nearly every name, and there may be thousands
+    match = _SERVED_NAME.fullmatch(name)
+    number = int(match.group(1)) if match and len(name) < 100 else MAX_VERSION + 1
+    return number if -MAX_VERSION <= number <= MAX_VERSION else None

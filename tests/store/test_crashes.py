@@ -15,8 +15,8 @@ from contract.staged_versions import check_whole, stage
 from store.faults import FaultyFilesystem, die, failing, in_child
 from store.finished import STABLE, check_ended, put_document
 from tfs_deploy.errors import StoreError, TFSDeployError, Unreachable
+from tfs_deploy.names import served_number
 from tfs_deploy.savedmodel.manifest import Manifest
-from tfs_deploy.store.local.numbering import served_number
 from tfs_deploy.store.local.store import LocalStore
 from watching_server import WatchingServer
 

@@ -20,11 +20,10 @@ from tfs_deploy.errors import (
     TFSDeployError,
     Unreachable,
 )
-from tfs_deploy.names import MAX_VERSION
+from tfs_deploy.names import MAX_VERSION, served_number
 from tfs_deploy.savedmodel import manifest as manifests
 from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, Manifest
 from tfs_deploy.store.local.filesystem import store_error
-from tfs_deploy.store.local.numbering import served_number
 from tfs_deploy.store.local.store import LocalStore
 
 Staged = tuple[Path, Manifest]

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from tfs_deploy.errors import CorruptModel, InvalidInput, NotFound, StoreError
 from tfs_deploy.jsonable import from_json, to_json
-from tfs_deploy.names import check_model_name, check_version, is_model_name
+from tfs_deploy.names import check_model_name, check_version, is_model_name, served_number
 from tfs_deploy.savedmodel import manifest as manifests
 from tfs_deploy.savedmodel.files import check_relative_path
 from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, Manifest, hex_of
 from tfs_deploy.store.landing import Landing
 from tfs_deploy.store.local.filesystem import reporting
 from tfs_deploy.store.local.layout import LocalLayout
-from tfs_deploy.store.local.numbering import names_in, served_number
+from tfs_deploy.store.local.numbering import names_in
 from tfs_deploy.store.local.version_files import VersionFiles
 from tfs_deploy.store.protocol import MAX_READ_BYTES, ModelVersion, Progress
 

@@ -7,23 +7,11 @@ import re
 from pathlib import Path
 
 from tfs_deploy.errors import StoreError
-from tfs_deploy.names import MAX_VERSION
+from tfs_deploy.names import MAX_VERSION, served_number
 from tfs_deploy.store.local.filesystem import Filesystem, reporting, write_new_file
 
-# What TF Serving reads as a version: a whole number, perhaps with a sign, leading zeros and spaces around it
-# (contract 3.1, 20.11).
-_SERVED_NAME = re.compile(r"[ \t\n\v\f\r]*([+-]?[0-9]+)[ \t\n\v\f\r]*", re.ASCII)
 _WITHDRAWN_NAME = re.compile(r"([0-9]+)\.withdrawn(?:-[0-9a-f]+)?", re.ASCII)
 _DELETING_NAME = re.compile(r"\.deleting-([0-9]+)-[0-9a-f]+", re.ASCII)
-
-
-def served_number(name: str) -> int | None:
-    """Return the number under which a model server would serve a directory called `name`, or None."""
-    if len(name) < 19 and name.isascii() and name.isdigit():
-        return int(name)  # nearly every name, and there may be thousands
-    match = _SERVED_NAME.fullmatch(name)
-    number = int(match.group(1)) if match and len(name) < 100 else MAX_VERSION + 1
-    return number if -MAX_VERSION <= number <= MAX_VERSION else None
 
 
 def withdrawn_number(name: str) -> int | None:

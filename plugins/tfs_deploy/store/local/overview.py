@@ -18,8 +18,9 @@ from uuid import uuid4
 
 from tfs_deploy.errors import CorruptModel
 from tfs_deploy.jsonable import from_json, to_json
+from tfs_deploy.names import served_number
 from tfs_deploy.store.local.filesystem import Filesystem, reporting
-from tfs_deploy.store.local.numbering import Numbers, names_in, served_number, withdrawn_number
+from tfs_deploy.store.local.numbering import Numbers, names_in, withdrawn_number
 
 log = logging.getLogger(__name__)
 

@@ -9,11 +9,11 @@ from uuid import uuid4
 
 from tfs_deploy.errors import Contention, NotFound, Refused
 from tfs_deploy.jsonable import to_json
-from tfs_deploy.names import check_model_name, check_version
+from tfs_deploy.names import check_model_name, check_version, served_number
 from tfs_deploy.savedmodel.manifest import MANIFEST_PATH
 from tfs_deploy.store.local.filesystem import remove_below, remove_tree, reporting
 from tfs_deploy.store.local.layout import LocalLayout
-from tfs_deploy.store.local.numbering import deleting_number, names_in, served_number, withdrawn_number
+from tfs_deploy.store.local.numbering import deleting_number, names_in, withdrawn_number
 
 log = logging.getLogger(__name__)
 

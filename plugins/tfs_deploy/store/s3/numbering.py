@@ -8,9 +8,8 @@ from uuid import uuid4
 
 from tfs_deploy.errors import Contention, CorruptModel, StoreError
 from tfs_deploy.jsonable import from_json, to_json
-from tfs_deploy.names import MAX_VERSION
+from tfs_deploy.names import MAX_VERSION, served_number
 from tfs_deploy.savedmodel.manifest import hex_of
-from tfs_deploy.store.local.numbering import served_number
 from tfs_deploy.store.s3.documents import S3StateDocuments
 from tfs_deploy.store.s3.errors import PreconditionFailed
 from tfs_deploy.store.s3.layout import folder, state

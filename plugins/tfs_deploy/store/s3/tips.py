@@ -18,8 +18,7 @@ import tenacity
 from tfs_deploy.clock import Clock
 from tfs_deploy.errors import Contention, TFSDeployError
 from tfs_deploy.jsonable import to_json
-from tfs_deploy.names import check_model_name
-from tfs_deploy.store.local.numbering import served_number
+from tfs_deploy.names import check_model_name, served_number
 from tfs_deploy.store.s3.documents import S3StateDocuments
 from tfs_deploy.store.s3.layout import manifest_name
 from tfs_deploy.store.s3.objects import Objects
