@@ -28,8 +28,9 @@ BODIES = {
     "interpreter": "request = b'nothing'",
     "tfs_deploy": """
 import numpy as np
-from tfs_deploy.serving import client, messages
-from tfs_deploy.serving.predict_wire import encode_predict_request
+from tfs_deploy.serving import client
+from tfs_deploy.serving.codec import messages
+from tfs_deploy.serving.codec.predict import encode_predict_request
 request = encode_predict_request(messages.ModelSpec(name="m"), {"x": np.zeros(3, np.float32)})
 """,
     "tensorflow_serving": """

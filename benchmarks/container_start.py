@@ -35,11 +35,11 @@ from tfs_deploy.containers.docker_engine import DockerEngine, connect  # noqa: E
 from tfs_deploy.containers.model_server import ModelServerContainer  # noqa: E402
 from tfs_deploy.containers.options import ServerOptions  # noqa: E402
 from tfs_deploy.containers.runner import ContainerRunner  # noqa: E402
-from tfs_deploy.deployment.throwaway import validate_directory  # noqa: E402
+from tfs_deploy.deployment.offline_validation import validate_directory  # noqa: E402
 from tfs_deploy.errors import TFSDeployError  # noqa: E402
 from tfs_deploy.serving.client import connect as connect_to_server  # noqa: E402
 from tfs_deploy.serving.runner import EmbeddedRunner, ModelServerRunner  # noqa: E402
-from tfs_deploy.validation.gates import Gates  # noqa: E402
+from tfs_deploy.validation.config import Gates  # noqa: E402
 
 AIM_SECONDS = 10.0
 MODEL = REPOSITORY.parent / "shared" / "models" / "half_plus_two_tf2_cpu" / "00000123"

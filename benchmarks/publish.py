@@ -26,7 +26,7 @@ from pathlib import Path
 from tfs_deploy.clock import SystemClock
 from tfs_deploy.savedmodel import manifest as manifests
 from tfs_deploy.savedmodel.files import hash_files, list_files
-from tfs_deploy.serving import messages
+from tfs_deploy.serving.codec import messages
 from tfs_deploy.store.local.store import LocalStore
 
 SHAPES = {"2,000 x 10 kB": (2_000, 10_000), "4 x 64 MB": (4, 64_000_000)}

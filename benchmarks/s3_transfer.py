@@ -28,15 +28,15 @@ from tfs_deploy.clock import SystemClock
 from tfs_deploy.savedmodel import manifest as manifests
 from tfs_deploy.savedmodel.files import list_files
 from tfs_deploy.savedmodel.manifest import Manifest
-from tfs_deploy.serving import messages
-from tfs_deploy.store.landing import Landing
-from tfs_deploy.store.s3.address import S3Address
-from tfs_deploy.store.s3.choosing import open_transfer
-from tfs_deploy.store.s3.connection import connect
-from tfs_deploy.store.s3.fetching import Fetcher
-from tfs_deploy.store.s3.objects import Objects
-from tfs_deploy.store.s3.sending import Sender
-from tfs_deploy.store.s3.store import S3Store
+from tfs_deploy.serving.codec import messages
+from tfs_deploy.store.download.target import DownloadTarget
+from tfs_deploy.store.object_store.address import S3Address
+from tfs_deploy.store.object_store.choosing import open_transfer
+from tfs_deploy.store.object_store.connection import connect
+from tfs_deploy.store.object_store.fetching import Fetcher
+from tfs_deploy.store.object_store.objects import Objects
+from tfs_deploy.store.object_store.sending import Sender
+from tfs_deploy.store.object_store.store import S3Store
 from tfs_deploy.store.staged import StagedFiles
 
 SHAPES = {"2,000 x 10 kB": (2_000, 10_000), "4 x 256 MB": (4, 256_000_000)}
@@ -75,9 +75,9 @@ class Ours:
     def download(self, target: Path, manifest: Manifest) -> None:
         fetcher = Fetcher(self.objects, self.transfer)
         where = "the benchmark's version"
-        Landing(manifest, fetcher.files("m", 1), where=where, threads=fetcher.threads, pieces=fetcher.pieces).into(
-            target
-        )
+        DownloadTarget(
+            manifest, fetcher.files("m", 1), where=where, threads=fetcher.threads, pieces=fetcher.pieces
+        ).into(target)
 
 
 def s5cmd(server: S3Server, *arguments: str) -> None:

@@ -24,10 +24,10 @@ from s3_server import S3Server, moto_server
 from tfs_deploy.clock import SystemClock
 from tfs_deploy.savedmodel import manifest as manifests
 from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, Manifest
-from tfs_deploy.serving import messages
+from tfs_deploy.serving.codec import messages
 from tfs_deploy.store.local.store import LocalStore
+from tfs_deploy.store.object_store.store import S3Store
 from tfs_deploy.store.protocol import Store
-from tfs_deploy.store.s3.store import S3Store
 
 OLD_VERSIONS = (10, 1_000, 10_000)
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from tfs_deploy.serving import messages, tensors
-from tfs_deploy.serving.predict_wire import decode_predict_response, encode_predict_request
+from tfs_deploy.serving.codec import messages, tensors
+from tfs_deploy.serving.codec.predict import decode_predict_response, encode_predict_request
 
 AIM = 1 / 3
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tfs_deploy.containers.engine import ContainerSpec, Found, Look
-from tfs_deploy.containers.refusals import refusal_of
+from tfs_deploy.containers.engine_errors import engine_error
 from tfs_deploy.errors import NotFound
 
 WHERE = "fake://engine"
@@ -81,14 +81,14 @@ class FakeEngine:
     def require_image(self, image: str) -> None:
         self._called("require_image")
         if image not in self.images:
-            raise refusal_of(404, f"No such image: {image}", where=WHERE, what=image)
+            raise engine_error(404, f"No such image: {image}", where=WHERE, what=image)
 
     def create(self, spec: ContainerSpec) -> str:
         self._called("create")
         if spec.image not in self.images:
-            raise refusal_of(404, f"No such image: {spec.image}", where=WHERE, what=spec.image)
+            raise engine_error(404, f"No such image: {spec.image}", where=WHERE, what=spec.image)
         if spec.name and any(one.spec.name == spec.name for one in self.containers.values()):
-            raise refusal_of(409, f"Conflict. The container name {spec.name} is in use", where=WHERE, what=spec.image)
+            raise engine_error(409, f"Conflict. The container name {spec.name} is in use", where=WHERE, what=spec.image)
         name = f"{next(self._ids):064x}"
         self.containers[name] = Container(spec)
         self._done("create")
@@ -109,9 +109,9 @@ class FakeEngine:
         for mount in held.spec.mounts:
             if not mount.volume and not Path(mount.source).is_dir():
                 words = f"invalid mount config: bind source path does not exist: {mount.source}"
-                raise refusal_of(400, words, where=WHERE, what=container)
+                raise engine_error(400, words, where=WHERE, what=container)
         if held.spec.gpus:
-            raise refusal_of(500, "could not select device driver with capabilities: [[gpu]]", where=WHERE, what="")
+            raise engine_error(500, "could not select device driver with capabilities: [[gpu]]", where=WHERE, what="")
         if "dies" in held.spec.image:
             held.look = Look(running=False, started=True, exit_code=255)
         else:
@@ -128,7 +128,7 @@ class FakeEngine:
                 listener = Listener(port.port)
             except OSError as error:
                 words = f"Bind for 127.0.0.1:{port.port} failed: port is already allocated"
-                raise refusal_of(500, words, where=WHERE, what="") from error
+                raise engine_error(500, words, where=WHERE, what="") from error
             held.listeners.append(listener)
             ports[port.inside] = listener.port
         return ports

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from tfs_deploy.serving import messages, rpc, tensors
+from tfs_deploy.serving import rpc
+from tfs_deploy.serving.codec import messages, tensors
 from tfs_deploy.serving.signature import DEFAULT_SIGNATURE, Signature, TensorSpec
 
 Arrays = dict[str, np.ndarray]

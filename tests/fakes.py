@@ -20,8 +20,8 @@ from fake_model_server import (
     signature_def,
 )
 from tfs_deploy.errors import TFSDeployError
-from tfs_deploy.serving.exchange import Address, Exchanges, call_error, check_timeout, closed_error
 from tfs_deploy.serving.protocol import Metadata, Prediction, VersionStatus
+from tfs_deploy.serving.rpc_calls import Address, RpcCalls, call_error, check_timeout, closed_error
 from tfs_deploy.serving.signature import DEFAULT_SIGNATURE
 
 __all__ = [
@@ -70,7 +70,7 @@ class FakeClient:
         self.target = server.target
         self.closed = False
         self._server = server
-        self._exchanges = Exchanges(server.target)
+        self._exchanges = RpcCalls(server.target)
 
     def status(self, model: str, version: int | None = None, *, timeout: float) -> tuple[VersionStatus, ...]:
         return self._run(self._exchanges.status(Address(model, version)), timeout)

@@ -8,7 +8,7 @@ from fakes import HALF_PLUS_TWO, signature_def
 from tfs_deploy.clock import SystemClock
 from tfs_deploy.savedmodel import manifest as manifests
 from tfs_deploy.savedmodel.requests import GOLDEN_PATH, GoldenRequest, write_golden
-from tfs_deploy.serving import messages
+from tfs_deploy.serving.codec import messages
 from tfs_deploy.serving.signature import Signature
 
 BEHAVIOUR = "assets/behaviour.txt"

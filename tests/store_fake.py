@@ -15,9 +15,9 @@ from tfs_deploy.names import MAX_VERSION, check_model_name, check_version
 from tfs_deploy.savedmodel import manifest as manifests
 from tfs_deploy.savedmodel.files import check_relative_path
 from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, FileEntry, Manifest
-from tfs_deploy.store.envelope import seal, unseal
+from tfs_deploy.store.document_format import seal, unseal
+from tfs_deploy.store.download.target import DownloadTarget
 from tfs_deploy.store.keys import check_key, check_prefix
-from tfs_deploy.store.landing import Landing
 from tfs_deploy.store.protocol import (
     MAX_DOCUMENT_BYTES,
     MAX_READ_BYTES,
@@ -134,7 +134,7 @@ class FakeStore:
     def download(self, model: str, version: int, target: Path, *, progress: Progress | None = None) -> None:
         manifest, files = self._version(model, version)
         where = f"version {version} of model {model!r}"
-        Landing(manifest, _Files(files), where=where, progress=progress).into(target)
+        DownloadTarget(manifest, _Files(files), where=where, progress=progress).into(target)
 
     def spoil(self, model: str, version: int, path: str, data: bytes) -> None:
         """Put other bytes under a published file, as a broken disk does."""

@@ -8,10 +8,10 @@ import numpy as np
 
 from tfs_deploy.clock import SystemClock
 from tfs_deploy.demo import digits
-from tfs_deploy.savedmodel.export import export
+from tfs_deploy.savedmodel.export.exporter import export
 from tfs_deploy.savedmodel.source import CheckpointSource, ExportOptions, SourceKind
-from tfs_deploy.serving import messages
-from tfs_deploy.serving.predict_wire import encode_predict_request
+from tfs_deploy.serving.codec import messages
+from tfs_deploy.serving.codec.predict import encode_predict_request
 
 
 def exported(work: Path, given: Path | None) -> Path:

@@ -18,7 +18,7 @@ import tornado.web
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
-from tfs_deploy.serving import messages, tensors
+from tfs_deploy.serving.codec import messages, tensors
 
 CHANNEL = grpc.insecure_channel(sys.argv[1])
 PREDICT = CHANNEL.unary_unary(

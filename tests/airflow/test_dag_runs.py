@@ -20,8 +20,8 @@ from airflow.utils.session import create_session
 from embedded_server import EmbeddedServer
 from tfs_deploy import DeployModelOperator, RollbackModelOperator
 from tfs_deploy.clock import SystemClock
-from tfs_deploy.deployment import record
-from tfs_deploy.deployment.record import DeploymentRecord
+from tfs_deploy.deployment import records
+from tfs_deploy.deployment.records import DeploymentRecord
 from tfs_deploy.errors import NotFound
 from tfs_deploy.savedmodel import manifest as manifests
 from tfs_deploy.savedmodel.requests import GoldenRequest, write_golden
@@ -75,7 +75,7 @@ class Airflow:
             client.close()
 
     def history(self, model: str) -> tuple[DeploymentRecord, ...]:
-        return record.history(self.documents, "tests", model)
+        return records.history(self.documents, "tests", model)
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 from airflow.sdk.serde import deserialize, serialize
 
 from tfs_deploy import LoadModelVersionOperator, PublishModelOperator
-from tfs_deploy.deployment import agents, awaited
-from tfs_deploy.deployment.agents import AgentProblem, AgentReport, Trouble
+from tfs_deploy.deployment import sync_agents, sync_requests
+from tfs_deploy.deployment.sync_agents import AgentErrorKind, AgentProblem, AgentReport
 from tfs_deploy.errors import DeadlineExceeded
 from tfs_deploy.jsonable import to_json
 from tfs_deploy.store.open import open_store
@@ -31,7 +31,7 @@ def operator(group, context) -> LoadModelVersionOperator:
 def report(group, *held: int, problems: tuple[AgentProblem, ...] = (), at: datetime | None = None) -> None:
     """Say something in the name of an agent."""
     documents = open_store(str(group.store)).documents
-    key = agents.key("default", "one")
+    key = sync_agents.key("default", "one")
     found = documents.read(key)
     at = at or datetime.now(timezone.utc)
     body = AgentReport("one", "default", at.isoformat(), "x", held={"half": held}, problems=problems)
@@ -39,7 +39,7 @@ def report(group, *held: int, problems: tuple[AgentProblem, ...] = (), at: datet
 
 
 def asked_for(group) -> list[int]:
-    return [each.version for each in awaited.read(open_store(str(group.store)).documents, "default")[0].versions]
+    return [each.version for each in sync_requests.read(open_store(str(group.store)).documents, "default")[0].versions]
 
 
 def deferred_by(work) -> TaskDeferred:
@@ -91,7 +91,7 @@ def test_an_agent_whose_clock_is_wrong_is_known_by_its_changes_from_look_to_look
 def test_a_version_that_is_damaged_in_the_store_is_rejected(group, context, operator) -> None:
     report(group)
     first = deferred_by(lambda: operator.execute(context))
-    report(group, problems=(AgentProblem(Trouble.CORRUPT, "It is damaged.", "half", 1, attempts=3),))
+    report(group, problems=(AgentProblem(AgentErrorKind.CORRUPT, "It is damaged.", "half", 1, attempts=3),))
     with pytest.raises(AirflowFailException, match=r"It is damaged\."):
         again(operator, context, first)()
     assert asked_for(group) == []

@@ -27,7 +27,7 @@ from tfs_deploy import (
     StopModelServerOperator,
     ValidateModelVersionOperator,
 )
-from tfs_deploy.deployment import record
+from tfs_deploy.deployment import records
 from tfs_deploy.errors import DeadlineExceeded, InvalidInput, Transient, Unreachable
 from tfs_deploy.operators.base import version_of
 from tfs_deploy.store.open import open_store
@@ -69,7 +69,7 @@ def deploy(group, context, behaviour: str = "good") -> dict[str, Any]:
 
 
 def actions(group, model: str = "half") -> list[tuple[str, int]]:
-    history = record.history(open_store(str(group.store)).documents, "default", model)
+    history = records.history(open_store(str(group.store)).documents, "default", model)
     return [(entry.action.value, entry.version) for entry in history]
 
 
@@ -295,7 +295,7 @@ def test_store_and_group_of_the_task_come_first(group, context) -> None:
         PublishModelOperator, saved_model={"path": group.staged()}, store=str(other), group="blue"
     ).execute(context)
     assert Path(published["uri"]).is_relative_to(other)
-    assert record.models(open_store(str(other)).documents, "blue") == ("half",)
+    assert records.models(open_store(str(other)).documents, "blue") == ("half",)
 
 
 def test_publishing_into_a_group_that_follows_the_latest_is_refused(group, context) -> None:

@@ -17,9 +17,9 @@ PACKAGE = REPOSITORY / "plugins" / "tfs_deploy"
 
 # Per package, the only files that may import it (patterns below the package's directory).
 ROOMS = {
-    "tensorflow": ["savedmodel/export*.py", "modelserver/*.py"],
+    "tensorflow": ["savedmodel/export/*.py", "modelserver/*.py"],
     # The demo trains: its process of its own needs Keras, and its post-processing is compiled by the export.
-    "keras": ["savedmodel/export*.py", "modelserver/*.py", "demo/digits*.py"],
+    "keras": ["savedmodel/export/*.py", "modelserver/*.py", "demo/digits*.py"],
     "sklearn": ["demo/digits_training.py"],
     "airflow": [
         "operators/*.py",
@@ -32,11 +32,11 @@ ROOMS = {
         "demo/*.py",
     ],
     "tensorflow_serving": [],
-    "boto3": ["store/s3/*.py", "hooks/*.py"],
-    "obstore": ["store/s3/*.py"],
+    "boto3": ["store/object_store/*.py", "hooks/*.py"],
+    "obstore": ["store/object_store/*.py"],
     "docker": ["containers/*.py"],
     "tornado": ["gateway/*.py", "modelserver/*.py"],
-    "prometheus_client": ["sync/exposition.py", "gateway/*.py"],
+    "prometheus_client": ["sync/metrics.py", "gateway/*.py"],
 }
 # These may do so at the top of a file: Airflow runs the first ones anyway, the second is a process of its own.
 AT_THE_TOP = {
@@ -58,10 +58,10 @@ LIGHT = (
     "store.open",
     "serving.client",
     "serving.client_aio",
-    "savedmodel.export",
-    "validation.run",
-    "deployment.deploy",
-    "deployment.status",
+    "savedmodel.export.exporter",
+    "validation.runner",
+    "deployment.modes.labels",
+    "deployment.steps.status",
     "cli.main",
     "containers.runner",
     "containers.reaper",

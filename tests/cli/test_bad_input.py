@@ -15,8 +15,8 @@ import pytest
 
 from cli.replicas import PLUS_THREE, PLUS_TWO, PLUS_TWO_TF2, Site, as_json, copy_of, told
 from embedded_server import EmbeddedServer, free_port
-from tfs_deploy.deployment.publish import publish
 from tfs_deploy.deployment.session import open_session
+from tfs_deploy.deployment.steps.publish import publish
 from tfs_deploy.savedmodel.requests import GoldenRequest, write_golden
 from tfs_deploy.serving.group import ServingGroup
 from tfs_deploy.store.open import open_store

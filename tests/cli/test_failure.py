@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tfs_deploy import errors
-from tfs_deploy.cli import failure
+from tfs_deploy.cli import exit_codes
 from tfs_deploy.cli.main import app
 
 SAMPLES = [
@@ -21,14 +21,14 @@ SAMPLES = [
     (errors.DeadlineExceeded("It is so.", "Do this."), 3),
     (errors.Inconclusive("It is so.", "Do this."), 3),
     (KeyboardInterrupt(), 130),
-    (failure.Terminated(), 143),
+    (exit_codes.Terminated(), 143),
     (ZeroDivisionError("division by zero"), 1),
 ]
 
 
 @pytest.mark.parametrize(("error", "code"), SAMPLES, ids=lambda value: type(value).__name__)
 def test_every_kind_has_its_exit_code(error: BaseException, code: int, capsys: pytest.CaptureFixture[str]) -> None:
-    assert failure.report(error, as_json=False, debug=False) == code
+    assert exit_codes.report(error, as_json=False, debug=False) == code
     out, err = capsys.readouterr()
     assert out == ""
     assert len(err.splitlines()) == 1
@@ -39,7 +39,7 @@ def test_every_kind_has_its_exit_code(error: BaseException, code: int, capsys: p
 def test_as_json_it_is_one_document_on_stdout(
     error: BaseException, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    failure.report(error, as_json=True, debug=False)
+    exit_codes.report(error, as_json=True, debug=False)
     out, err = capsys.readouterr()
     told = json.loads(out)
     assert told.keys() == {"error", "remedy", "exit_code"}
@@ -50,7 +50,7 @@ def test_as_json_it_is_one_document_on_stdout(
 
 
 def test_what_a_server_said_cannot_drive_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    failure.report(errors.LoadFailed("no\x1b[2J\nvariables", "Correct it."), as_json=False, debug=False)
+    exit_codes.report(errors.LoadFailed("no\x1b[2J\nvariables", "Correct it."), as_json=False, debug=False)
     assert capsys.readouterr().err == "tfs-deploy: no [2J variables. Correct it.\n"
 
 
@@ -58,7 +58,7 @@ def test_debug_shows_where(capsys: pytest.CaptureFixture[str]) -> None:
     try:
         raise errors.Refused("It is so.", "Do this.")
     except errors.Refused as error:
-        failure.report(error, as_json=False, debug=True)
+        exit_codes.report(error, as_json=False, debug=True)
     assert "test_failure.py" in capsys.readouterr().err
 
 

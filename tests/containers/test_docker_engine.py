@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tfs_deploy.containers import docker_engine
+from tfs_deploy.containers.engine_errors import NoGpu, PortTaken, engine_error
 from tfs_deploy.containers.options import Gpus
-from tfs_deploy.containers.refusals import NoGpu, PortTaken, refusal_of
 from tfs_deploy.errors import InvalidInput, MissingExtra, NotFound, Permanent, Refused, TFSDeployError, Unreachable
 
 
@@ -70,7 +70,7 @@ def test_what_is_pulled_is_one_image(image: str, repository: str, tag: str | Non
     ],
 )  # fmt: skip
 def test_what_an_engine_means(status: int, words: str, kind: type[TFSDeployError], told: str) -> None:
-    error = refusal_of(status, words, where="unix:///socket", what="it")
+    error = engine_error(status, words, where="unix:///socket", what="it")
     assert type(error) is kind
     assert told in error.cause
     assert "unix:///socket" in error.cause

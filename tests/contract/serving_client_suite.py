@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tfs_deploy.errors import InvalidInput, ModelServerError, NotFound
-from tfs_deploy.serving import messages
+from tfs_deploy.serving.codec import messages
 from tfs_deploy.serving.config import ModelEntry, to_proto
 from tfs_deploy.serving.protocol import ServingClient, VersionState
 

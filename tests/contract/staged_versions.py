@@ -12,7 +12,7 @@ from tfs_deploy.clock import SystemClock
 from tfs_deploy.errors import NotFound
 from tfs_deploy.savedmodel import manifest as manifests
 from tfs_deploy.savedmodel.manifest import Manifest
-from tfs_deploy.serving import messages
+from tfs_deploy.serving.codec import messages
 from tfs_deploy.store.protocol import Store
 
 Connect = Callable[[], Store]

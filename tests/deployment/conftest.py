@@ -12,17 +12,17 @@ import pytest
 from deployment_names import MODEL
 from fakes import FakeClient, FakeClock, FakeModelServer, FakeVersion
 from saved_model_files import BEHAVIOUR, write_saved_model
-from tfs_deploy.deployment.load import load, wait_until_available
-from tfs_deploy.deployment.promote import promote
-from tfs_deploy.deployment.publish import publish
 from tfs_deploy.deployment.session import GroupSession, Timeouts
-from tfs_deploy.deployment.validate import validate
+from tfs_deploy.deployment.steps.load import load, wait_until_available
+from tfs_deploy.deployment.steps.promote import promote
+from tfs_deploy.deployment.steps.publish import publish
+from tfs_deploy.deployment.steps.validate import validate
 from tfs_deploy.savedmodel.requests import GoldenRequest
 from tfs_deploy.serving.group import Mode, ServingGroup
 from tfs_deploy.serving.waiting import WaitLimits
 from tfs_deploy.store.open import open_store
 from tfs_deploy.store.protocol import Store
-from tfs_deploy.validation.gates import Gates
+from tfs_deploy.validation.config import Gates
 
 X = np.array([1.0, 2.0, 5.0], dtype=np.float32)
 GOLDEN = (GoldenRequest("serving_default", {"x": X}, {"y": X / 2 + 2}),)

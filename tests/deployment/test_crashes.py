@@ -15,18 +15,18 @@ import pytest
 
 from deployment.fuse import Fuse, Killed, fused
 from deployment_names import MODEL
-from tfs_deploy.deployment import desired
-from tfs_deploy.deployment.deploy import load_or_reject, validate_or_reject
-from tfs_deploy.deployment.load import load
-from tfs_deploy.deployment.promote import promote
-from tfs_deploy.deployment.publish import publish
-from tfs_deploy.deployment.record import Action, history, what_served
-from tfs_deploy.deployment.reject import reject
-from tfs_deploy.deployment.retire import retire
-from tfs_deploy.deployment.rollback import rollback
+from tfs_deploy.deployment import desired_state
+from tfs_deploy.deployment.modes.labels import load_or_reject, validate_or_reject
+from tfs_deploy.deployment.records import Action, history, what_served
 from tfs_deploy.deployment.session import GroupSession
+from tfs_deploy.deployment.steps.load import load
+from tfs_deploy.deployment.steps.promote import promote
+from tfs_deploy.deployment.steps.publish import publish
+from tfs_deploy.deployment.steps.reject import reject
+from tfs_deploy.deployment.steps.retire import retire
+from tfs_deploy.deployment.steps.rollback import rollback
 from tfs_deploy.serving.config import from_text
-from tfs_deploy.validation.gates import Gates
+from tfs_deploy.validation.config import Gates
 
 pytestmark = pytest.mark.faults
 
@@ -69,7 +69,7 @@ def prepared(make, folder: Path, scenario: Callable[..., None]):
 
 def finished(bench, scenario: Callable[..., None]) -> None:
     """Assert the end state that a run without any crash has."""
-    state = desired.read(bench.store.documents, bench.group).state
+    state = desired_state.read(bench.store.documents, bench.group).state
     assert state.move is None
     records = history(bench.store.documents, "default", MODEL)
     served = what_served(bench.store.documents, "default", MODEL, bench.clock.now())
@@ -167,5 +167,5 @@ def killed_after_writing(session: GroupSession, document: str, *, label_everywhe
 
 def _settled(bench) -> bool:
     """Tell whether a rollback was through already: to run it again would be refused as being stable already."""
-    state = desired.read(bench.store.documents, bench.group).state
+    state = desired_state.read(bench.store.documents, bench.group).state
     return state.move is None and state.labels(MODEL)["stable"] == bench.first

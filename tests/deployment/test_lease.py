@@ -12,10 +12,10 @@ import pytest
 from deployment_names import MODEL
 from fakes import FakeClock
 from tfs_deploy.deployment.lease import LEASE_SECONDS, Lease, hold
-from tfs_deploy.deployment.load import load
-from tfs_deploy.deployment.promote import promote
-from tfs_deploy.deployment.record import Action, history, what_served
+from tfs_deploy.deployment.records import Action, history, what_served
 from tfs_deploy.deployment.session import GroupSession
+from tfs_deploy.deployment.steps.load import load
+from tfs_deploy.deployment.steps.promote import promote
 from tfs_deploy.errors import Contention, Unreachable
 
 KEY = "groups/default/lease.json"

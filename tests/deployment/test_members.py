@@ -10,15 +10,15 @@ import pytest
 
 from deployment_names import MODEL
 from fakes import FakeClient, FakeModelServer
-from tfs_deploy.deployment.load import load, wait_until_available
-from tfs_deploy.deployment.promote import promote
-from tfs_deploy.deployment.rollback import rollback
 from tfs_deploy.deployment.session import GroupSession
-from tfs_deploy.deployment.validate import validate
+from tfs_deploy.deployment.steps.load import load, wait_until_available
+from tfs_deploy.deployment.steps.promote import promote
+from tfs_deploy.deployment.steps.rollback import rollback
+from tfs_deploy.deployment.steps.validate import validate
 from tfs_deploy.errors import Drift, Refused
 from tfs_deploy.serving.config import ModelEntry, to_proto, to_text
 from tfs_deploy.serving.group import are_discovered
-from tfs_deploy.validation.gates import Gates
+from tfs_deploy.validation.config import Gates
 
 
 @pytest.fixture

@@ -10,22 +10,22 @@ import pytest
 
 from asking_clients import AskingClients, X
 from embedded_server import EmbeddedServer
-from tfs_deploy.deployment.deploy import deploy
-from tfs_deploy.deployment.load import load, wait_until_available
-from tfs_deploy.deployment.publish import publish
-from tfs_deploy.deployment.rollback import rollback
+from tfs_deploy.deployment.modes.labels import deploy
+from tfs_deploy.deployment.modes.latest import rollback_latest
 from tfs_deploy.deployment.session import GroupSession, open_session
-from tfs_deploy.deployment.simple import rollback_latest
-from tfs_deploy.deployment.status import status
-from tfs_deploy.deployment.validate import validate
+from tfs_deploy.deployment.steps.load import load, wait_until_available
+from tfs_deploy.deployment.steps.publish import publish
+from tfs_deploy.deployment.steps.rollback import rollback
+from tfs_deploy.deployment.steps.status import status
+from tfs_deploy.deployment.steps.validate import validate
 from tfs_deploy.errors import CorruptModel, NotFound, ValidationFailed
 from tfs_deploy.savedmodel.requests import GoldenRequest, write_golden
 from tfs_deploy.serving.group import Mode, ServingGroup
 from tfs_deploy.serving.runner import EmbeddedRunner
 from tfs_deploy.serving.waiting import WaitLimits
 from tfs_deploy.store.open import open_store
-from tfs_deploy.validation.gates import Gates, gates_from
-from tfs_deploy.validation.verdict import Verdict
+from tfs_deploy.validation.config import Gates, gates_from
+from tfs_deploy.validation.report import Verdict
 
 pytestmark = pytest.mark.tensorflow
 
@@ -51,7 +51,7 @@ def session(replicas, tmp_path) -> Iterator[GroupSession]:
         # The servers live on for the next test: give them back empty.
         from tfs_deploy.serving.config import to_proto
 
-        opened.all_replicas(lambda client: client.reload(to_proto([]), timeout=60.0))
+        opened.call_all(lambda client: client.reload(to_proto([]), timeout=60.0))
 
 
 def go(session: GroupSession, directory: Path, model: str, gates: Gates = Gates()):

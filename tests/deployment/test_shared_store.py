@@ -8,19 +8,19 @@ import pytest
 
 from deployment_names import MODEL
 from fakes import FakeClient, FakeModelServer
-from tfs_deploy.deployment import record
-from tfs_deploy.deployment.load import load, wait_until_available
-from tfs_deploy.deployment.promote import promote
-from tfs_deploy.deployment.publish import publish
-from tfs_deploy.deployment.record import Action, history
-from tfs_deploy.deployment.reject import reject
-from tfs_deploy.deployment.retire import retire
-from tfs_deploy.deployment.rollback import rollback
+from tfs_deploy.deployment import records
+from tfs_deploy.deployment.records import Action, history
 from tfs_deploy.deployment.session import GroupSession
-from tfs_deploy.deployment.validate import validate
+from tfs_deploy.deployment.steps.load import load, wait_until_available
+from tfs_deploy.deployment.steps.promote import promote
+from tfs_deploy.deployment.steps.publish import publish
+from tfs_deploy.deployment.steps.reject import reject
+from tfs_deploy.deployment.steps.retire import retire
+from tfs_deploy.deployment.steps.rollback import rollback
+from tfs_deploy.deployment.steps.validate import validate
 from tfs_deploy.errors import Refused
 from tfs_deploy.serving.group import Mode
-from tfs_deploy.validation.gates import Gates
+from tfs_deploy.validation.config import Gates
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_versions_of_a_simple_group_are_known_by_its_record(bench, staging):
     simple = replace(bench.session, group=replace(bench.group, name="simple", mode=Mode.LATEST, startup_config=None))
     versions = [bench.publish(f"good {number}") for number in range(1, 5)]
     for previous, version in ((None, versions[0]), (versions[0], versions[1])):
-        record.append(bench.store.documents, record.draft(simple, MODEL, Action.PROMOTED, version, previous=previous))
+        records.append(bench.store.documents, records.draft(simple, MODEL, Action.PROMOTED, version, previous=previous))
     go(staging, versions[3])
     assert retire(staging, MODEL, keep=0).retired == (versions[2],)
 

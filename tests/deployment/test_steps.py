@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 from deployment_names import MODEL
-from tfs_deploy.deployment import desired, evidence
-from tfs_deploy.deployment.load import load, wait_until_available
-from tfs_deploy.deployment.promote import promote
-from tfs_deploy.deployment.publish import publish
-from tfs_deploy.deployment.record import Action, history, what_served
-from tfs_deploy.deployment.reject import reject
-from tfs_deploy.deployment.retire import retire
-from tfs_deploy.deployment.rollback import rollback
-from tfs_deploy.deployment.status import status
-from tfs_deploy.deployment.validate import validate
+from tfs_deploy.deployment import desired_state, validation_results
+from tfs_deploy.deployment.records import Action, history, what_served
+from tfs_deploy.deployment.steps.load import load, wait_until_available
+from tfs_deploy.deployment.steps.promote import promote
+from tfs_deploy.deployment.steps.publish import publish
+from tfs_deploy.deployment.steps.reject import reject
+from tfs_deploy.deployment.steps.retire import retire
+from tfs_deploy.deployment.steps.rollback import rollback
+from tfs_deploy.deployment.steps.status import status
+from tfs_deploy.deployment.steps.validate import validate
 from tfs_deploy.errors import (
     Contention,
     Drift,
@@ -30,8 +30,8 @@ from tfs_deploy.errors import (
     Unreachable,
 )
 from tfs_deploy.serving.config import from_text
-from tfs_deploy.validation.gates import Gates
-from tfs_deploy.validation.verdict import Verdict
+from tfs_deploy.validation.config import Gates
+from tfs_deploy.validation.report import Verdict
 
 
 def test_a_good_version_is_promoted_on_every_replica(bench):
@@ -71,7 +71,7 @@ def test_rollback_swaps_and_forward_swaps_again(bench):
 def test_a_version_with_wrong_answers_is_refused_and_stable_stays(bench):
     old = bench.promoted("good one")
     bad = bench.validated("wrong")
-    report = evidence.read(bench.store.documents, "default", MODEL, bad)
+    report = validation_results.read(bench.store.documents, "default", MODEL, bad)
     assert report.verdict is Verdict.FAIL
     assert "golden" in report.reason()
     with pytest.raises(Refused, match="golden"):
@@ -93,9 +93,9 @@ def test_nothing_is_promoted_without_a_validation(bench):
 
 def test_a_replica_that_joined_after_the_validation_blocks_the_promotion(bench, make, tmp_path):
     version = bench.validated("good one")
-    report = evidence.read(bench.store.documents, "default", MODEL, version)
+    report = validation_results.read(bench.store.documents, "default", MODEL, version)
     with pytest.raises(Refused, match="not validated on replica late:8500"):
-        evidence.require(
+        validation_results.require(
             bench.store.documents,
             "default",
             MODEL,
@@ -312,7 +312,7 @@ def test_other_models_of_the_group_keep_their_config(bench):
     validate(bench.session, "other", other, Gates())
     promote(bench.session, "other", other)
     assert bench.answers() == [first, first]
-    state = desired.read(bench.store.documents, bench.group).state
+    state = desired_state.read(bench.store.documents, bench.group).state
     assert set(state.models) == {MODEL, "other"}
 
 
@@ -341,7 +341,7 @@ def test_a_start_up_file_that_cannot_be_written_is_told_and_does_not_stop_going_
     with pytest.raises(StoreError, match="start-up config file"):
         rollback(away, MODEL)
     assert bench.answers() == [old, old]
-    assert desired.read(bench.store.documents, bench.group).state.move is None
+    assert desired_state.read(bench.store.documents, bench.group).state.move is None
 
 
 def test_a_retry_after_somebody_else_has_moved_stable_changes_nothing(bench):
@@ -377,9 +377,9 @@ def test_an_inconclusive_look_does_not_undo_a_pass(bench):
 
 
 def test_gates_that_do_not_fit_are_told_before_anything_is_published(bench, tmp_path):
-    from tfs_deploy.deployment.deploy import deploy
+    from tfs_deploy.deployment.modes.labels import deploy
     from tfs_deploy.serving.runner import EmbeddedRunner
-    from tfs_deploy.validation.gates import gates_from
+    from tfs_deploy.validation.config import gates_from
 
     gates = gates_from({"accuracy": {"file": str(tmp_path / "absent.npz")}})
     with pytest.raises(NotFound):

@@ -28,7 +28,7 @@ from tfs_deploy.gateway.capture.writer import Capture
 from tfs_deploy.gateway.config import CaptureConfig
 from tfs_deploy.savedmodel import tfrecord
 from tfs_deploy.savedmodel.requests import parse_golden, read_logs
-from tfs_deploy.serving import tensors
+from tfs_deploy.serving.codec import tensors
 
 
 def captured(number: float = 1.0, *, size: int = 1, **changes: Any) -> CapturedRequest:

@@ -22,7 +22,7 @@ from gateway.waiting import until
 from tfs_deploy.clock import SystemClock
 from tfs_deploy.demo import digits
 from tfs_deploy.gateway.capture.golden import make_golden
-from tfs_deploy.savedmodel.export import export
+from tfs_deploy.savedmodel.export.exporter import export
 from tfs_deploy.savedmodel.requests import parse_golden
 from tfs_deploy.savedmodel.source import CheckpointSource, ExportOptions, SourceKind
 from tfs_deploy.serving.client import connect

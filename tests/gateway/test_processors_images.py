@@ -15,9 +15,9 @@ from PIL import Image
 from gateway.pictures import file_of, gradient, png_of_any_size
 from tfs_deploy.errors import InvalidInput
 from tfs_deploy.gateway.config import ProcessorConfig
-from tfs_deploy.gateway.processors.fitting import FRAMES
 from tfs_deploy.gateway.processors.protocol import Array, BadItem, Blob
 from tfs_deploy.gateway.processors.registry import make_processor
+from tfs_deploy.gateway.processors.resize import FRAMES
 
 
 def images(**options: Any) -> Any:

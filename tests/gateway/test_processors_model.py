@@ -19,8 +19,8 @@ from tfs_deploy.gateway.config import ModelConfig, Pool, ProcessorConfig
 from tfs_deploy.gateway.problem import Problem
 from tfs_deploy.gateway.processors.model_processors import make_model_processors
 from tfs_deploy.gateway.processors.protocol import Blob
+from tfs_deploy.serving.codec.tensors import to_array
 from tfs_deploy.serving.signature import DEFAULT_SIGNATURE, Signature, TensorSpec
-from tfs_deploy.serving.tensors import to_array
 
 Arrays = Mapping[str, Any]
 PREDICT = "tensorflow/serving/predict"

@@ -335,7 +335,7 @@ def test_a_client_that_does_not_read_its_answer_is_not_waited_for(monkeypatch: p
 def test_bodies_of_all_requests_together_are_bounded() -> None:
     from tfs_deploy.gateway.config import Limits
     from tfs_deploy.gateway.problem import Problem
-    from tfs_deploy.gateway.web.room import Room
+    from tfs_deploy.gateway.web.request_budget import Room
 
     room = Room(Limits(body_mib=1.0))
     tickets = [room.enter("m") for _ in range(33)]

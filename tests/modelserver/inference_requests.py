@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tfs_deploy.serving import messages
+from tfs_deploy.serving.codec import messages
 
 CLASSIFY = "tensorflow/serving/classify"
 REGRESS = "tensorflow/serving/regress"

@@ -12,7 +12,7 @@ import pytest
 from embedded_server import RPC_DRIVEN_FLAGS, EmbeddedServer
 from modelserver.conftest import wait_state
 from modelserver.wire import Wire, eventually, model
-from tfs_deploy.serving import messages, tensors
+from tfs_deploy.serving.codec import messages, tensors
 
 pytestmark = pytest.mark.tensorflow
 

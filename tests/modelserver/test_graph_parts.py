@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfs_deploy.modelserver.graph.graph_parts import parts_of
-from tfs_deploy.serving import messages
+from tfs_deploy.serving.codec import messages
 
 
 def graph_of(nodes: dict[str, list[str]]):

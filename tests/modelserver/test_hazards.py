@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from modelserver.wire import model
-from tfs_deploy.serving import messages
+from tfs_deploy.serving.codec import messages
 
 pytestmark = pytest.mark.tensorflow
 

@@ -16,7 +16,7 @@ from tfs_deploy.modelserver.inference.examples_reply import (
 from tfs_deploy.modelserver.inference.multi_inference import run_multi_inference
 from tfs_deploy.modelserver.inference.regress import run_regress
 from tfs_deploy.modelserver.status import Code, StatusError
-from tfs_deploy.serving import messages
+from tfs_deploy.serving.codec import messages
 
 TWO = example(x=1.0), example(x=2.0)
 LABELS = np.array([[b"a", b"b"], [b"c", b""]], object)

@@ -13,7 +13,8 @@ from modelserver.inference_requests import CLASSIFY, REGRESS, classification, ex
 from modelserver.wire import Wire, model
 from tfs_deploy.savedmodel.requests import WARMUP_PATH
 from tfs_deploy.savedmodel.tfrecord import encode
-from tfs_deploy.serving import messages, rpc
+from tfs_deploy.serving import rpc
+from tfs_deploy.serving.codec import messages
 
 pytestmark = pytest.mark.tensorflow
 

@@ -16,7 +16,7 @@ from tfs_deploy.modelserver.rest.json_writer import block, decimals, error_body,
 from tfs_deploy.modelserver.rest.predict import columns_body, rows_body
 from tfs_deploy.modelserver.rest.tensors import TensorFiller, base64_bytes
 from tfs_deploy.modelserver.status import Code, StatusError
-from tfs_deploy.serving import tensors
+from tfs_deploy.serving.codec import tensors
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text(),

@@ -6,7 +6,7 @@ from typing import Any
 
 from tfs_deploy.modelserver.graph.servable import Servable
 from tfs_deploy.modelserver.graph.shared_message import objects_of
-from tfs_deploy.serving import messages
+from tfs_deploy.serving.codec import messages
 
 
 class NoSession:

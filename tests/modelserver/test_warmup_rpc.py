@@ -12,7 +12,7 @@ from modelserver.inference_requests import CLASSIFY, REGRESS, classification, ex
 from modelserver.wire import Wire, model, predict_request
 from tfs_deploy.savedmodel.requests import WARMUP_PATH
 from tfs_deploy.savedmodel.tfrecord import encode
-from tfs_deploy.serving import messages
+from tfs_deploy.serving.codec import messages
 
 pytestmark = pytest.mark.tensorflow
 

@@ -9,8 +9,9 @@ from typing import Any
 import grpc
 import numpy as np
 
-from tfs_deploy.serving import messages, rpc, tensors
-from tfs_deploy.serving.status_wire import read_statuses
+from tfs_deploy.serving import rpc
+from tfs_deploy.serving.codec import messages, tensors
+from tfs_deploy.serving.codec.status import read_statuses
 
 
 class Wire:

@@ -10,7 +10,7 @@ import numpy as np
 
 from tfs_deploy.savedmodel.requests import WARMUP_PATH, WarmupRequest, write_warmup
 from tfs_deploy.savedmodel.tfrecord import encode
-from tfs_deploy.serving import messages
+from tfs_deploy.serving.codec import messages
 
 
 def empty(directory: Path) -> None:

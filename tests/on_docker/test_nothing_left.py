@@ -15,11 +15,11 @@ import pytest
 from on_docker.engine import containers, plain_environment, wait_for
 from tfs_deploy.clock import SystemClock
 from tfs_deploy.containers.docker_engine import DockerEngine, connect
+from tfs_deploy.containers.engine_errors import PortTaken
 from tfs_deploy.containers.labels import DAG_LABEL, RUN_LABEL, Owner, Process, Purpose
 from tfs_deploy.containers.model_server import ModelServerContainer, ServerDied
 from tfs_deploy.containers.options import OneModel, Ports, ServerOptions
 from tfs_deploy.containers.reaper import leftovers, reap
-from tfs_deploy.containers.refusals import PortTaken
 from tfs_deploy.errors import NotFound, Refused, TFSDeployError
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
@@ -29,7 +29,7 @@ CYCLES = 100
 CHILD = """
 import os, sys, time
 from pathlib import Path
-from tfs_deploy.cli.failure import Terminated
+from tfs_deploy.cli.exit_codes import Terminated
 from tfs_deploy.clock import SystemClock
 from tfs_deploy.containers.labels import Owner, Process, Purpose
 from tfs_deploy.containers.options import ServerOptions

@@ -19,12 +19,12 @@ from tfs_deploy.containers.docker_engine import connect
 from tfs_deploy.containers.labels import PURPOSE_LABEL, RUN_LABEL, Purpose
 from tfs_deploy.containers.options import ServerOptions
 from tfs_deploy.containers.runner import ContainerRunner, Delivery, runners_for
-from tfs_deploy.deployment.publish import manifest_of
-from tfs_deploy.deployment.throwaway import LOAD_GATE, validate_in_each
+from tfs_deploy.deployment.offline_validation import LOAD_GATE, validate_in_each
+from tfs_deploy.deployment.steps.publish import manifest_of
 from tfs_deploy.errors import CorruptModel, NotFound
 from tfs_deploy.store.open import open_store
-from tfs_deploy.validation.gates import Gates
-from tfs_deploy.validation.verdict import ValidationReport, Verdict
+from tfs_deploy.validation.config import Gates
+from tfs_deploy.validation.report import ValidationReport, Verdict
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
 

@@ -16,7 +16,7 @@ import yaml
 
 from tfs_deploy.gateway.config_file import read_config
 from tfs_deploy.hooks.group_settings import read_settings
-from tfs_deploy.validation.gates import read_gates
+from tfs_deploy.validation.config import read_gates
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")

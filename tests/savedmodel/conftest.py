@@ -70,7 +70,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Checkpoints:
 @pytest.fixture
 def tiny_saved_model(tmp_path: Path) -> Path:
     """A SavedModel directory made without TensorFlow: one placeholder, one signature, an asset, no variables."""
-    from tfs_deploy.serving import messages
+    from tfs_deploy.serving.codec import messages
 
     model = messages.SavedModel(saved_model_schema_version=1)
     graph = model.meta_graphs.add()

@@ -2,7 +2,7 @@
 
 import sys
 
-from tfs_deploy.savedmodel.export_child import run_job
+from tfs_deploy.savedmodel.export.child import run_job
 
 for job in sys.argv[1:]:
     run_job(job)

@@ -15,7 +15,7 @@ import pytest
 from tfs_deploy.clock import SystemClock
 from tfs_deploy.savedmodel import manifest as manifests
 from tfs_deploy.savedmodel import requests
-from tfs_deploy.savedmodel.export import export
+from tfs_deploy.savedmodel.export.exporter import export
 from tfs_deploy.savedmodel.manifest import StagedModel
 from tfs_deploy.savedmodel.source import CheckpointSource, ExportOptions, SourceKind, detect
 
@@ -173,7 +173,7 @@ def test_signatures_have_the_names_and_shapes_that_were_asked_for(exported: dict
 
 
 def test_what_only_training_needs_stays_behind(exported: dict[str, StagedModel]) -> None:
-    from tfs_deploy.serving import messages
+    from tfs_deploy.serving.codec import messages
 
     data = (Path(exported["tf1_meta"].path) / "saved_model.pb").read_bytes()
     operations = {node.op for node in messages.SavedModel.FromString(data).meta_graphs[0].graph_def.node}

@@ -12,9 +12,9 @@ import pytest
 from tfs_deploy.errors import ExportFailed, InvalidInput, NotFound, Refused
 from tfs_deploy.savedmodel import manifest as manifests
 from tfs_deploy.savedmodel import requests
-from tfs_deploy.savedmodel.export import export
+from tfs_deploy.savedmodel.export.exporter import export
 from tfs_deploy.savedmodel.source import CheckpointSource, ExportOptions, SourceKind
-from tfs_deploy.serving import messages
+from tfs_deploy.serving.codec import messages
 
 UNTRIED = ExportOptions(warmup=0)
 

@@ -14,7 +14,7 @@ import pytest
 
 from tfs_deploy.clock import SystemClock
 from tfs_deploy.errors import DeadlineExceeded, ExportFailed, InvalidInput
-from tfs_deploy.savedmodel.export import export
+from tfs_deploy.savedmodel.export.exporter import export
 from tfs_deploy.savedmodel.source import CheckpointSource, SourceKind
 
 
@@ -106,7 +106,7 @@ EXPORTER = """
     import sys
     from pathlib import Path
     from tfs_deploy.clock import SystemClock
-    from tfs_deploy.savedmodel.export import export
+    from tfs_deploy.savedmodel.export.exporter import export
     from tfs_deploy.savedmodel.source import CheckpointSource, ExportOptions, SourceKind
 
     root = Path(sys.argv[1])

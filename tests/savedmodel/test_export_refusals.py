@@ -14,7 +14,7 @@ import pytest
 from tfs_deploy.clock import SystemClock
 from tfs_deploy.errors import ExportFailed
 from tfs_deploy.jsonable import to_builtins
-from tfs_deploy.savedmodel.export import export
+from tfs_deploy.savedmodel.export.exporter import export
 from tfs_deploy.savedmodel.source import CheckpointSource, ExportOptions, SourceKind
 
 pytestmark = pytest.mark.tensorflow

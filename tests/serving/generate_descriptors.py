@@ -10,9 +10,9 @@ from pathlib import Path
 
 from google.protobuf import descriptor_pb2
 
-import tfs_deploy.serving
+import tfs_deploy.serving.codec
 
-OUTPUT = Path(tfs_deploy.serving.__file__).parent / "descriptors.binpb"
+OUTPUT = Path(tfs_deploy.serving.codec.__file__).parent / "descriptors.binpb"
 
 ROOTS = (
     "tensorflow_serving.apis.prediction_service_pb2",

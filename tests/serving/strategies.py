@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from tfs_deploy.serving import tensors
+from tfs_deploy.serving.codec import tensors
 
 DTYPES = sorted(tensors.NUMPY_BY_NAME)
 shapes = st.lists(st.integers(0, 4), max_size=4).map(tuple)

@@ -20,10 +20,10 @@ from fakes import FakeModelServer, FakeVersion
 from serving.grpc_front import serve, serve_handlers
 from tfs_deploy.errors import DeadlineExceeded, InvalidInput, ModelServerError, TFSDeployError, Unreachable
 from tfs_deploy.serving import client, client_aio, rpc
+from tfs_deploy.serving.codec.status import NOT_UTF8
 from tfs_deploy.serving.config import ModelEntry, to_proto
 from tfs_deploy.serving.protocol import TLSOptions, VersionState
 from tfs_deploy.serving.signature import DEFAULT_SIGNATURE, Signature, TensorSpec
-from tfs_deploy.serving.status_wire import NOT_UTF8
 
 SECONDS = 20.0
 

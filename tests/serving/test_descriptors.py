@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from google.protobuf import descriptor_pb2
 
-import tfs_deploy.serving
+import tfs_deploy.serving.codec
 
 pytestmark = pytest.mark.tensorflow
 
@@ -35,7 +35,7 @@ def test_the_committed_descriptors_have_not_drifted(tmp_path: Path) -> None:
     built = tmp_path / "built.binpb"
     done = subprocess.run([sys.executable, "-c", _BUILD, str(GENERATOR), str(built)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    committed = (Path(tfs_deploy.serving.__file__).parent / "descriptors.binpb").read_bytes()
+    committed = (Path(tfs_deploy.serving.codec.__file__).parent / "descriptors.binpb").read_bytes()
     wanted, found = (
         declarations(descriptor_pb2.FileDescriptorSet.FromString(data)) for data in (built.read_bytes(), committed)
     )

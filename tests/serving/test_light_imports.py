@@ -9,8 +9,9 @@ import sys
 _PROGRAM = """
 import json, sys
 import numpy as np
-from tfs_deploy.serving import client, client_aio, config, messages, predict_wire, signature, tensors
-predict_wire.encode_predict_request(messages.ModelSpec(name="m"), {"x": np.zeros(2, np.float32)})
+from tfs_deploy.serving import client, client_aio, config, signature
+from tfs_deploy.serving.codec import messages, predict, tensors
+predict.encode_predict_request(messages.ModelSpec(name="m"), {"x": np.zeros(2, np.float32)})
 tensors.to_array(tensors.to_proto([1.0]))
 client.connect("127.0.0.1:1").close()
 print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))

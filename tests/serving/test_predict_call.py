@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from serving.strategies import arrays, same
 from serving.test_predict_wire import chunk, names, pieces_of, strange, tensor_bytes
 from tfs_deploy.errors import CorruptModel
-from tfs_deploy.serving import messages, predict_wire, tensors
-from tfs_deploy.serving.predict_wire import decode_predict_request, encode_predict_request
+from tfs_deploy.serving.codec import messages, predict, tensors
+from tfs_deploy.serving.codec.predict import decode_predict_request, encode_predict_request
 
 
 @pytest.fixture(autouse=True)
 def scan_small_requests_too(monkeypatch):
-    monkeypatch.setattr(predict_wire, "_SCAN_BYTES", 0)
+    monkeypatch.setattr(predict, "_SCAN_BYTES", 0)
 
 
 def array_of(value: Any) -> np.ndarray | None:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from serving.strategies import DTYPES, arrays, same, shapes
 from tfs_deploy.errors import CorruptModel, InvalidInput
-from tfs_deploy.serving import messages, tensors
-from tfs_deploy.serving.predict_wire import decode_predict_response, encode_predict_request
+from tfs_deploy.serving.codec import messages, tensors
+from tfs_deploy.serving.codec.predict import decode_predict_response, encode_predict_request
 
 names = st.text(max_size=5).filter(lambda text: not any("\ud800" <= letter <= "\udfff" for letter in text))
 

@@ -12,7 +12,7 @@ from google.protobuf import text_format
 from fakes import HALF_PLUS_TWO, signature_def
 from tfs_deploy.errors import CorruptModel, InvalidInput, NotFound
 from tfs_deploy.jsonable import from_json, to_json
-from tfs_deploy.serving import messages
+from tfs_deploy.serving.codec import messages
 from tfs_deploy.serving.signature import (
     Signature,
     TensorSpec,

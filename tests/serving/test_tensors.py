@@ -11,7 +11,7 @@ from hypothesis import given
 
 from serving.strategies import arrays, same
 from tfs_deploy.errors import CorruptModel, InvalidInput
-from tfs_deploy.serving import messages, tensors
+from tfs_deploy.serving.codec import messages, tensors
 
 
 def proto(dtype: str, dims: list[int], **fields: Any) -> Any:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from serving.strategies import arrays, same, shapes
 from tfs_deploy.errors import CorruptModel
-from tfs_deploy.serving import messages, tensors
+from tfs_deploy.serving.codec import messages, tensors
 
 pytestmark = pytest.mark.tensorflow
 

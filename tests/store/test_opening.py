@@ -12,8 +12,8 @@ from contract.staged_versions import stage
 from tfs_deploy.errors import Contention, InvalidInput, MissingExtra, StoreError, TFSDeployError
 from tfs_deploy.savedmodel.manifest import Manifest
 from tfs_deploy.store.local.store import LocalStore
+from tfs_deploy.store.object_store.options import S3Options
 from tfs_deploy.store.open import open_store
-from tfs_deploy.store.s3.options import S3Options
 
 Staged = tuple[Path, Manifest]
 
@@ -166,7 +166,7 @@ def test_an_s3_address_opens_a_store_in_s3_and_sends_nothing(uri: str, same: str
 @pytest.mark.parametrize("package", ["boto3", "obstore"])
 def test_a_package_that_is_not_installed_is_named_with_its_extra(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.delitem(sys.modules, "tfs_deploy.store.s3.obstore_transfer", raising=False)
+    monkeypatch.delitem(sys.modules, "tfs_deploy.store.object_store.obstore_transfer", raising=False)
     with pytest.raises(MissingExtra, match=r"pip install 'tfs-deploy\[s3\]'"):
         open_store("s3://bucket", s3=S3Options(region="us-east-1", transfer="obstore"))
 

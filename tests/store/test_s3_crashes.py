@@ -23,8 +23,8 @@ from store.s3_children import OPERATIONS, Children, operate
 from sync.replica import Replica
 from tfs_deploy.errors import StoreError, TFSDeployError
 from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, Manifest
-from tfs_deploy.store.s3.store import S3Store
-from tfs_deploy.store.s3.transfer import PART_BYTES
+from tfs_deploy.store.object_store.store import S3Store
+from tfs_deploy.store.object_store.transfer import PART_BYTES
 
 pytestmark = pytest.mark.faults
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from contract.staged_versions import stage
 from fakes import FakeClock
-from tfs_deploy.deployment import agents, desired
-from tfs_deploy.deployment.agents import AgentReport, Trouble
-from tfs_deploy.deployment.desired import DesiredModel, DesiredState
+from tfs_deploy.deployment import desired_state, sync_agents
+from tfs_deploy.deployment.desired_state import DesiredModel, DesiredState
+from tfs_deploy.deployment.sync_agents import AgentErrorKind, AgentReport
 from tfs_deploy.errors import Unreachable
 from tfs_deploy.jsonable import from_json, to_json
 from tfs_deploy.savedmodel import manifest as manifests
@@ -63,9 +63,9 @@ class Bench:
     def want(self, **models: DesiredModel) -> None:
         """Make this the group's desired state."""
         documents = self.store.documents
-        found = documents.read(desired.key(GROUP))
+        found = documents.read(desired_state.key(GROUP))
         body = to_json(DesiredState(models=models))
-        documents.write(desired.key(GROUP), body, expected=found.tag if found else None)
+        documents.write(desired_state.key(GROUP), body, expected=found.tag if found else None)
 
     def agent(
         self,
@@ -99,7 +99,7 @@ class Bench:
         return [path.name for path in found if path.parent.name != ".tfs_deploy_sync"]
 
     def report(self, name: str = "agent") -> AgentReport | None:
-        document = self.store.documents.read(agents.key(GROUP, name))
+        document = self.store.documents.read(sync_agents.key(GROUP, name))
         return None if document is None else from_json(AgentReport, document.body)
 
 
@@ -146,7 +146,7 @@ class Wrapped:
         return call
 
 
-def problems(agent) -> list[tuple[Trouble, str, int]]:
+def problems(agent) -> list[tuple[AgentErrorKind, str, int]]:
     return [(each.kind, each.model, each.version) for each in agent.standing.problems]
 
 

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from sync.bench import DATA, Wrapped, damage, labelled, problems, settle
-from tfs_deploy.deployment.agents import Trouble
+from tfs_deploy.deployment.sync_agents import AgentErrorKind
 from tfs_deploy.errors import InvalidInput
 from tfs_deploy.savedmodel.manifest import MANIFEST_PATH
 from tfs_deploy.sync.settings import AgentSettings
@@ -37,7 +37,7 @@ def test_every_model_gets_its_folder_before_anything_is_brought(bench):
     agent.poll()
     assert {path.name for path in bench.root.iterdir() if not path.name.startswith(".")} == {"a", "m"}
     settle(agent, bench.clock)
-    assert problems(agent) == [(Trouble.MISSING, "a", 1)], "the store has no such model"
+    assert problems(agent) == [(AgentErrorKind.MISSING, "a", 1)], "the store has no such model"
     assert not agent.standing.ready
     assert bench.shown("m") == [1], "one model that is missing does not keep the others away"
 
@@ -129,7 +129,7 @@ def test_what_is_not_the_stores_is_reported_and_never_touched(bench, what):
     for _ in range(5):
         agent.poll()
         bench.clock.advance(100.0)
-    assert problems(agent) == [(Trouble.DIFFERS, "m", 1)]
+    assert problems(agent) == [(AgentErrorKind.DIFFERS, "m", 1)]
     assert not agent.standing.ready
     assert bench.report().held == {}
     assert "left alone" in bench.report().problems[0].message
@@ -153,7 +153,7 @@ def test_a_directory_that_is_replaced_is_looked_at_again(bench):
     shutil.copytree(bench.folder / "store/m/2", bench.root / "m/1")
     for _ in range(3):
         agent.poll()
-    assert problems(agent) == [(Trouble.DIFFERS, "m", 1)]
+    assert problems(agent) == [(AgentErrorKind.DIFFERS, "m", 1)]
     shutil.rmtree(bench.root / "m/1")
     bench.clock.advance(100.0)
     settle(agent, bench.clock)

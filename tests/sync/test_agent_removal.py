@@ -10,8 +10,8 @@ import pytest
 
 from permission_bits import permissions_count
 from sync.bench import Wrapped, labelled, settle
-from tfs_deploy.deployment.agents import Trouble
-from tfs_deploy.deployment.desired import DesiredModel
+from tfs_deploy.deployment.desired_state import DesiredModel
+from tfs_deploy.deployment.sync_agents import AgentErrorKind
 from tfs_deploy.serving.config import from_text
 from tfs_deploy.store.local.filesystem import Filesystem
 
@@ -129,7 +129,7 @@ def test_what_no_server_sees_makes_room_for_what_is_missing(bench):
     agent = bench.agent(free=free)
     agent.poll()
     agent.poll()
-    assert [each.kind for each in agent.standing.problems] == [Trouble.DISK_FULL]
+    assert [each.kind for each in agent.standing.problems] == [AgentErrorKind.DISK_FULL]
     bench.clock.advance(15.0)
     settle(agent, bench.clock)
     assert agent.standing.ready

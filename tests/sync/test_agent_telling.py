@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sync.bench import GROUP, Wrapped, labelled, settle
-from tfs_deploy.deployment import desired
+from tfs_deploy.deployment import desired_state
 from tfs_deploy.errors import Refused
 from tfs_deploy.serving.config import from_text
 
@@ -82,8 +82,8 @@ def test_a_store_that_takes_no_report_does_not_stop_the_agent(bench):
 
 
 def test_the_start_up_file_is_the_one_that_a_deploy_would_write_and_is_written_on_change_only(bench):
-    from tfs_deploy.deployment import desired
-    from tfs_deploy.deployment.startup import startup_text
+    from tfs_deploy.deployment import desired_state
+    from tfs_deploy.deployment.startup_config import startup_text
     from tfs_deploy.serving.group import ServingGroup
 
     for _ in range(3):
@@ -91,7 +91,7 @@ def test_the_start_up_file_is_the_one_that_a_deploy_would_write_and_is_written_o
     bench.want(m=labelled(3, stable=2, previous=1))
     agent = bench.agent()
     settle(agent, bench.clock)
-    state = desired.read(bench.store.documents, ServingGroup("g", ("a:1",), "/models")).state
+    state = desired_state.read(bench.store.documents, ServingGroup("g", ("a:1",), "/models")).state
     assert bench.startup_config.read_text() == startup_text(state)
     assert from_text(bench.startup_config.read_text())[0].versions == (1, 2), "version 3 has no label"
     before = bench.startup_config.stat()
@@ -148,7 +148,7 @@ def test_a_desired_state_that_cannot_be_used_changes_nothing(bench, body):
     settle(agent, bench.clock)
     before = bench.startup_config.read_text()
     documents = bench.store.documents
-    documents.write(desired.key(GROUP), body, expected=documents.read(desired.key(GROUP)).tag)
+    documents.write(desired_state.key(GROUP), body, expected=documents.read(desired_state.key(GROUP)).tag)
     for _ in range(3):
         agent.poll()
         bench.clock.advance(100.0)

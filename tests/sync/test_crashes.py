@@ -73,7 +73,7 @@ def prepare(disk: Path) -> Callable[[Scenario], Bench]:
 
 def faulty_agent(bench: Bench, files: FaultyFilesystem, monkeypatch: pytest.MonkeyPatch) -> Agent:
     """Return an agent whose every change of a disk is counted: its own, the download's, and the report's."""
-    monkeypatch.setattr("tfs_deploy.store.landing.Filesystem", lambda: files)
+    monkeypatch.setattr("tfs_deploy.store.download.target.Filesystem", lambda: files)
     store = LocalStore(bench.folder / "store", clock=bench.clock, files=files)
     return bench.agent(files=files, store=store, keep=0, linger=0.0)
 

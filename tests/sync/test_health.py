@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 from fakes import FakeClock
-from tfs_deploy.store.s3.options import S3Options
+from tfs_deploy.store.object_store.options import S3Options
 from tfs_deploy.sync.figures import Figures
-from tfs_deploy.sync.port import Health
+from tfs_deploy.sync.http_server import Health
 
 
 def passed(figures: Figures, clock: FakeClock, *, success: bool) -> None:

@@ -13,18 +13,18 @@ import pytest
 from asking_clients import AskingClients, X
 from embedded_server import RPC_DRIVEN_FLAGS, EmbeddedServer
 from sync.remote import AgentProcess, RemoteStore
-from tfs_deploy.deployment import agents
-from tfs_deploy.deployment.deploy import deploy
-from tfs_deploy.deployment.retire import retire
-from tfs_deploy.deployment.rollback import rollback
+from tfs_deploy.deployment import sync_agents
+from tfs_deploy.deployment.modes.labels import deploy
 from tfs_deploy.deployment.session import GroupSession, open_session
+from tfs_deploy.deployment.steps.retire import retire
+from tfs_deploy.deployment.steps.rollback import rollback
 from tfs_deploy.errors import TFSDeployError
 from tfs_deploy.serving.client import connect
 from tfs_deploy.serving.config import ModelEntry, from_text
 from tfs_deploy.serving.group import ServingGroup
 from tfs_deploy.serving.runner import EmbeddedRunner
 from tfs_deploy.serving.waiting import WaitLimits
-from tfs_deploy.validation.gates import Gates
+from tfs_deploy.validation.config import Gates
 
 pytestmark = [
     pytest.mark.tensorflow,
@@ -137,7 +137,9 @@ def test_without_an_agent_a_load_says_so_and_puts_everything_back(replicas, sess
     assert caught.value.exit_code == 3
     assert [_stable(client) for client in session.clients.values()] == [first, first]
     with replicas[0].agent, replicas[1].agent:
-        wait_for(lambda: len(agents.FreshAgents(session.store.documents, GROUP).look(session.clock.now())) == 2, "both")
+        wait_for(
+            lambda: len(sync_agents.LiveAgents(session.store.documents, GROUP).look(session.clock.now())) == 2, "both"
+        )
         second = go(session, shared_models / PLUS_THREE)
     assert [_stable(client) for client in session.clients.values()] == [second, second]
 

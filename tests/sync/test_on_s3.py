@@ -13,7 +13,7 @@ from s3_proxy import Fault, Proxy, Request, proxy_to
 from s3_server import ACCESS_KEY, SECRET, S3Server, moto_server
 from sync.bench import GROUP, Bench, labelled
 from sync.remote import SYNC
-from tfs_deploy.deployment.agents import Trouble
+from tfs_deploy.deployment.sync_agents import AgentErrorKind
 from tfs_deploy.store.open import open_store
 from tfs_deploy.sync.agent import Agent
 from watching_server import WatchingServer
@@ -112,7 +112,7 @@ def test_a_storm_passes(make, proxy) -> None:
     for _ in range(3):
         bench.clock.advance(20.0)
         agent.poll()
-    assert {problem.kind for problem in agent.standing.problems} == {Trouble.UNREACHABLE}
+    assert {problem.kind for problem in agent.standing.problems} == {AgentErrorKind.UNREACHABLE}
     assert bench.shown() == [2, 3]
     assert bench.startup_config.read_text() == text
     proxy.start_over()
@@ -147,7 +147,7 @@ def test_a_damaged_object_is_refused_and_named(make, proxy, server: S3Server) ->
         bench.clock.advance(100.0)
     assert bench.shown() == [2]
     (problem,) = bench.report().problems
-    assert (problem.kind, problem.version) == (Trouble.CORRUPT, 3)
+    assert (problem.kind, problem.version) == (AgentErrorKind.CORRUPT, 3)
     assert "variables/variables.index" in problem.message
     server.client().put_object(Bucket=bucket, Key=key, Body=good)
     bench.clock.advance(100.0)

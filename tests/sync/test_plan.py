@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tfs_deploy.deployment.desired import DesiredModel, DesiredState, LabelMove
-from tfs_deploy.sync.needs import need_of
+from tfs_deploy.deployment.desired_state import DesiredModel, DesiredState, LabelMove
 from tfs_deploy.sync.plan import DiskView, Need, VersionName, plan
+from tfs_deploy.sync.required_versions import need_of
 
 MODELS = ("a", "b")
 NAMES = st.builds(VersionName, st.sampled_from(MODELS), st.integers(1, 6))

@@ -19,21 +19,21 @@ from deployment_names import MODEL
 from fakes import FakeClock
 from sync.bench import at_once
 from sync.remote import RemoteStore
-from tfs_deploy.deployment import agents, awaited, desired
-from tfs_deploy.deployment.agents import AgentProblem, AgentReport, FreshAgents, Trouble
-from tfs_deploy.deployment.deploy import deploy, load_or_reject
-from tfs_deploy.deployment.held_everywhere import HeldEverywhere
-from tfs_deploy.deployment.load import load
-from tfs_deploy.deployment.reject import reject
-from tfs_deploy.deployment.retire import retire
-from tfs_deploy.deployment.rollback import rollback
+from tfs_deploy.deployment import desired_state, sync_agents, sync_requests
+from tfs_deploy.deployment.agent_wait import AgentWait
+from tfs_deploy.deployment.modes.labels import deploy, load_or_reject
+from tfs_deploy.deployment.steps.load import load
+from tfs_deploy.deployment.steps.reject import reject
+from tfs_deploy.deployment.steps.retire import retire
+from tfs_deploy.deployment.steps.rollback import rollback
+from tfs_deploy.deployment.sync_agents import AgentErrorKind, AgentProblem, AgentReport, LiveAgents
 from tfs_deploy.errors import DeadlineExceeded, LoadFailed, Unreachable
 from tfs_deploy.jsonable import to_json
 from tfs_deploy.serving.waiting import WaitLimits
 from tfs_deploy.sync.agent import Agent
 from tfs_deploy.sync.disk import ReplicaDisk
 from tfs_deploy.sync.settings import AgentSettings
-from tfs_deploy.validation.gates import Gates
+from tfs_deploy.validation.config import Gates
 
 pytestmark = pytest.mark.faults
 
@@ -61,8 +61,8 @@ class Side(Workbench):
     def shown(self) -> list[int]:
         return sorted(int(path.name) for path in (self.disk / MODEL).iterdir() if path.name.isdigit())
 
-    def state(self) -> desired.DesiredState:
-        return desired.read(self.store.documents, self.group).state
+    def state(self) -> desired_state.DesiredState:
+        return desired_state.read(self.store.documents, self.group).state
 
 
 def make_side(folder: Path) -> Side:
@@ -141,15 +141,15 @@ def test_a_rollback_does_not_wait_for_a_transfer(side: Side) -> None:
     assert moved == [first]
     assert side.answers() == [first] * 2
     assert set(side.state().models[MODEL].versions) == {first, second, third}
-    assert awaited.read(side.store.documents, "default")[0].versions == ()
+    assert sync_requests.read(side.store.documents, "default")[0].versions == ()
 
 
 def test_what_a_dead_deployer_waited_for_is_forgotten(side: Side) -> None:
     long_ago = (side.clock.now() - timedelta(seconds=1)).isoformat()
-    left = awaited.Awaited((awaited.AwaitedVersion(MODEL, 99, long_ago),))
-    side.store.documents.write(awaited.key("default"), to_json(left), expected=None)
+    left = sync_requests.Awaited((sync_requests.AwaitedVersion(MODEL, 99, long_ago),))
+    side.store.documents.write(sync_requests.key("default"), to_json(left), expected=None)
     side.promoted("good one")
-    assert awaited.read(side.store.documents, "default")[0].versions == ()
+    assert sync_requests.read(side.store.documents, "default")[0].versions == ()
 
 
 def test_without_an_agent_the_state_is_put_back(side: Side) -> None:
@@ -170,18 +170,18 @@ def test_without_an_agent_the_state_is_put_back(side: Side) -> None:
 def test_a_dead_agent_is_not_waited_for_and_a_wrong_clock_does_not_make_one_dead(side: Side) -> None:
     side.promoted("good one")
     dead = AgentReport("dead", "default", side.clock.now().isoformat(), "x")
-    side.store.documents.write(agents.key("default", "dead"), to_json(dead), expected=None)
+    side.store.documents.write(sync_agents.key("default", "dead"), to_json(dead), expected=None)
     started = side.clock.monotonic()
     side.promoted("good two")
     assert 110.0 < side.clock.monotonic() - started < 130.0, "as long as its report was fresh"
     late = replace(dead, agent="late", at="2001-01-01T00:00:00+00:00")
-    key = agents.key("default", "late")
+    key = sync_agents.key("default", "late")
     tag = side.store.documents.write(key, to_json(late), expected=None)
-    fresh = FreshAgents(side.store.documents, "default")
+    fresh = LiveAgents(side.store.documents, "default")
     assert set(fresh.look(side.clock.now())) == {"one"}
     side.store.documents.write(key, to_json(late), expected=tag)
     assert set(fresh.look(side.clock.now())) == {"one", "late"}, "it lives, because it writes"
-    later = FreshAgents(side.store.documents, "default", seen=fresh.seen)
+    later = LiveAgents(side.store.documents, "default", seen=fresh.seen)
     side.clock.advance(100.0)
     assert "late" in later.look(side.clock.now())
     side.clock.advance(30.0)
@@ -197,15 +197,15 @@ def test_fewer_agents_than_replicas_are_told_once(side: Side, caplog: pytest.Log
     assert "replicas (2)" in told[0]
     caplog.clear()
     report = AgentReport("two", "default", side.clock.now().isoformat(), "x", held={MODEL: (version,)})
-    side.store.documents.write(agents.key("default", "two"), to_json(report), expected=None)
+    side.store.documents.write(sync_agents.key("default", "two"), to_json(report), expected=None)
     load(side.session, MODEL, version)
     assert "Fewer sync agents" not in caplog.text
 
 
 def test_a_document_that_is_no_report_is_left_out(side: Side) -> None:
-    side.store.documents.write(agents.key("default", "junk"), b"junk", expected=None)
+    side.store.documents.write(sync_agents.key("default", "junk"), b"junk", expected=None)
     naive = AgentReport("naive", "default", "2026-01-01T00:00:00", "x")
-    side.store.documents.write(agents.key("default", "naive"), to_json(naive), expected=None)
+    side.store.documents.write(sync_agents.key("default", "naive"), to_json(naive), expected=None)
     assert side.promoted("good one") == 1
 
 
@@ -224,14 +224,14 @@ def test_a_version_that_is_damaged_in_the_store_is_rejected_with_the_agents_word
 
 def test_damage_on_the_way_to_one_disk_does_not_reject_a_version_that_another_has_whole(side: Side) -> None:
     version = side.publish("good one")
-    problem = AgentProblem(Trouble.CORRUPT, "came with another digest", MODEL, version, attempts=5)
+    problem = AgentProblem(AgentErrorKind.CORRUPT, "came with another digest", MODEL, version, attempts=5)
     for name, more in (("bad", {"problems": (problem,)}), ("good", {"held": {MODEL: (version,)}})):
         report = AgentReport(name, "default", side.clock.now().isoformat(), "x", **more)
-        side.store.documents.write(agents.key("default", name), to_json(report), expected=None)
-    assert not HeldEverywhere(side.session, MODEL, version).look(), "it is waited for"
-    side.store.documents.delete(agents.key("default", "good"))
+        side.store.documents.write(sync_agents.key("default", name), to_json(report), expected=None)
+    assert not AgentWait(side.session, MODEL, version).look(), "it is waited for"
+    side.store.documents.delete(sync_agents.key("default", "good"))
     with pytest.raises(LoadFailed, match="came with another digest"):
-        HeldEverywhere(side.session, MODEL, version).look()
+        AgentWait(side.session, MODEL, version).look()
 
 
 def test_a_full_disk_is_waited_out_and_quoted(side: Side) -> None:
@@ -247,9 +247,9 @@ def test_a_full_disk_is_waited_out_and_quoted(side: Side) -> None:
 
 
 def test_what_keeps_a_version_away_is_its_own_problem_or_one_about_everything() -> None:
-    own = AgentProblem(Trouble.CORRUPT, "own", "m", 2)
-    other = AgentProblem(Trouble.CORRUPT, "other", "m", 3)
-    all_of_it = AgentProblem(Trouble.FAILED, "everything")
+    own = AgentProblem(AgentErrorKind.CORRUPT, "own", "m", 2)
+    other = AgentProblem(AgentErrorKind.CORRUPT, "other", "m", 3)
+    all_of_it = AgentProblem(AgentErrorKind.FAILED, "everything")
     report = AgentReport("a", "g", "", "", problems=(other, all_of_it, own))
     assert report.problem_with("m", 2) is own
     assert report.problem_with("m", 4) is all_of_it
@@ -260,7 +260,7 @@ def test_a_store_that_servers_read_needs_no_agent_and_waits_for_one_that_is_ther
     bench = make_bench(tmp_path)
     assert bench.promoted("good one") == 1
     report = AgentReport("slow", "default", bench.clock.now().isoformat(), "x")
-    bench.store.documents.write(agents.key("default", "slow"), to_json(report), expected=None)
+    bench.store.documents.write(sync_agents.key("default", "slow"), to_json(report), expected=None)
     version = bench.publish("good two")
     with pytest.raises(DeadlineExceeded, match="slow: busy"):
         load(replace(bench.session, wait=WaitLimits(load=30.0)), MODEL, version)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tfs_deploy.errors import InvalidInput
-from tfs_deploy.validation.gates import Gates, gates_from, read_gates
+from tfs_deploy.validation.config import Gates, gates_from, read_gates
 
 
 def test_no_file_means_the_default_gates():

@@ -10,8 +10,8 @@ import typer
 from tfs_deploy.cli.invocation import Invocation, command
 
 if TYPE_CHECKING:
-    from tfs_deploy.validation.gates import Gates
-    from tfs_deploy.validation.verdict import ValidationReport
+    from tfs_deploy.validation.config import Gates
+    from tfs_deploy.validation.report import ValidationReport
 
 # The model's name on a throw-away server, where it has none of its own yet.
 _CANDIDATE = "candidate"
@@ -53,7 +53,7 @@ def validate_in_images(
     from tfs_deploy.clock import SystemClock
     from tfs_deploy.containers.options import ServerOptions
     from tfs_deploy.containers.runner import Delivery, runners_for
-    from tfs_deploy.deployment.throwaway import UNPUBLISHED, validate_in_each
+    from tfs_deploy.deployment.offline_validation import UNPUBLISHED, validate_in_each
 
     clock = SystemClock()
     delivery = Delivery.COPY if copy else Delivery.MOUNT

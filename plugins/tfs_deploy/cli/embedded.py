@@ -28,10 +28,10 @@ def require_tensorflow() -> None:
 def become_model_server(arguments: list[str]) -> NoReturn:
     """Replace this process by the embedded model server, so that signals and the exit code are its own."""
     require_tensorflow()
-    become_module("tfs_deploy.modelserver", arguments)
+    exec_module("tfs_deploy.modelserver", arguments)
 
 
-def become_module(module: str, arguments: list[str]) -> NoReturn:
+def exec_module(module: str, arguments: list[str]) -> NoReturn:
     """Replace this process by ``python -m module``."""
     package_root = str(Path(__file__).resolve().parents[2])
     paths = [package_root, os.environ.get("PYTHONPATH", "")]

@@ -21,10 +21,10 @@ def gateway(
     check: Annotated[bool, typer.Option("--check", help="Read and check the file, and end.")] = False,
 ) -> None:
     """Serve models over HTTP: JSON and uploads in, JSON out; ends gracefully on SIGTERM."""
-    from tfs_deploy.cli.embedded import become_module
+    from tfs_deploy.cli.embedded import exec_module
 
     for module, package in _NEEDED.items():
         if importlib.util.find_spec(module) is None:
             raise MissingExtra(package, "gateway")
     options = [*(["--check"] if check else []), *(["--debug"] if call.debug else [])]
-    become_module("tfs_deploy.gateway", ["--config", str(config), *options])
+    exec_module("tfs_deploy.gateway", ["--config", str(config), *options])

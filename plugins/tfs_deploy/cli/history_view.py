@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tfs_deploy.cli.moments import readable
-from tfs_deploy.deployment.record import MOVES_STABLE, Action, DeploymentRecord
+from tfs_deploy.cli.timestamps import readable
+from tfs_deploy.deployment.records import MOVES_STABLE, Action, DeploymentRecord
 
 _STYLES = {Action.PROMOTED: "green", Action.ROLLED_BACK: "yellow", Action.REJECTED: "red", Action.PUT_BACK: "red"}
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tfs_deploy.cli import failure
+from tfs_deploy.cli import exit_codes
 
 if TYPE_CHECKING:
     # Only named here: `tfs-deploy --help` must not pay for them.
@@ -38,7 +38,7 @@ class Invocation:
     options: dict[str, Any]
     as_json: bool
     debug: bool
-    exit_code: int = failure.DONE
+    exit_code: int = exit_codes.DONE
     _settings: Settings | None = field(default=None, repr=False)
 
     @property
@@ -140,7 +140,7 @@ def _run(function: Callable[..., None], call: Invocation, values: dict[str, Any]
         # The reader of a pipe went away (`| head`): nothing to tell it.
         raise
     except (Exception, KeyboardInterrupt) as error:
-        return failure.report(error, as_json=call.as_json, debug=call.debug)
+        return exit_codes.report(error, as_json=call.as_json, debug=call.debug)
     return call.exit_code
 
 

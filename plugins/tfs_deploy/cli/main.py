@@ -14,7 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 from tfs_deploy import __version__
 from tfs_deploy.cli import (
     container_commands,
-    failure,
+    exit_codes,
     gateway_command,
     golden_command,
     model_commands,
@@ -48,7 +48,7 @@ class Program(TyperGroup):
             code = _report_usage(error, arguments)
         if not standalone:
             return code
-        sys.exit(code or failure.DONE)
+        sys.exit(code or exit_codes.DONE)
 
 
 class Untouched(TyperCommand):
@@ -81,7 +81,7 @@ def _program(
         raise typer.Exit()
     if context.invoked_subcommand is None:
         typer.echo(context.get_help(), nl=False)
-        raise typer.Exit(failure.USAGE)
+        raise typer.Exit(exit_codes.USAGE)
 
 
 for _function in (model_commands.export, model_commands.inspect):
@@ -116,7 +116,7 @@ def _model_server(context: typer.Context) -> None:
     try:
         become_model_server(list(context.args))
     except TFSDeployError as error:
-        raise typer.Exit(failure.report(error, as_json=False, debug=False)) from error
+        raise typer.Exit(exit_codes.report(error, as_json=False, debug=False)) from error
 
 
 app.command(rich_help_panel=_UPKEEP)(container_commands.reap)
@@ -126,15 +126,17 @@ def run() -> NoReturn:
     """Run the command line of this process."""
     signal.signal(signal.SIGTERM, _terminate)
     app(prog_name=_PROGRAM)
-    sys.exit(failure.DONE)
+    sys.exit(exit_codes.DONE)
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:
-    raise failure.Terminated
+    raise exit_codes.Terminated
 
 
 def _report_usage(error: Any, arguments: list[str]) -> int:
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else _PROGRAM
     told = error.format_message().strip().rstrip(".")
-    return failure.report(InvalidInput(f"{told}.", f"See: {path} --help."), as_json="--json" in arguments, debug=False)
+    return exit_codes.report(
+        InvalidInput(f"{told}.", f"See: {path} --help."), as_json="--json" in arguments, debug=False
+    )

@@ -69,7 +69,7 @@ def export(
     from dataclasses import replace
 
     from tfs_deploy.clock import SystemClock
-    from tfs_deploy.savedmodel import export as exporting
+    from tfs_deploy.savedmodel.export import exporter as exporting
     from tfs_deploy.savedmodel.source import ExportOptions, detect
 
     chosen = replace(detect(source, builder), moving_average_decay=moving_average_decay)

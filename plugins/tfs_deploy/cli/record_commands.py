@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tfs_deploy.cli import failure, options
+from tfs_deploy.cli import exit_codes, options
 from tfs_deploy.cli.invocation import Invocation, command
 
 if TYPE_CHECKING:
-    from tfs_deploy.deployment.record import DeploymentRecord
+    from tfs_deploy.deployment.records import DeploymentRecord
 
 
 @command(somewhere=True)
@@ -24,7 +24,7 @@ def status(
     """
     from tfs_deploy.cli.status_answer import answer_of
     from tfs_deploy.cli.status_view import show_status
-    from tfs_deploy.deployment.status import status as run_status
+    from tfs_deploy.deployment.steps.status import status as run_status
     from tfs_deploy.names import check_model_name
 
     if model is not None:
@@ -33,9 +33,9 @@ def status(
         answer = answer_of(session, run_status(session, model))
     call.answer(answer, lambda console: show_status(console, answer))
     if answer.unreachable:
-        call.exit_code = failure.COULD_NOT_TELL
+        call.exit_code = exit_codes.COULD_NOT_TELL
     elif answer.drift:
-        call.exit_code = failure.REFUSED
+        call.exit_code = exit_codes.REFUSED
 
 
 @command(somewhere=True)
@@ -46,10 +46,10 @@ def history(
 ) -> None:
     """Show everything that happened to the versions of a model, oldest first."""
     from tfs_deploy.cli.history_view import show_history
-    from tfs_deploy.deployment import record
+    from tfs_deploy.deployment import records
 
-    records = _known(call, model, record.history(call.store().documents, call.settings.group, _checked(model)))
-    shown = records[-last:] if last else records
+    entries = _known(call, model, records.history(call.store().documents, call.settings.group, _checked(model)))
+    shown = entries[-last:] if last else entries
     call.answer(shown, lambda console: show_history(console, shown))
 
 
@@ -63,15 +63,15 @@ def what_served(
     ] = None,
 ) -> None:
     """Say which version answered `stable` at a moment, by the record."""
-    from tfs_deploy.cli.moments import past, readable
+    from tfs_deploy.cli.timestamps import past, readable
     from tfs_deploy.clock import SystemClock
-    from tfs_deploy.deployment import record
+    from tfs_deploy.deployment import records
 
     now = SystemClock().now()
     when = now if at is None else past(at, now=now)
     documents, group = call.store().documents, call.settings.group
-    _known(call, model, record.history(documents, group, _checked(model)))
-    served = record.what_served(documents, group, model, when)
+    _known(call, model, records.history(documents, group, _checked(model)))
+    served = records.what_served(documents, group, model, when)
     if served.version is None:
         told = f"No version of {model} answered `stable` at {readable(served.at)} UTC."
     else:

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tfs_deploy.validation.verdict import ValidationReport, Verdict
+from tfs_deploy.validation.report import ValidationReport, Verdict
 
 STYLES = {Verdict.PASS: "green", Verdict.FAIL: "bold red", Verdict.INCONCLUSIVE: "yellow"}
 

@@ -19,7 +19,7 @@ from tfs_deploy.names import check_group_name
 from tfs_deploy.serving.group import Mode, ServingGroup, are_discovered, parse_targets
 from tfs_deploy.serving.protocol import TLSOptions
 from tfs_deploy.serving.waiting import WaitLimits
-from tfs_deploy.store.s3.options import S3Options
+from tfs_deploy.store.object_store.options import S3Options
 from tfs_deploy.yamlfile import read_yaml
 
 FILE_NAME = "tfs-deploy.yaml"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tfs_deploy.deployment import evidence, record
-from tfs_deploy.deployment.desired import STABLE, LabelMove
-from tfs_deploy.deployment.observe import ReplicaStatus
+from tfs_deploy.deployment import records, validation_results
+from tfs_deploy.deployment.desired_state import STABLE, LabelMove
+from tfs_deploy.deployment.replica_status import ReplicaStatus
 from tfs_deploy.deployment.session import GroupSession
-from tfs_deploy.deployment.status import GroupReport, ModelReport
+from tfs_deploy.deployment.steps.status import GroupReport, ModelReport
 from tfs_deploy.serving.group import Mode
 from tfs_deploy.serving.protocol import VersionState
 
@@ -72,7 +72,7 @@ def _model(session: GroupSession, name: str, report: ModelReport) -> ModelAnswer
     known = {*report.published, *(report.desired.versions if report.desired else ())}
     verdicts = {}
     for version in sorted(known):
-        told = evidence.read(session.store.documents, session.group.name, name, version)
+        told = validation_results.read(session.store.documents, session.group.name, name, version)
         if told is not None:
             verdicts[str(version)] = told.verdict.value
     return ModelAnswer(
@@ -101,8 +101,8 @@ def _replica(replica: ReplicaStatus) -> ReplicaAnswer:
 
 def _live(session: GroupSession, name: str, stable: int | None) -> Live | None:
     """Return the version that should be live, with the last recorded move if that is where it led."""
-    records = record.history(session.store.documents, session.group.name, name)
-    moves = [entry for entry in records if entry.action in record.MOVES_STABLE]
+    history = records.history(session.store.documents, session.group.name, name)
+    moves = [entry for entry in history if entry.action in records.MOVES_STABLE]
     if session.group.mode is Mode.LATEST and moves:
         stable = moves[-1].version
     if moves and moves[-1].version == stable:

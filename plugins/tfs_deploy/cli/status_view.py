@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tfs_deploy.cli.moments import readable
 from tfs_deploy.cli.status_answer import ModelAnswer, StatusAnswer
-from tfs_deploy.deployment.desired import STABLE
+from tfs_deploy.cli.timestamps import readable
+from tfs_deploy.deployment.desired_state import STABLE
 from tfs_deploy.serving.protocol import VersionState
 
 _STYLES = {

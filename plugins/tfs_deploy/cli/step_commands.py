@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tfs_deploy.cli import failure, options
+from tfs_deploy.cli import exit_codes, options
 from tfs_deploy.cli.invocation import Invocation, command
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tfs_deploy.deployment.record import DeploymentRecord
+    from tfs_deploy.deployment.records import DeploymentRecord
     from tfs_deploy.store.protocol import Published
-    from tfs_deploy.validation.verdict import ValidationReport
+    from tfs_deploy.validation.report import ValidationReport
 
 
 @command(somewhere=True)
@@ -27,11 +27,11 @@ def deploy(
 ) -> None:
     """Publish, load, validate and promote; a version that fails is rejected and `stable` stays where it is."""
     from tfs_deploy.cli import embedded, staged
-    from tfs_deploy.deployment.deploy import deploy as run_deploy
+    from tfs_deploy.deployment.modes.labels import deploy as run_deploy
     from tfs_deploy.names import check_model_name
     from tfs_deploy.serving.group import Mode
     from tfs_deploy.serving.runner import EmbeddedRunner
-    from tfs_deploy.validation.gates import read_gates
+    from tfs_deploy.validation.config import read_gates
 
     check_model_name(model)
     wanted = read_gates(gates)
@@ -71,7 +71,7 @@ def publish(call: Invocation, directory: options.Directory, model: options.Model
     """Put a SavedModel into the store as the next version; the same bytes again give the version they have."""
     from tfs_deploy.cli import staged
     from tfs_deploy.cli.progress import size_of
-    from tfs_deploy.deployment.publish import publish as run_publish
+    from tfs_deploy.deployment.steps.publish import publish as run_publish
     from tfs_deploy.names import check_model_name
 
     check_model_name(model)
@@ -96,7 +96,7 @@ def load(
 ) -> None:
     """Load a version on every replica, beside what is live; no label moves."""
     from tfs_deploy.cli.versions import version_of
-    from tfs_deploy.deployment import load as loading
+    from tfs_deploy.deployment.steps import load as loading
 
     with call.session() as session, call.working() as work:
         number = version_of(session, model, version)
@@ -127,8 +127,8 @@ def validate(
     """Run the gates on a loaded version on every replica, or on a directory (or in images) in a throw-away server."""
     from tfs_deploy.cli.report_view import show_report
     from tfs_deploy.cli.versions import version_of
-    from tfs_deploy.deployment.validate import validate as run_validate
-    from tfs_deploy.validation.gates import read_gates
+    from tfs_deploy.deployment.steps.validate import validate as run_validate
+    from tfs_deploy.validation.config import read_gates
 
     wanted = read_gates(gates)
     if image or copy:
@@ -149,7 +149,7 @@ def validate(
 def promote(call: Invocation, model: options.Model, version: options.Version, reason: options.Reason = "") -> None:
     """Move `stable` to a version that passed its gates, on all replicas or on none."""
     from tfs_deploy.cli.versions import version_of
-    from tfs_deploy.deployment.promote import promote as run_promote
+    from tfs_deploy.deployment.steps.promote import promote as run_promote
 
     with call.session() as session, call.working() as work:
         number = version_of(session, model, version)
@@ -169,8 +169,8 @@ def rollback(
 ) -> None:
     """Move `stable` back to the version that was live before; no load, no bytes."""
     from tfs_deploy.cli.versions import version_of
-    from tfs_deploy.deployment.rollback import rollback as run_rollback
-    from tfs_deploy.deployment.simple import rollback_latest
+    from tfs_deploy.deployment.modes.latest import rollback_latest
+    from tfs_deploy.deployment.steps.rollback import rollback as run_rollback
     from tfs_deploy.errors import InvalidInput
     from tfs_deploy.names import check_model_name
     from tfs_deploy.serving.group import Mode
@@ -200,7 +200,7 @@ def reject(
 ) -> None:
     """Unload a version that nothing points to and take it out of the store; its number is never used again."""
     from tfs_deploy.cli.versions import version_of
-    from tfs_deploy.deployment.reject import reject as run_reject
+    from tfs_deploy.deployment.steps.reject import reject as run_reject
 
     with call.session() as session, call.working() as work:
         number = version_of(session, model, version)
@@ -221,7 +221,7 @@ def retire(
 ) -> None:
     """Delete old versions; what is live, labelled or newer than `stable` always stays."""
     from tfs_deploy.cli.versions import require_known_model
-    from tfs_deploy.deployment.retire import retire as run_retire
+    from tfs_deploy.deployment.steps.retire import retire as run_retire
 
     with call.session() as session, call.working() as work:
         require_known_model(session, model)
@@ -235,7 +235,7 @@ def retire(
 def _validate_directory(call: Invocation, text: str, gates: Any, python: str | None) -> ValidationReport:
     from tfs_deploy.cli import embedded
     from tfs_deploy.clock import SystemClock
-    from tfs_deploy.deployment.throwaway import validate_directory
+    from tfs_deploy.deployment.offline_validation import validate_directory
 
     directory = _directory(text)
     runner = embedded.runner(python)
@@ -273,7 +273,7 @@ def _validate_in_images(
 ) -> ValidationReport:
     from tfs_deploy.cli.container_commands import validate_in_images
     from tfs_deploy.cli.versions import version_of
-    from tfs_deploy.deployment.throwaway import files_of
+    from tfs_deploy.deployment.offline_validation import files_of
     from tfs_deploy.errors import InvalidInput
     from tfs_deploy.names import check_model_name, check_version
 
@@ -294,9 +294,9 @@ def _validate_in_images(
 
 def _require_published_or_loaded(session: Any, model: str, version: int) -> None:
     """Raise NotFound for a version that neither the store nor the desired state knows."""
-    from tfs_deploy.deployment import desired
+    from tfs_deploy.deployment import desired_state
 
-    held = desired.read(session.store.documents, session.group).state.models.get(model)
+    held = desired_state.read(session.store.documents, session.group).state.models.get(model)
     if held is None or version not in held.versions:
         session.store.manifest(model, version)
 
@@ -313,9 +313,13 @@ def _builtins(value: object) -> dict[str, Any]:
 
 
 def _exit_code(report: ValidationReport) -> int:
-    from tfs_deploy.validation.verdict import Verdict
+    from tfs_deploy.validation.report import Verdict
 
-    codes = {Verdict.PASS: failure.DONE, Verdict.FAIL: failure.REFUSED, Verdict.INCONCLUSIVE: failure.COULD_NOT_TELL}
+    codes = {
+        Verdict.PASS: exit_codes.DONE,
+        Verdict.FAIL: exit_codes.REFUSED,
+        Verdict.INCONCLUSIVE: exit_codes.COULD_NOT_TELL,
+    }
     return codes[report.verdict]
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tfs_deploy.cli import failure
+from tfs_deploy.cli import exit_codes
 from tfs_deploy.cli.invocation import Invocation, command
 
 if TYPE_CHECKING:
@@ -144,12 +144,12 @@ def sync(
     if not once:
         _log_as_a_program(debug=call.debug)
     agent = Agent(store, disk, settings, clock=clock, reports=not once)
-    stop, code = threading.Event(), failure.TERMINATED if once else failure.DONE
+    stop, code = threading.Event(), exit_codes.TERMINATED if once else exit_codes.DONE
     with disk.locked(clock), _stopping(agent, stop, code) as signals, _port(agent, metrics_host, metrics_port):
         if once:
             done = run_once(agent, stop, seconds=wait, clock=clock)
             call.say(done, _sentence(done))
-            call.exit_code = failure.TERMINATED if signals else _exit_code(done)
+            call.exit_code = exit_codes.TERMINATED if signals else _exit_code(done)
             return
         _logger().info("Sync agent %s of group %s fills %s", settings.name, settings.group, disk.root)
         run_until(agent, stop)
@@ -179,7 +179,7 @@ def _stopping(agent: Agent, stop: threading.Event, code: int) -> Iterator[list[i
 
 def _port(agent: Agent, host: str, port: int | None) -> Any:
     from tfs_deploy.clock import SystemClock
-    from tfs_deploy.sync.port import listening
+    from tfs_deploy.sync.http_server import listening
 
     if port is None:
         return nullcontext()
@@ -202,8 +202,8 @@ def _log_as_a_program(*, debug: bool) -> None:
 def _exit_code(done: Once) -> int:
     from tfs_deploy.sync.run import Outcome
 
-    codes = {Outcome.REFUSED: failure.REFUSED, Outcome.COULD_NOT_TELL: failure.COULD_NOT_TELL}
-    return codes.get(done.outcome, failure.DONE)
+    codes = {Outcome.REFUSED: exit_codes.REFUSED, Outcome.COULD_NOT_TELL: exit_codes.COULD_NOT_TELL}
+    return codes.get(done.outcome, exit_codes.DONE)
 
 
 def _sentence(done: Once) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tfs_deploy.deployment import desired, record
+from tfs_deploy.deployment import desired_state, records
 from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.errors import NotFound
 from tfs_deploy.names import check_label, check_model_name, check_version
@@ -20,7 +20,7 @@ def version_of(session: GroupSession, model: str, text: str) -> int:
     check_model_name(model)
     if not text or _NUMBER.fullmatch(text):
         return check_version(text)
-    labels = desired.read(session.store.documents, session.group).state.labels(model)
+    labels = desired_state.read(session.store.documents, session.group).state.labels(model)
     if check_label(text) not in labels:
         known = ", ".join(f"{label} = {version}" for label, version in sorted(labels.items())) or "none"
         raise NotFound(
@@ -36,8 +36,8 @@ def require_known_model(session: GroupSession, model: str) -> None:
     documents, group = session.store.documents, session.group
     known = (
         bool(session.store.versions(model))
-        or model in desired.read(documents, group).state.models
-        or model in record.models(documents, group.name)
+        or model in desired_state.read(documents, group).state.models
+        or model in records.models(documents, group.name)
     )
     if not known:
         raise NotFound(

@@ -13,8 +13,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tfs_deploy.containers.engine import ContainerSpec, Found, Look
+from tfs_deploy.containers.engine_errors import engine_error
 from tfs_deploy.containers.options import Gpus
-from tfs_deploy.containers.refusals import refusal_of
 from tfs_deploy.errors import MissingExtra, NotFound, TFSDeployError, Unreachable
 
 # For one call; a pull has no bound of its own, the engine reports progress all the time.
@@ -54,7 +54,7 @@ def _translated(where: str, what: str = "") -> Iterator[None]:
     try:
         yield
     except APIError as error:
-        raise refusal_of(error.status_code or 0, str(error.explanation or error), where=where, what=what) from error
+        raise engine_error(error.status_code or 0, str(error.explanation or error), where=where, what=what) from error
     except (DockerException, requests.exceptions.RequestException, OSError) as error:
         raise Unreachable(
             f"The container engine at {where} does not answer: {_innermost(error)}.",

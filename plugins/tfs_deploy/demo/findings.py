@@ -9,8 +9,8 @@ import numpy as np
 
 from tfs_deploy.demo.airflow_process import DagRun
 from tfs_deploy.demo.digits import held_out
-from tfs_deploy.deployment import evidence, record
-from tfs_deploy.deployment.record import Action
+from tfs_deploy.deployment import records, validation_results
+from tfs_deploy.deployment.records import Action
 from tfs_deploy.errors import NotFound
 from tfs_deploy.serving.client import connect
 from tfs_deploy.store.protocol import StateDocuments
@@ -92,7 +92,7 @@ def ask(target: str, model: str, rows: Sequence[int]) -> tuple[Answer, ...]:
 
 def known_versions(documents: StateDocuments, group: str, model: str) -> tuple[int, ...]:
     """Return every version that the record speaks of, in the order in which they came."""
-    return tuple(dict.fromkeys(entry.version for entry in record.history(documents, group, model)))
+    return tuple(dict.fromkeys(entry.version for entry in records.history(documents, group, model)))
 
 
 def attempt(
@@ -105,7 +105,7 @@ def attempt(
     carried: dict[str, int],
 ) -> Attempt:
     """Return what the record says about `version`, and the label that it carries among `carried`."""
-    report = None if version is None else evidence.read(documents, group, model, version)
+    report = None if version is None else validation_results.read(documents, group, model, version)
     return Attempt(
         run=run,
         version=version,
@@ -120,6 +120,6 @@ def moves(documents: StateDocuments, group: str, model: str) -> tuple[Move, ...]
     """Return what happened to `stable`, oldest first."""
     return tuple(
         Move(entry.at[11:19], entry.action.value, entry.version, entry.reason)
-        for entry in record.history(documents, group, model)
+        for entry in records.history(documents, group, model)
         if entry.action in _TOLD
     )

@@ -19,9 +19,9 @@ from tfs_deploy.demo.model_server import child_environment, end, model_server
 from tfs_deploy.demo.object_store import BUCKET, ObjectStore, object_store
 from tfs_deploy.demo.story import GROUP
 from tfs_deploy.errors import InvalidInput
+from tfs_deploy.store.object_store.options import S3Options
 from tfs_deploy.store.open import open_store
 from tfs_deploy.store.protocol import Store
-from tfs_deploy.store.s3.options import S3Options
 
 _REPLICAS = 2
 _AWS = "aws_default"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from tfs_deploy.deployment import record
-from tfs_deploy.deployment.desired import STABLE
-from tfs_deploy.deployment.observe import ReplicaStatus, replica_status
+from tfs_deploy.deployment import records
+from tfs_deploy.deployment.desired_state import STABLE
+from tfs_deploy.deployment.replica_status import ReplicaStatus, replica_status
 from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.errors import Refused, TFSDeployError
-from tfs_deploy.validation.verdict import ValidationReport
+from tfs_deploy.validation.report import ValidationReport
 
 
 def require_all(session: GroupSession, report: ValidationReport) -> None:
@@ -19,7 +19,7 @@ def require_all(session: GroupSession, report: ValidationReport) -> None:
     """
     if session.reach is None or session.group.discovered:
         return
-    latest = record.latest_move(session.store.documents, session.group.name, report.model)
+    latest = records.latest_move(session.store.documents, session.group.name, report.model)
     known = {*report.replicas, *(latest.replicas if latest else ())}
     for target in sorted(known - set(session.group.replicas)):
         found = _look(session, target, report.model)

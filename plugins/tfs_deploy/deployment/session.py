@@ -44,7 +44,7 @@ class GroupSession:
     wait: WaitLimits = field(default_factory=WaitLimits)
     reach: Callable[[str], ServingClient] | None = None
 
-    def on_every_replica(self, call: Callable[[ServingClient], T]) -> dict[str, T | TFSDeployError]:
+    def gather_results(self, call: Callable[[ServingClient], T]) -> dict[str, T | TFSDeployError]:
         """Call every replica at once and return per target what it gave, errors of our tree included."""
 
         def attempt(target: str) -> T | TFSDeployError:
@@ -56,10 +56,10 @@ class GroupSession:
         with ThreadPoolExecutor(max_workers=max(1, min(len(self.clients), 16))) as pool:
             return dict(zip(self.clients, pool.map(attempt, self.clients), strict=True))
 
-    def all_replicas(self, call: Callable[[ServingClient], T]) -> dict[str, T]:
+    def call_all(self, call: Callable[[ServingClient], T]) -> dict[str, T]:
         """Call every replica at once; raise the first error if any failed."""
         results: dict[str, T] = {}
-        for target, result in self.on_every_replica(call).items():
+        for target, result in self.gather_results(call).items():
             if isinstance(result, TFSDeployError):
                 raise result
             results[target] = result

@@ -20,8 +20,8 @@ from tfs_deploy.gateway.web import figures
 from tfs_deploy.gateway.web.access_log import AccessLog
 from tfs_deploy.gateway.web.app import Application
 from tfs_deploy.gateway.web.auth import read_keys
+from tfs_deploy.gateway.web.endpoint import Served
 from tfs_deploy.gateway.web.metrics import Metrics
-from tfs_deploy.gateway.web.served import Served
 from tfs_deploy.gateway.web.server import Port
 
 logger = logging.getLogger(__name__)

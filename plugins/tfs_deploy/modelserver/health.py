@@ -13,8 +13,8 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
-from tfs_deploy.serving import messages
-from tfs_deploy.serving.wire_format import varint
+from tfs_deploy.serving.codec import messages
+from tfs_deploy.serving.codec.wire_format import varint
 
 SERVICE = "grpc.health.v1.Health"
 # The empty name is the server as a whole: gRPC's own service answers for it too.

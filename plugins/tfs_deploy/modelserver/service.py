@@ -23,8 +23,9 @@ from tfs_deploy.modelserver.inference.regress import run_regress
 from tfs_deploy.modelserver.lifecycle.core import ServerCore
 from tfs_deploy.modelserver.lifecycle.monitor import Event, ServableId
 from tfs_deploy.modelserver.status import Code, StatusError, invalid_argument, not_found, of_exception, truncated
-from tfs_deploy.serving import messages, rpc
-from tfs_deploy.serving.predict_wire import PredictCall, decode_predict_request
+from tfs_deploy.serving import rpc
+from tfs_deploy.serving.codec import messages
+from tfs_deploy.serving.codec.predict import PredictCall, decode_predict_request
 
 logger = logging.getLogger(__name__)
 

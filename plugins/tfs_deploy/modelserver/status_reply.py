@@ -11,8 +11,8 @@ from typing import Any
 
 from tfs_deploy.modelserver.lifecycle.monitor import Event
 from tfs_deploy.modelserver.status import in_bytes
-from tfs_deploy.serving import messages
-from tfs_deploy.serving.wire_format import lengthed, varint
+from tfs_deploy.serving.codec import messages
+from tfs_deploy.serving.codec.wire_format import lengthed, varint
 
 # get_model_status.proto, status.proto; enums and int64 are varints.
 _ROW = 1

@@ -11,7 +11,7 @@ from airflow.sdk import BaseOperator
 from tfs_deploy.errors import InvalidInput
 from tfs_deploy.hooks.tf_serving import TFServingHook
 from tfs_deploy.names import check_version
-from tfs_deploy.operators.failures import told_to_airflow
+from tfs_deploy.operators.translate_errors import translate_errors
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -52,7 +52,7 @@ class TFServingOperator(BaseOperator):
         """Open the serving group in the name of this run, and tell Airflow which errors are worth a retry."""
         hook = TFServingHook(self.tf_serving_conn_id)
         with (
-            told_to_airflow(),
+            translate_errors(),
             hook.session(
                 store=self.store or None, group=self.group or None, actor=actor_of(context), wait=wait
             ) as session,

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from tfs_deploy.jsonable import to_builtins
 from tfs_deploy.operators.base import TFServingOperator, request_of, seconds_of
-from tfs_deploy.operators.failures import told_to_airflow
 from tfs_deploy.operators.gates_argument import gates_of
 from tfs_deploy.operators.publish import directory_of, published_value
-from tfs_deploy.operators.stable_asset import STABLE_MOVED, announce
+from tfs_deploy.operators.stable_asset import STABLE_MOVED, emit_asset_event
+from tfs_deploy.operators.translate_errors import translate_errors
 from tfs_deploy.operators.validate import report_value
 
 if TYPE_CHECKING:
@@ -53,17 +53,17 @@ class DeployModelOperator(TFServingOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Deploy and return what happened."""
-        from tfs_deploy.deployment.deploy import deploy
+        from tfs_deploy.deployment.modes.labels import deploy
         from tfs_deploy.serving.runner import EmbeddedRunner
         from tfs_deploy.serving.waiting import WaitLimits
 
-        with told_to_airflow():
+        with translate_errors():
             staged, gates = directory_of(self.saved_model), gates_of(self.gates)
             limits = WaitLimits(load=seconds_of(self.wait_seconds, "wait_seconds"))
         with self.step(context, wait=limits) as session:
             runner = EmbeddedRunner(python=self.python or None)
             done = deploy(session, staged, self.model, gates, runner=runner, request=request_of(context))
-        announce(context, done.record)
+        emit_asset_event(context, done.record)
         return {
             **published_value(done.published),
             "report": report_value(done.report),

@@ -14,7 +14,7 @@ from tfs_deploy.clock import SystemClock
 from tfs_deploy.errors import InvalidInput
 from tfs_deploy.jsonable import to_builtins
 from tfs_deploy.operators.base import seconds_of
-from tfs_deploy.operators.failures import told_to_airflow
+from tfs_deploy.operators.translate_errors import translate_errors
 from tfs_deploy.savedmodel.source import CheckpointSource, ExportOptions, SourceKind, detect
 
 if TYPE_CHECKING:
@@ -79,9 +79,9 @@ class ExportSavedModelOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Export and return where the model is and what it takes and gives."""
-        from tfs_deploy.savedmodel.export import export
+        from tfs_deploy.savedmodel.export.exporter import export
 
-        with told_to_airflow():
+        with translate_errors():
             if not self.out:
                 raise InvalidInput("The export has no output directory.", "Set out.")
             staged = export(

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from tfs_deploy.validation.gates import Gates, gates_from, read_gates
+from tfs_deploy.validation.config import Gates, gates_from, read_gates
 
 
 def gates_of(given: Any) -> Gates:

@@ -11,8 +11,8 @@ from airflow.sdk import conf
 
 from tfs_deploy.errors import LoadFailed
 from tfs_deploy.operators.base import TFServingOperator, seconds_of, version_of
-from tfs_deploy.operators.failures import told_to_airflow
-from tfs_deploy.operators.taking_back import fail_and_take_back
+from tfs_deploy.operators.reject_on_failure import fail_and_take_back
+from tfs_deploy.operators.translate_errors import translate_errors
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -68,9 +68,9 @@ class LoadModelVersionOperator(TFServingOperator):
         return self._load(context, (since, seen))
 
     def _load(self, context: Context, so_far: tuple[float, dict[str, str]] | None) -> dict[str, Any]:
-        from tfs_deploy.deployment.load import load, wait_until_available
+        from tfs_deploy.deployment.steps.load import load, wait_until_available
 
-        with told_to_airflow():
+        with translate_errors():
             version, limits = version_of(self.version, self.model), self._limits()
         with self.step(context, wait=limits) as session:
             try:
@@ -91,12 +91,12 @@ class LoadModelVersionOperator(TFServingOperator):
         self, session: GroupSession, version: int, so_far: tuple[float, dict[str, str]] | None
     ) -> None:
         """Come back later, without a worker slot, as long as a transfer is on its way."""
-        from tfs_deploy.deployment.awaited import look_once
-        from tfs_deploy.deployment.held_everywhere import SoFar
+        from tfs_deploy.deployment.agent_wait import WaitProgress
+        from tfs_deploy.deployment.sync_requests import poll_agents
         from tfs_deploy.triggers.pause import PauseTrigger
 
         session.store.manifest(self.model, version)
-        after = look_once(session, self.model, version, so_far=None if so_far is None else SoFar(*so_far))
+        after = poll_agents(session, self.model, version, so_far=None if so_far is None else WaitProgress(*so_far))
         if after is not None:
             self.defer(
                 trigger=PauseTrigger(until=time.time() + _LOOK_AGAIN_SECONDS),
@@ -109,7 +109,7 @@ class LoadModelVersionOperator(TFServingOperator):
         """Take in what the trigger saw; a version that a replica could not load is rejected."""
         from tfs_deploy.triggers.event import require_available
 
-        with told_to_airflow():
+        with translate_errors():
             version = version_of(self.version, self.model)
             try:
                 require_available(event)

@@ -10,7 +10,7 @@ from airflow.sdk import BaseOperator
 
 from tfs_deploy.operators.base import seconds_of
 from tfs_deploy.operators.container_owner import names_of, owner_for, run_is_alive
-from tfs_deploy.operators.failures import told_to_airflow
+from tfs_deploy.operators.translate_errors import translate_errors
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -66,7 +66,7 @@ class StartModelServerOperator(BaseOperator):
 
         clock = SystemClock()
         purpose = Purpose.LONG_LIVED if self.long_lived else Purpose.RUN
-        with told_to_airflow():
+        with translate_errors():
             container = ModelServerContainer(
                 options_from(self.server),
                 owner_for(context, purpose, clock, hours=self.max_hours),
@@ -117,7 +117,7 @@ class StopModelServerOperator(BaseOperator):
         from tfs_deploy.containers.docker_engine import connect
         from tfs_deploy.errors import InvalidInput
 
-        with told_to_airflow():
+        with translate_errors():
             if bool(self.server_task_id) == bool(self.name):
                 raise InvalidInput("Neither or both of server_task_id and name are given.", "Give one of them.")
             engine = connect(self.docker_url)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from tfs_deploy.jsonable import to_builtins
 from tfs_deploy.operators.base import TFServingOperator, request_of, version_of
-from tfs_deploy.operators.failures import told_to_airflow
-from tfs_deploy.operators.stable_asset import STABLE_MOVED, announce
+from tfs_deploy.operators.stable_asset import STABLE_MOVED, emit_asset_event
+from tfs_deploy.operators.translate_errors import translate_errors
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -37,12 +37,12 @@ class PromoteModelVersionOperator(TFServingOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Move the label and return the record."""
-        from tfs_deploy.deployment.promote import promote
+        from tfs_deploy.deployment.steps.promote import promote
 
-        with told_to_airflow():
+        with translate_errors():
             version = version_of(self.version, self.model)
         with self.step(context) as session:
             record = promote(session, self.model, version, reason=self.reason, request=request_of(context))
-        announce(context, record)
+        emit_asset_event(context, record)
         done: dict[str, Any] = to_builtins(record)
         return done

@@ -43,7 +43,7 @@ class PublishModelOperator(TFServingOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Publish, unless publishing would move traffic."""
-        from tfs_deploy.deployment.publish import publish
+        from tfs_deploy.deployment.steps.publish import publish
 
         with self.step(context) as session:
             gates = None if self.gates is None else gates_of(self.gates)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tfs_deploy.operators.base import TFServingOperator, version_of
-from tfs_deploy.operators.taking_back import take_back
+from tfs_deploy.operators.reject_on_failure import take_back
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -30,7 +30,7 @@ class RetireModelVersionsOperator(TFServingOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Retire and return what went and what stayed."""
-        from tfs_deploy.deployment.retire import retire
+        from tfs_deploy.deployment.steps.retire import retire
 
         with self.step(context) as session:
             keep = _count(self.keep)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 from tfs_deploy.errors import Refused
 from tfs_deploy.jsonable import to_builtins
 from tfs_deploy.operators.base import TFServingOperator, request_of, version_of
-from tfs_deploy.operators.stable_asset import STABLE_MOVED, announce
+from tfs_deploy.operators.stable_asset import STABLE_MOVED, emit_asset_event
 from tfs_deploy.serving.group import Mode
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from tfs_deploy.deployment.record import DeploymentRecord
+    from tfs_deploy.deployment.records import DeploymentRecord
     from tfs_deploy.deployment.session import GroupSession
 
 
@@ -42,14 +42,14 @@ class RollbackModelOperator(TFServingOperator):
         with self.step(context) as session:
             to = None if self.to in (None, "", "None") else version_of(self.to, self.model)
             record = _rollback(session, self.model, to, self.reason, request_of(context))
-        announce(context, record)
+        emit_asset_event(context, record)
         done: dict[str, Any] = to_builtins(record)
         return done
 
 
 def _rollback(session: GroupSession, model: str, to: int | None, reason: str, request: str) -> DeploymentRecord:
-    from tfs_deploy.deployment.rollback import rollback
-    from tfs_deploy.deployment.simple import rollback_latest
+    from tfs_deploy.deployment.modes.latest import rollback_latest
+    from tfs_deploy.deployment.steps.rollback import rollback
 
     if session.group.mode is Mode.LABELS:
         return rollback(session, model, to=to, reason=reason, request=request)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
-    from tfs_deploy.deployment.record import DeploymentRecord
+    from tfs_deploy.deployment.records import DeploymentRecord
 
 # An alias, because the model's name may be a template that is known only when the task runs.
 STABLE_MOVED = AssetAlias("tfs_deploy_stable")
@@ -22,7 +22,7 @@ def stable_asset(group: str, model: str) -> Asset:
     return Asset(name=f"{group}/{model} stable", uri=f"tfs-deploy://{group}/{model}")
 
 
-def announce(context: Mapping[str, Any] | Context, record: DeploymentRecord) -> None:
+def emit_asset_event(context: Mapping[str, Any] | Context, record: DeploymentRecord) -> None:
     """Add the event that `record` stands for, with version and fingerprint as its extra."""
     events = context.get("outlet_events")
     if events is None:

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from tfs_deploy.errors import InvalidInput, ValidationFailed
 from tfs_deploy.operators.base import TFServingOperator, version_of
-from tfs_deploy.operators.failures import told_to_airflow
 from tfs_deploy.operators.gates_argument import gates_of
-from tfs_deploy.operators.in_images import Rehearsal
-from tfs_deploy.operators.taking_back import fail_and_take_back
+from tfs_deploy.operators.image_validation import ImageValidation
+from tfs_deploy.operators.reject_on_failure import fail_and_take_back
+from tfs_deploy.operators.translate_errors import translate_errors
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from tfs_deploy.containers.options import ServerOptions
-    from tfs_deploy.validation.verdict import ValidationReport
+    from tfs_deploy.validation.report import ValidationReport
 
 
 class ValidateModelVersionOperator(TFServingOperator):
@@ -64,18 +64,18 @@ class ValidateModelVersionOperator(TFServingOperator):
         self.server = server
         self.copy = copy
         self.docker_url = docker_url
-        self._rehearsal: Rehearsal | None = None
+        self._rehearsal: ImageValidation | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Run the gates and return the passing report."""
-        from tfs_deploy.validation.run import require_pass
+        from tfs_deploy.validation.runner import require_pass
 
-        with told_to_airflow():
+        with translate_errors():
             gates = gates_of(self.gates)
             if (self.version is None) == (self.saved_model is None):
                 raise InvalidInput("Neither or both of version and saved_model are given.", "Give one of them.")
             if self.image:
-                self._rehearsal = Rehearsal(self.image, self.server, self.docker_url, copy=self.copy)
+                self._rehearsal = ImageValidation(self.image, self.server, self.docker_url, copy=self.copy)
             elif self.saved_model is not None:
                 raise InvalidInput("A saved_model that is not published is on no replica.", "Name an image, too.")
             if self.saved_model is not None and self._rehearsal:
@@ -86,8 +86,8 @@ class ValidateModelVersionOperator(TFServingOperator):
         return self._validate_version(context, version, gates)
 
     def _validate_version(self, context: Context, version: int, gates: Any) -> dict[str, Any]:
-        from tfs_deploy.deployment.validate import validate
-        from tfs_deploy.validation.run import require_pass
+        from tfs_deploy.deployment.steps.validate import validate
+        from tfs_deploy.validation.runner import require_pass
 
         with self.step(context) as session:
             if self._rehearsal:

@@ -15,7 +15,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from tfs_deploy.errors import CorruptModel, NotFound
-from tfs_deploy.serving import messages
+from tfs_deploy.serving.codec import messages
 
 SERVE_TAGS = frozenset({"serve"})
 _VARIABLE_OPS = frozenset({"Variable", "VariableV2", "VarHandleOp"})

@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 from tfs_deploy.errors import CorruptModel, InvalidInput
 from tfs_deploy.savedmodel import tfrecord
 from tfs_deploy.savedmodel.files import write_file
-from tfs_deploy.serving import messages, tensors
+from tfs_deploy.serving.codec import messages, tensors
 
 WARMUP_PATH = "assets.extra/tf_serving_warmup_requests"
 GOLDEN_PATH = "assets.extra/tfs_deploy_golden_requests"

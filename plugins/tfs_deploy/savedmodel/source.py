@@ -33,7 +33,7 @@ class CheckpointSource:
     """A checkpoint on a disk that the exporting process can read.
 
     ``path`` is a file (keras, keras_weights), a checkpoint prefix (tf_checkpoint, tf1_graph) or a directory
-    (saved_model). ``builder`` is ``module:function``; see `tfs_deploy.savedmodel.export` for what it returns.
+    (saved_model). ``builder`` is ``module:function``; see `tfs_deploy.savedmodel.export.exporter` for what it returns.
     ``moving_average_decay`` (tf1_graph) restores the moving averages of the variables in their place.
     """
 

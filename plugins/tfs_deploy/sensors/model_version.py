@@ -14,7 +14,7 @@ from tfs_deploy.errors import InvalidInput, LoadFailed, NotFound, Transient
 from tfs_deploy.hooks.tf_serving import TFServingHook
 from tfs_deploy.names import check_label, check_model_name
 from tfs_deploy.operators.base import version_of
-from tfs_deploy.operators.failures import told_to_airflow
+from tfs_deploy.operators.translate_errors import translate_errors
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -62,7 +62,7 @@ class ModelVersionSensor(BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Wait here, or in the triggerer."""
-        with told_to_airflow():
+        with translate_errors():
             version, label = self._wanted()
         if not self.deferrable:
             return super().execute(context)
@@ -74,7 +74,7 @@ class ModelVersionSensor(BaseSensorOperator):
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Look at every replica once."""
-        with told_to_airflow():
+        with translate_errors():
             version, label = self._wanted()
             found = self._look(version, label)
         return PokeReturnValue(found is not None, xcom_value={"model": self.model, "version": found})
@@ -83,7 +83,7 @@ class ModelVersionSensor(BaseSensorOperator):
         """Take in what the trigger saw."""
         from tfs_deploy.triggers.event import require_available
 
-        with told_to_airflow():
+        with translate_errors():
             return {"model": self.model, "version": require_available(event)}
 
     def _wanted(self) -> tuple[int | None, str | None]:

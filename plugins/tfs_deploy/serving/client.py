@@ -12,15 +12,6 @@ import numpy.typing as npt
 from tfs_deploy.clock import Clock, Deadline, SystemClock
 from tfs_deploy.errors import TFSDeployError
 from tfs_deploy.serving import channel, rpc
-from tfs_deploy.serving.exchange import (
-    Address,
-    Call,
-    Exchange,
-    Exchanges,
-    call_error,
-    check_timeout,
-    closed_error,
-)
 from tfs_deploy.serving.protocol import (
     Metadata,
     Prediction,
@@ -29,6 +20,7 @@ from tfs_deploy.serving.protocol import (
     VersionState,
     VersionStatus,
 )
+from tfs_deploy.serving.rpc_calls import Address, Call, Exchange, RpcCalls, call_error, check_timeout, closed_error
 from tfs_deploy.serving.signature import DEFAULT_SIGNATURE
 
 __all__ = [
@@ -56,7 +48,7 @@ class ModelServerClient:
     def __init__(self, target: str, *, tls: TLSOptions | None = None, clock: Clock | None = None) -> None:
         self._target = channel.check_target(target)
         self._clock = clock or SystemClock()
-        self._exchanges = Exchanges(target)
+        self._exchanges = RpcCalls(target)
         self._closed = False
         arguments = channel.options(tls)
         if tls is None:

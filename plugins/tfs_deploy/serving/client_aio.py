@@ -13,16 +13,8 @@ import numpy.typing as npt
 from tfs_deploy.clock import Clock, Deadline, SystemClock
 from tfs_deploy.errors import TFSDeployError
 from tfs_deploy.serving import channel, rpc
-from tfs_deploy.serving.exchange import (
-    Address,
-    Call,
-    Exchange,
-    Exchanges,
-    call_error,
-    check_timeout,
-    closed_error,
-)
 from tfs_deploy.serving.protocol import Metadata, Prediction, TLSOptions, VersionStatus
+from tfs_deploy.serving.rpc_calls import Address, Call, Exchange, RpcCalls, call_error, check_timeout, closed_error
 from tfs_deploy.serving.signature import DEFAULT_SIGNATURE
 
 T = TypeVar("T")
@@ -39,7 +31,7 @@ class AsyncModelServerClient:
     def __init__(self, target: str, *, tls: TLSOptions | None = None, clock: Clock | None = None) -> None:
         self._target = channel.check_target(target)
         self._clock = clock or SystemClock()
-        self._exchanges = Exchanges(target)
+        self._exchanges = RpcCalls(target)
         self._closed = False
         self._options = channel.options(tls)
         self._credentials = None if tls is None else channel.credentials(tls)

@@ -10,7 +10,7 @@ from google.protobuf import text_format
 
 from tfs_deploy.errors import InvalidInput
 from tfs_deploy.names import check_label, check_model_name, check_version
-from tfs_deploy.serving import messages
+from tfs_deploy.serving.codec import messages
 
 PLATFORM = "tensorflow"  # the only platform a stock model server loads
 

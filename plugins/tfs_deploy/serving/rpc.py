@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfs_deploy.errors import DeadlineExceeded, ModelServerError, NotFound, TFSDeployError, Unreachable
-from tfs_deploy.serving import messages
+from tfs_deploy.serving.codec import messages
 
 
 @dataclass(frozen=True, slots=True)

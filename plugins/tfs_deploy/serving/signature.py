@@ -11,7 +11,7 @@ import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
 from tfs_deploy.errors import CorruptModel, InvalidInput, NotFound
-from tfs_deploy.serving import messages, tensors
+from tfs_deploy.serving.codec import messages, tensors
 
 DEFAULT_SIGNATURE = "serving_default"
 # Written by TensorFlow 2 into every SavedModel to run its initialisers; not for clients.

@@ -9,8 +9,8 @@ from urllib.parse import unquote, urlsplit
 from tfs_deploy.clock import Clock, SystemClock
 from tfs_deploy.errors import InvalidInput, MissingExtra
 from tfs_deploy.store.local.store import LocalStore
+from tfs_deploy.store.object_store.options import S3Options
 from tfs_deploy.store.protocol import Store
-from tfs_deploy.store.s3.options import S3Options
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:/")
 _USAGE = "Give the path of a directory, file:///path, or s3://bucket/prefix."
@@ -28,7 +28,7 @@ def open_store(uri: str, *, clock: Clock | None = None, s3: S3Options | None = N
 
 def _in_s3(uri: str, options: S3Options | None, clock: Clock | None) -> Store:
     try:
-        from tfs_deploy.store.s3.store import S3Store
+        from tfs_deploy.store.object_store.store import S3Store
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "s3") from error
     return S3Store(uri, options=options, clock=clock)

@@ -15,19 +15,19 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, replace
 
 from tfs_deploy.clock import Clock, SystemClock
-from tfs_deploy.deployment.agents import AgentProblem, Trouble
+from tfs_deploy.deployment.sync_agents import AgentErrorKind, AgentProblem
 from tfs_deploy.errors import CorruptModel, Permanent, TFSDeployError
 from tfs_deploy.store.protocol import Store
-from tfs_deploy.sync.bringing import Abandoned, Bringer
 from tfs_deploy.sync.disk import Found, ReplicaDisk
+from tfs_deploy.sync.downloader import Abandoned, Downloader
+from tfs_deploy.sync.failures import Troubles
 from tfs_deploy.sync.figures import Figures
-from tfs_deploy.sync.needs import DesiredNeeds, LatestNeeds, Needs
 from tfs_deploy.sync.plan import DiskView, Need, Plan, VersionName, plan
 from tfs_deploy.sync.reporting import Reporter
+from tfs_deploy.sync.required_versions import DesiredStateVersions, LatestModeVersions, Needs
 from tfs_deploy.sync.settings import AgentSettings
 from tfs_deploy.sync.startup_file import StartupFile
-from tfs_deploy.sync.troubles import Troubles
-from tfs_deploy.sync.trust import Trust
+from tfs_deploy.sync.verification import Trust
 
 logger = logging.getLogger(__name__)
 
@@ -97,10 +97,12 @@ class Agent:
         self._clock = clock or SystemClock()
         self._launch = launch
         self._needs: Needs = (
-            LatestNeeds(store, settings.latest) if settings.latest else DesiredNeeds(store.documents, settings.group)
+            LatestModeVersions(store, settings.latest)
+            if settings.latest
+            else DesiredStateVersions(store.documents, settings.group)
         )
         self._trust = Trust(store, disk, deep=settings.deep)
-        self._bringer = Bringer(store, disk, self._trust, self.figures, self._clock)
+        self._bringer = Downloader(store, disk, self._trust, self.figures, self._clock)
         self._reporter = Reporter(store.documents, settings.group, settings.name, self._clock) if reports else None
         self._startup = StartupFile(settings.startup_config, disk.files) if settings.startup_config else None
         self._troubles = Troubles()
@@ -190,7 +192,7 @@ class Agent:
                     f"{str(self._disk.directory(name))!r} is not from a store: it has no manifest.",
                     "It may be live, so it is left alone; remove it by hand while no server serves it.",
                 )
-                self._troubles.add(name, error, now=self._clock.monotonic(), kind=Trouble.DIFFERS)
+                self._troubles.add(name, error, now=self._clock.monotonic(), kind=AgentErrorKind.DIFFERS)
         for name in sorted(strangers - self._told - set(need.versions)):
             logger.info("Left alone, because it has no manifest: %s", self._disk.directory(name))
         self._told = frozenset(strangers)
@@ -232,11 +234,11 @@ class Agent:
             self._troubles.clear(job.name)
         elif isinstance(error, TFSDeployError):
             wrong_here = job.checking and isinstance(error, CorruptModel)
-            self._troubles.add(job.name, error, now=now, kind=Trouble.DIFFERS if wrong_here else None)
+            self._troubles.add(job.name, error, now=now, kind=AgentErrorKind.DIFFERS if wrong_here else None)
         elif not isinstance(error, Abandoned):
             logger.error("Unexpected, while bringing %s", job.name, exc_info=error)
             told = Permanent(f"Unexpected {type(error).__name__}: {error}.", "Read the agent's log.")
-            self._troubles.add(job.name, told, now=now, kind=Trouble.FAILED)
+            self._troubles.add(job.name, told, now=now, kind=AgentErrorKind.FAILED)
 
     def _tidy(self, todo: Plan, found: Found) -> frozenset[VersionName]:
         """Remove what is to go, and return what may be gone."""

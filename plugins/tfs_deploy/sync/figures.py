@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from tfs_deploy.deployment.agents import Trouble
+from tfs_deploy.deployment.sync_agents import AgentErrorKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Numbers:
     bringing_seconds: float = 0.0
     held: Mapping[str, int] = field(default_factory=dict)
     needed: int = 0
-    failures: Mapping[Trouble, int] = field(default_factory=dict)
+    failures: Mapping[AgentErrorKind, int] = field(default_factory=dict)
     last_pass: float | None = None
     last_success: float | None = None
     ready: bool = False
@@ -46,7 +46,14 @@ class Figures:
             )
 
     def passed(
-        self, *, at: float, success: bool, held: Mapping[str, int], needed: int, ready: bool, failures: Counter[Trouble]
+        self,
+        *,
+        at: float,
+        success: bool,
+        held: Mapping[str, int],
+        needed: int,
+        ready: bool,
+        failures: Counter[AgentErrorKind],
     ) -> None:
         """Note the end of a pass of the loop; `success`: the store said what is needed."""
         with self._lock:

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from tfs_deploy.clock import Clock
-from tfs_deploy.deployment import agents
-from tfs_deploy.deployment.agents import AgentProblem, AgentReport
+from tfs_deploy.deployment import sync_agents
+from tfs_deploy.deployment.sync_agents import AgentProblem, AgentReport
 from tfs_deploy.errors import Contention, CorruptModel
 from tfs_deploy.jsonable import from_json, to_json
 from tfs_deploy.store.protocol import StateDocuments
@@ -25,7 +25,7 @@ class Reporter:
 
     def __init__(self, documents: StateDocuments, group: str, name: str, clock: Clock) -> None:
         self._documents = documents
-        self._key = agents.key(group, name)
+        self._key = sync_agents.key(group, name)
         self._clock = clock
         self._said = AgentReport(name, group, at="", instance=uuid.uuid4().hex)
         self._tag: str | None = None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from tfs_deploy.clock import Clock, Deadline
-from tfs_deploy.deployment.agents import AgentProblem
+from tfs_deploy.deployment.sync_agents import AgentProblem
 from tfs_deploy.sync.agent import Agent, Standing
 from tfs_deploy.sync.plan import VersionName
 

@@ -12,8 +12,8 @@ import logging
 from collections.abc import Set
 from pathlib import Path
 
-from tfs_deploy.deployment.desired import DesiredState
-from tfs_deploy.deployment.startup import startup_text
+from tfs_deploy.deployment.desired_state import DesiredState
+from tfs_deploy.deployment.startup_config import startup_text
 from tfs_deploy.store.local.filesystem import Filesystem, reporting, write_new_file
 from tfs_deploy.sync.plan import VersionName
 

@@ -13,8 +13,8 @@ from tfs_deploy.savedmodel.manifest import Manifest
 from tfs_deploy.savedmodel.requests import GoldenRequest
 from tfs_deploy.serving.protocol import Prediction, ServingClient
 from tfs_deploy.serving.signature import DEFAULT_SIGNATURE
-from tfs_deploy.validation.gates import Gates
-from tfs_deploy.validation.verdict import Check, Verdict
+from tfs_deploy.validation.config import Gates
+from tfs_deploy.validation.report import Check, Verdict
 
 
 @dataclass(frozen=True, slots=True)

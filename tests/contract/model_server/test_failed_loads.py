@@ -13,7 +13,8 @@ from contract.model_server.place import LOADERR
 from modelserver.wire import Wire, model, predict_request, wait_state
 from tfs_deploy.savedmodel.requests import WARMUP_PATH, WarmupRequest, write_warmup
 from tfs_deploy.savedmodel.tfrecord import encode
-from tfs_deploy.serving import messages, rpc
+from tfs_deploy.serving import rpc
+from tfs_deploy.serving.codec import messages
 
 pytestmark = pytest.mark.tensorflow
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from modelserver.wire import Wire, model, wait_state
-from tfs_deploy.serving import messages, rpc
+from tfs_deploy.serving import rpc
+from tfs_deploy.serving.codec import messages
 
 pytestmark = pytest.mark.tensorflow
 

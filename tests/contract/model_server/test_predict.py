@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from modelserver.wire import Wire, model, predict_request
-from tfs_deploy.serving import messages, rpc, tensors
+from tfs_deploy.serving import rpc
+from tfs_deploy.serving.codec import messages, tensors
 
 pytestmark = pytest.mark.tensorflow
 

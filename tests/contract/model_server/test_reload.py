@@ -9,7 +9,8 @@ import grpc
 import pytest
 
 from modelserver.wire import model, reload_request, wait_state
-from tfs_deploy.serving import messages, rpc
+from tfs_deploy.serving import rpc
+from tfs_deploy.serving.codec import messages
 
 pytestmark = pytest.mark.tensorflow
 

@@ -12,7 +12,8 @@ import pytest
 from contract.model_server.place import RPC_DRIVEN_FLAGS
 from contract.model_server.test_inference import classification
 from modelserver.wire import Wire, model, predict_request
-from tfs_deploy.serving import rpc, tensors
+from tfs_deploy.serving import rpc
+from tfs_deploy.serving.codec import tensors
 
 pytestmark = pytest.mark.tensorflow
 

@@ -11,9 +11,9 @@ from contract.staged_versions import stage
 from s3_proxy import Proxy, proxy_to
 from s3_server import S3Server, moto_server, options_for
 from tfs_deploy.savedmodel.manifest import Manifest
+from tfs_deploy.store.object_store.transfer import PART_BYTES
 from tfs_deploy.store.open import open_store
 from tfs_deploy.store.protocol import Store
-from tfs_deploy.store.s3.transfer import PART_BYTES
 
 Staged = tuple[Path, Manifest]
 Open = Callable[..., Store]

@@ -18,9 +18,9 @@ from tfs_deploy.errors import (
 )
 from tfs_deploy.savedmodel import manifest as manifests
 from tfs_deploy.savedmodel.manifest import MANIFEST_PATH
+from tfs_deploy.store.object_store.store import S3Store
 from tfs_deploy.store.open import open_store
 from tfs_deploy.store.protocol import Store
-from tfs_deploy.store.s3.store import S3Store
 
 pytestmark = pytest.mark.faults
 

@@ -15,10 +15,10 @@ from store.s3_faults.conftest import Open, Staged
 from tfs_deploy.clock import SystemClock
 from tfs_deploy.errors import Contention, TFSDeployError, Transient
 from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, hex_of
+from tfs_deploy.store.object_store.publish_lease import Attempts
+from tfs_deploy.store.object_store.store import S3Store
 from tfs_deploy.store.open import open_store
 from tfs_deploy.store.protocol import Store
-from tfs_deploy.store.s3.attempts import Attempts
-from tfs_deploy.store.s3.store import S3Store
 
 pytestmark = pytest.mark.faults
 

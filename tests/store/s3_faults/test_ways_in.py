@@ -22,8 +22,8 @@ from s3_server import ACCESS_KEY, BUCKET, SECRET, S3Server, moto_at, options_for
 from store.s3_faults.conftest import Staged
 from tfs_deploy.errors import InvalidInput, StoreError
 from tfs_deploy.savedmodel import manifest as manifests
+from tfs_deploy.store.object_store.options import S3Options
 from tfs_deploy.store.open import open_store
-from tfs_deploy.store.s3.options import S3Options
 
 pytestmark = pytest.mark.faults
 
@@ -206,7 +206,7 @@ def test_keys_that_end_are_renewed_for_both_that_use_them(
 ) -> None:
     if transfer == "obstore":
         # Otherwise it asks again after some minutes only.
-        monkeypatch.setattr("tfs_deploy.store.s3.obstore_transfer._CREDENTIALS_FOR", datetime.timedelta(0))
+        monkeypatch.setattr("tfs_deploy.store.object_store.obstore_transfer._CREDENTIALS_FOR", datetime.timedelta(0))
     proxy.start_over()
     store = open_store(uri, s3=S3Options(endpoint_url=proxy.url, transfer=transfer, max_retries=0))
     assert store.publish(*stage(tmp_path / "staged"), "m").created

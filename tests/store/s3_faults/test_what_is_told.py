@@ -18,9 +18,9 @@ from tfs_deploy.errors import (
     TFSDeployError,
     Unreachable,
 )
+from tfs_deploy.store.object_store.options import S3Options
 from tfs_deploy.store.open import open_store
 from tfs_deploy.store.protocol import Store
-from tfs_deploy.store.s3.options import S3Options
 
 pytestmark = pytest.mark.faults
 

@@ -16,7 +16,7 @@ from tfs_deploy.errors import CorruptModel, InvalidInput, NotFound
 from tfs_deploy.gateway.capture.files import PARTIAL, SUFFIX
 from tfs_deploy.savedmodel import requests, tfrecord
 from tfs_deploy.savedmodel.requests import GoldenRequest, WarmupRequest
-from tfs_deploy.serving import messages, tensors
+from tfs_deploy.serving.codec import messages, tensors
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tfs_deploy.gateway.upstream.answer import Arrays
-from tfs_deploy.serving import messages, tensors
+from tfs_deploy.serving.codec import messages, tensors
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,11 +12,11 @@ import msgspec
 import numpy as np
 
 from tfs_deploy.errors import InvalidInput
-from tfs_deploy.gateway.processors.fitting import FRAMES, Frame
 from tfs_deploy.gateway.processors.labels import read_labels
 from tfs_deploy.gateway.processors.nested import short_float
+from tfs_deploy.gateway.processors.nms import best_boxes
 from tfs_deploy.gateway.processors.protocol import Array, Arrays, BadAnswer, output_named
-from tfs_deploy.gateway.processors.suppression import best_boxes
+from tfs_deploy.gateway.processors.resize import FRAMES, Frame
 
 _Fraction = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 # Corners as left, top, right, bottom `[k, 4]`, scores `[k]`, class numbers `[k]`.

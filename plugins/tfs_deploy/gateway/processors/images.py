@@ -11,10 +11,10 @@ from PIL import Image
 
 from tfs_deploy.errors import InvalidInput
 from tfs_deploy.gateway.processors.blobs import bytes_of
-from tfs_deploy.gateway.processors.fitting import FRAMES, Fit, Frame, multiple_size, to_size
 from tfs_deploy.gateway.processors.nested import dtype_called
 from tfs_deploy.gateway.processors.pictures import FORMATS, MOST_PIXELS, Format, Mode, decode
 from tfs_deploy.gateway.processors.protocol import Array, Arrays, BadItem
+from tfs_deploy.gateway.processors.resize import FRAMES, Fit, Frame, multiple_size, to_size
 from tfs_deploy.gateway.processors.tensors import rows_as_json
 
 _Side = Annotated[int, msgspec.Meta(ge=1, le=8192)]

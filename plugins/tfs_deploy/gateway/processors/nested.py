@@ -17,7 +17,7 @@ import numpy as np
 from tfs_deploy.errors import InvalidInput
 from tfs_deploy.gateway.processors.blobs import a_json, decode_b64
 from tfs_deploy.gateway.processors.protocol import Array, BadItem, Blob
-from tfs_deploy.serving.tensors import NUMPY_BY_NAME
+from tfs_deploy.serving.codec.tensors import NUMPY_BY_NAME
 
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 # Elements that are looked at in one call: calls hold the interpreter, and a thread's must let the event loop go on.

@@ -20,14 +20,14 @@ from tfs_deploy.gateway.web.access_log import AccessLog
 from tfs_deploy.gateway.web.auth import Keys
 from tfs_deploy.gateway.web.body import check_kind
 from tfs_deploy.gateway.web.cors import CrossOrigin
+from tfs_deploy.gateway.web.endpoint import Served
 from tfs_deploy.gateway.web.health import Health
 from tfs_deploy.gateway.web.message import JSON, Reply, Request, json_reply, problem_reply
 from tfs_deploy.gateway.web.metrics import Metrics
 from tfs_deploy.gateway.web.page import Page
 from tfs_deploy.gateway.web.predict import Predictions
-from tfs_deploy.gateway.web.room import Room, Ticket
+from tfs_deploy.gateway.web.request_budget import Room, Ticket
 from tfs_deploy.gateway.web.routes import Match, Route, Routes
-from tfs_deploy.gateway.web.served import Served
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from tornado.httputil import (
 from tfs_deploy.gateway.problem import Problem, bad_request
 from tfs_deploy.gateway.processors.blobs import a_json
 from tfs_deploy.gateway.processors.protocol import Blob
-from tfs_deploy.gateway.web import json_pieces
+from tfs_deploy.gateway.web import chunked_json
 from tfs_deploy.gateway.web.message import JSON, Request
 
 FORM = "multipart/form-data"
@@ -78,14 +78,14 @@ def read_timeout(headers: HTTPHeaders, *, most: float) -> float:
 
 def _from_json(body: bytes) -> Items:
     try:
-        document = json_pieces.decode(body)
+        document = chunked_json.decode(body)
     except UnicodeDecodeError:
         raise bad_request("The body is not UTF-8.") from None
     except RecursionError:
         raise bad_request("The body is nested too deeply.") from None
     except msgspec.DecodeError as error:
         # Where in the body is known only if it was read as a whole.
-        told = str(error).partition(" (byte")[0] if len(body) > json_pieces.LARGE_BYTES else str(error)
+        told = str(error).partition(" (byte")[0] if len(body) > chunked_json.LARGE_BYTES else str(error)
         raise bad_request(f"The body is not JSON: {told.rstrip('.')}.") from None
     if type(document) is not dict:
         raise bad_request(f'The body is {a_json(document)}; send an object like {{"items": [...]}}.')

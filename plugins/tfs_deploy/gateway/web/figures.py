@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 from tfs_deploy.gateway.processors.pool import ProcessorPool
 from tfs_deploy.gateway.web.access_log import AccessLog
+from tfs_deploy.gateway.web.endpoint import Served
 from tfs_deploy.gateway.web.metrics import Gauge, Metrics
-from tfs_deploy.gateway.web.room import Room
-from tfs_deploy.gateway.web.served import Served
+from tfs_deploy.gateway.web.request_budget import Room
 from tfs_deploy.gateway.web.server import Port
 
 _Rows = Iterable[tuple[dict[str, str], float]]

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from tfs_deploy.gateway.problem import unavailable
+from tfs_deploy.gateway.web.endpoint import Served
 from tfs_deploy.gateway.web.message import Reply, Request, json_reply
-from tfs_deploy.gateway.web.served import Served
 
 _NO_STORE = {"Cache-Control": "no-store"}
 

@@ -24,7 +24,7 @@ from tornado.iostream import StreamClosedError
 
 from tfs_deploy.gateway.problem import Problem
 from tfs_deploy.gateway.web.message import Reply, Request, problem_reply
-from tfs_deploy.gateway.web.room import Ticket
+from tfs_deploy.gateway.web.request_budget import Ticket
 from tfs_deploy.gateway.web.routes import Match
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ import msgspec
 from tornado.httputil import HTTPHeaders
 
 from tfs_deploy.gateway.problem import Problem
-from tfs_deploy.gateway.web import json_pieces
+from tfs_deploy.gateway.web import chunked_json
 
 JSON = "application/json"
 
@@ -90,7 +90,7 @@ def json_reply(
     value: Any, *, status: int = HTTPStatus.OK, headers: dict[str, str] | None = None, large: bool = False
 ) -> Reply:
     """Return `value` as JSON; `large` makes it in pieces, for a thread beside the event loop."""
-    body = json_pieces.encode(value, _plain) if large else msgspec.json.encode(value, enc_hook=_plain)
+    body = chunked_json.encode(value, _plain) if large else msgspec.json.encode(value, enc_hook=_plain)
     return Reply(status, body, {"Content-Type": JSON, **(headers or {})})
 
 

@@ -10,8 +10,8 @@ from tfs_deploy.gateway.config import GatewayConfig
 from tfs_deploy.gateway.problem import CONTENT_TYPE as PROBLEM
 from tfs_deploy.gateway.web import schemas
 from tfs_deploy.gateway.web.body import FORM, TIMEOUT_HEADER
+from tfs_deploy.gateway.web.endpoint import Served
 from tfs_deploy.gateway.web.message import JSON
-from tfs_deploy.gateway.web.served import Served
 
 _PROBLEMS = {
     "400": "The request cannot be read: malformed, wrong types, missing or unknown members.",

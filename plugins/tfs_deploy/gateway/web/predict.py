@@ -14,11 +14,11 @@ from tfs_deploy.gateway.fetching.fetch import Fetcher
 from tfs_deploy.gateway.problem import Problem, bad_upstream, unavailable
 from tfs_deploy.gateway.processors.model_processors import Batch
 from tfs_deploy.gateway.upstream.answer import Answer
-from tfs_deploy.gateway.web import json_pieces
+from tfs_deploy.gateway.web import chunked_json
 from tfs_deploy.gateway.web.blobs import with_blobs
 from tfs_deploy.gateway.web.body import Items, read_items, read_timeout
+from tfs_deploy.gateway.web.endpoint import Served
 from tfs_deploy.gateway.web.message import Reply, Request, json_reply
-from tfs_deploy.gateway.web.served import Served
 from tfs_deploy.serving.signature import Signature
 
 # Between two questions whether the model is back.
@@ -195,7 +195,7 @@ def _note(request: Request, answer: Answer) -> None:
 
 
 async def _read(request: Request, most: int) -> Items:
-    if len(request.body) <= json_pieces.LARGE_BYTES:
+    if len(request.body) <= chunked_json.LARGE_BYTES:
         return read_items(request, most=most)
     return await asyncio.to_thread(read_items, request, most=most)
 
@@ -212,6 +212,6 @@ async def _reply(request: Request, answers: list[Answer], results: list[Any], *,
         "Server-Timing": ", ".join(f"{stage};dur={seconds * 1000:.2f}" for stage, seconds in request.stages.items()),
     }
     elements = sum(array.size for one in answers for array in one.outputs.values())
-    if elements <= json_pieces.LARGE_ELEMENTS:
+    if elements <= chunked_json.LARGE_ELEMENTS:
         return json_reply(body, headers=headers)
     return await asyncio.to_thread(json_reply, body, headers=headers, large=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tfs_deploy.gateway.web.served import Served
+from tfs_deploy.gateway.web.endpoint import Served
 
 _NULLABLE_INTEGER = {"type": ["integer", "null"]}
 _NULLABLE_STRING = {"type": ["string", "null"]}

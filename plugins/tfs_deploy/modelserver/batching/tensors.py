@@ -12,7 +12,7 @@ import numpy as np
 from tfs_deploy.modelserver.batching.queue import Outputs, Task
 from tfs_deploy.modelserver.graph.servable import Array
 from tfs_deploy.modelserver.status import Code, StatusError, failed_precondition, invalid_argument
-from tfs_deploy.serving import tensors
+from tfs_deploy.serving.codec import tensors
 
 # `BAT/batching_util.cc` pads as many dimensions as TensorFlow's Pad operation does.
 _PADDED_RANKS = range(1, 7)

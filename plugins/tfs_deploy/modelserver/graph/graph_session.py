@@ -18,7 +18,7 @@ import numpy.typing as npt
 from tfs_deploy.modelserver import runtime, runtime_texts
 from tfs_deploy.modelserver.graph.graph_parts import Part, parts_of
 from tfs_deploy.modelserver.status import Code, StatusError, invalid_argument, of_exception
-from tfs_deploy.serving.wire_format import varint
+from tfs_deploy.serving.codec.wire_format import varint
 
 Array = npt.NDArray[Any]
 

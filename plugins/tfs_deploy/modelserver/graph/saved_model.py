@@ -11,7 +11,7 @@ from google.protobuf import text_format
 from google.protobuf.message import DecodeError
 
 from tfs_deploy.modelserver.status import Code, StatusError, failed_precondition, not_found, of_os_error
-from tfs_deploy.serving import messages
+from tfs_deploy.serving.codec import messages
 
 INIT_OP_KEY = "__saved_model_init_op"
 _ASSETS_KEY = "saved_model_assets"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tfs_deploy.serving import messages
+from tfs_deploy.serving.codec import messages
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from tfs_deploy.modelserver.inference.classify import Classifications
 from tfs_deploy.modelserver.inference.regress import Regressions
-from tfs_deploy.serving.wire_format import lengthed
+from tfs_deploy.serving.codec.wire_format import lengthed
 
 # classification.proto, regression.proto: fields of the responses, the results, a row, a class.
 _RESULT, _SPEC = 1, 2

@@ -14,7 +14,7 @@ from tfs_deploy.modelserver.inference.examples import serialized_examples
 from tfs_deploy.modelserver.inference.over_examples import CLASSIFY_METHOD, REGRESS_METHOD, Answered
 from tfs_deploy.modelserver.inference.regress import Regressions
 from tfs_deploy.modelserver.status import Code, StatusError, invalid_argument
-from tfs_deploy.serving import messages
+from tfs_deploy.serving.codec import messages
 
 _KINDS: dict[str, Any] = {CLASSIFY_METHOD: classify, REGRESS_METHOD: regress}
 

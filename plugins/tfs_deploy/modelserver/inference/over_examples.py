@@ -14,7 +14,7 @@ from tfs_deploy.modelserver.graph.servable import Array, Servable
 from tfs_deploy.modelserver.inference.debug_string import debug_string
 from tfs_deploy.modelserver.inference.examples import serialized_examples
 from tfs_deploy.modelserver.status import StatusError, invalid_argument, of_exception
-from tfs_deploy.serving import messages, tensors
+from tfs_deploy.serving.codec import messages, tensors
 from tfs_deploy.serving.signature import DEFAULT_SIGNATURE
 
 CLASSIFY_METHOD = "tensorflow/serving/classify"

@@ -19,7 +19,7 @@ from tfs_deploy.modelserver.graph.servable import Array, Servable
 from tfs_deploy.modelserver.graph.signature_plan import SignaturePlan
 from tfs_deploy.modelserver.inference.predict_reply import encode_predict_response
 from tfs_deploy.modelserver.status import Code, StatusError, failed_precondition, invalid_argument, of_exception
-from tfs_deploy.serving import messages, tensors
+from tfs_deploy.serving.codec import messages, tensors
 from tfs_deploy.serving.signature import DEFAULT_SIGNATURE
 
 # `DataTypeString`: TensorFlow's names for the numbers of DataType, where they are not the enum's in lower case.

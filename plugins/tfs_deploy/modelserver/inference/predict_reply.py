@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from tfs_deploy.errors import TFSDeployError
 from tfs_deploy.modelserver.status import Code, StatusError
-from tfs_deploy.serving import messages, tensors
-from tfs_deploy.serving.wire_format import lead, lengthed, varint
+from tfs_deploy.serving.codec import messages, tensors
+from tfs_deploy.serving.codec.wire_format import lead, lengthed, varint
 
 Array = npt.NDArray[Any]
 Buffer = bytes | memoryview

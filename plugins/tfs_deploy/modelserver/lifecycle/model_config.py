@@ -9,7 +9,7 @@ from typing import Any
 from tfs_deploy.modelserver import text_proto
 from tfs_deploy.modelserver.lifecycle.source import All, Latest, Policy, Specific, WatchedModel
 from tfs_deploy.modelserver.status import invalid_argument
-from tfs_deploy.serving import messages
+from tfs_deploy.serving.codec import messages
 
 PLATFORM = "tensorflow"
 # `ModelType`, deprecated: 1 is TENSORFLOW, 2 is OTHER, 0 is not set.

@@ -16,7 +16,7 @@ from tfs_deploy.modelserver.graph.servable import Array, Servable, Session
 from tfs_deploy.modelserver.lifecycle.monitor import ServableId
 from tfs_deploy.modelserver.loading.warmup import replay
 from tfs_deploy.modelserver.status import not_found
-from tfs_deploy.serving import messages
+from tfs_deploy.serving.codec import messages
 
 logger = logging.getLogger(__name__)
 

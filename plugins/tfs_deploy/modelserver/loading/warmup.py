@@ -18,7 +18,7 @@ from tfs_deploy.modelserver.inference.predict import PredictOptions, run_predict
 from tfs_deploy.modelserver.inference.regress import run_regress
 from tfs_deploy.modelserver.status import Code, StatusError, invalid_argument
 from tfs_deploy.savedmodel.requests import MAX_WARMUP_RECORDS, WARMUP_PATH
-from tfs_deploy.serving import messages
+from tfs_deploy.serving.codec import messages
 
 logger = logging.getLogger(__name__)
 

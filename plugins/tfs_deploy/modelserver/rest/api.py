@@ -29,7 +29,7 @@ from tfs_deploy.modelserver.rest.predict import (
 from tfs_deploy.modelserver.rest.urls import Target
 from tfs_deploy.modelserver.service import model_metadata, model_status
 from tfs_deploy.modelserver.status import Code, invalid_argument, of_exception
-from tfs_deploy.serving import messages
+from tfs_deploy.serving.codec import messages
 
 logger = logging.getLogger(__name__)
 

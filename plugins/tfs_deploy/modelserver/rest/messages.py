@@ -14,7 +14,7 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 
 from tfs_deploy.modelserver.rest.json_writer import encoded
-from tfs_deploy.serving import messages
+from tfs_deploy.serving.codec import messages
 
 _WIDE = frozenset((FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64))
 # Protobuf's printer escapes these besides what every JSON writer does.

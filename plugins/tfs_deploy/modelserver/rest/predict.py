@@ -14,7 +14,7 @@ from tfs_deploy.modelserver.rest.json_reader import parse
 from tfs_deploy.modelserver.rest.json_writer import block, decimals, decoded, encoded, quoted, shown
 from tfs_deploy.modelserver.rest.tensors import Shape, TensorFiller, is_base64
 from tfs_deploy.modelserver.status import StatusError, invalid_argument
-from tfs_deploy.serving import tensors
+from tfs_deploy.serving.codec import tensors
 from tfs_deploy.serving.signature import DEFAULT_SIGNATURE
 
 _INSTANCES, _INPUTS = "instances", "inputs"

@@ -17,7 +17,7 @@ import numpy as np
 from tfs_deploy.modelserver.graph.servable import Array
 from tfs_deploy.modelserver.rest.json_writer import FLOAT_MAX, INT64_MIN, UINT64_MAX, encoded, is_double, shown
 from tfs_deploy.modelserver.status import Code, StatusError, invalid_argument
-from tfs_deploy.serving import messages, tensors
+from tfs_deploy.serving.codec import messages, tensors
 
 _INT32 = (-(2**31), 2**31 - 1)
 _INTEGERS = {

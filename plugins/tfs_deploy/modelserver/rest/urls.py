@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from tfs_deploy.modelserver.status import invalid_argument
-from tfs_deploy.serving import messages
+from tfs_deploy.serving.codec import messages
 
 _NAME = r"[^/:]+"
 _CHOICE = rf"(?:(?:/versions/(?P<version>[0-9]+))|(?:/labels/(?P<label>{_NAME})))?"

@@ -11,7 +11,7 @@ from tfs_deploy.names import check_model_name, check_version, is_model_name, ser
 from tfs_deploy.savedmodel import manifest as manifests
 from tfs_deploy.savedmodel.files import check_relative_path
 from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, Manifest, hex_of
-from tfs_deploy.store.landing import Landing
+from tfs_deploy.store.download.target import DownloadTarget
 from tfs_deploy.store.local.filesystem import reporting
 from tfs_deploy.store.local.layout import LocalLayout
 from tfs_deploy.store.local.numbering import names_in
@@ -121,7 +121,7 @@ class Catalogue:
         manifest = self.manifest(model, version)
         directory = self._layout.directory(model, version)
         where = f"version {version} of model {model!r}"
-        Landing(manifest, VersionFiles(directory, where), where=where, progress=progress).into(target)
+        DownloadTarget(manifest, VersionFiles(directory, where), where=where, progress=progress).into(target)
 
     def _numbers(self, model: str) -> set[int]:
         """Return the numbers of the directories that may be versions of ours."""

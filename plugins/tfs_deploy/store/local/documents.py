@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tfs_deploy.errors import Contention, InvalidInput, StoreError
-from tfs_deploy.store.envelope import HEADER_BYTES, seal, unseal
+from tfs_deploy.store.document_format import HEADER_BYTES, seal, unseal
 from tfs_deploy.store.keys import check_key, check_prefix
 from tfs_deploy.store.local.filesystem import Filesystem, reporting, store_error, write_new_file
 from tfs_deploy.store.local.locks import Locks

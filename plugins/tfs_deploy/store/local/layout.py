@@ -17,11 +17,11 @@ from pathlib import Path
 
 from tfs_deploy.clock import Clock
 from tfs_deploy.savedmodel.manifest import hex_of
+from tfs_deploy.store.local.directory_cache import Overviews
 from tfs_deploy.store.local.documents import LocalStateDocuments
 from tfs_deploy.store.local.filesystem import Filesystem
 from tfs_deploy.store.local.locks import Locks
 from tfs_deploy.store.local.numbering import Numbers
-from tfs_deploy.store.local.overview import Overviews
 
 STATE_FOLDER = ".tfs_deploy"
 # A model's names change within milliseconds; who waits this long waits for a process that hangs.

@@ -21,10 +21,10 @@ class VersionFiles:
     where: str
 
     def begin(self, entry: FileEntry) -> None:
-        """See `tfs_deploy.store.arrivals.Source`; the first block will tell."""
+        """See `tfs_deploy.store.download.state.Source`; the first block will tell."""
 
     def blocks(self, entry: FileEntry, start: int, end: int) -> Iterator[bytes]:
-        """See `tfs_deploy.store.arrivals.Source`."""
+        """See `tfs_deploy.store.download.state.Source`."""
         path = self.directory / entry.path
         try:
             with reporting("read", path), path.open("rb", buffering=0) as stream:

@@ -1,0 +1,73 @@
+"""What the other serving groups of a store hold: one store may feed staging and production, each with its own labels.
+
+A version's files are shared by all of them, and so may be, by a slip in a group's name, a model server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from tfs_deploy.deployment import desired_state, records
+from tfs_deploy.deployment.desired_state import DesiredState
+from tfs_deploy.deployment.replica_status import observe
+from tfs_deploy.deployment.session import GroupSession
+from tfs_deploy.errors import Refused
+from tfs_deploy.jsonable import from_json
+from tfs_deploy.store.protocol import StateDocuments
+
+_PREFIX = "groups/"
+
+
+def versions_in_use(session: GroupSession, model: str) -> Mapping[int, str]:
+    """Return which versions of `model` another group serves or would go back to, and that group's name.
+
+    A group without a desired state serves the latest version by itself: there the record tells.
+    """
+    documents = session.store.documents
+    found: dict[int, str] = {}
+    for name in _others(session):
+        state = _state(documents, name)
+        if state is None:
+            versions = _by_record(documents, name, model)
+        else:
+            moving = state.move.labels.values() if state.move is not None and state.move.model == model else ()
+            listed = state.models[model].versions if model in state.models else ()
+            versions = {*listed, *state.labels(model).values(), *moving}
+        found.update(dict.fromkeys(versions, name))
+    return found
+
+
+def require_apart(session: GroupSession, state: DesiredState) -> None:
+    """Raise Refused if a replica serves a model of another group that `state` lacks: a reload would unload it.
+
+    TF Serving cannot be asked for its config or for all of its models (contract 5.3), so the other groups' desired
+    states tell which names to ask for.
+    """
+    for name in _others(session):
+        other = _state(session.store.documents, name)
+        for model, wanted in sorted(other.models.items() if other else ()):
+            if model in state.models:
+                continue
+            for replica in observe(session, model, ()).replicas:
+                if replica.available() & set(wanted.versions):
+                    raise Refused(
+                        f"Replica {replica.target} serves model {model!r} of group {name!r}, and the first config of "
+                        f"group {session.group.name!r} would unload it.",
+                        f"Name group {name!r}, or give group {session.group.name!r} model servers of its own.",
+                    )
+
+
+def _others(session: GroupSession) -> Iterator[str]:
+    keys = session.store.documents.list(_PREFIX)
+    names = dict.fromkeys(key[len(_PREFIX) :].split("/", 1)[0] for key in keys)
+    return (name for name in names if name != session.group.name)
+
+
+def _state(documents: StateDocuments, group: str) -> DesiredState | None:
+    document = documents.read(desired_state.key(group))
+    return None if document is None else from_json(DesiredState, document.body)
+
+
+def _by_record(documents: StateDocuments, group: str, model: str) -> set[int]:
+    latest = records.latest_move(documents, group, model)
+    return set() if latest is None else {version for version in (latest.version, latest.previous) if version}

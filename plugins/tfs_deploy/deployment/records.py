@@ -1,0 +1,157 @@
+"""The deployment record: what is live, since when, who moved it, what the gates measured (invariant I4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from enum import Enum
+from typing import Any
+
+from tfs_deploy.deployment.session import GroupSession
+from tfs_deploy.errors import Contention, InvalidInput, Refused
+from tfs_deploy.jsonable import from_json, to_json
+from tfs_deploy.store.protocol import StateDocuments
+
+
+class Action(str, Enum):
+    """What happened to a version."""
+
+    PUBLISHED = "published"
+    LOADED = "loaded"
+    VALIDATED = "validated"
+    PROMOTED = "promoted"
+    ROLLED_BACK = "rolled_back"
+    PUT_BACK = "put_back"
+    REJECTED = "rejected"
+    RETIRED = "retired"
+
+
+# After these, and only these, another version may answer `stable`; labels are put back after a move that failed.
+MOVES_STABLE = frozenset({Action.PROMOTED, Action.ROLLED_BACK, Action.PUT_BACK})
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentRecord:
+    """One line of a model's history; `at` is ISO 8601 in UTC, `previous` the version that was live before.
+
+    `request` names what asked for it, where the caller can tell one request from another (an Airflow task of a run);
+    `generation` is that of the desired state in which a move of labels began.
+    """
+
+    sequence: int
+    at: str
+    group: str
+    model: str
+    action: Action
+    version: int
+    actor: str
+    previous: int | None = None
+    fingerprint: str = ""
+    reason: str = ""
+    measured: dict[str, float] = field(default_factory=dict)
+    replicas: tuple[str, ...] = ()
+    seconds: float = 0.0
+    request: str = ""
+    generation: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Which version answered `stable` at a moment; `version` None: none yet."""
+
+    model: str
+    at: str
+    version: int | None
+    since: str
+    actor: str
+
+
+def draft(session: GroupSession, model: str, action: Action, version: int, **more: Any) -> DeploymentRecord:
+    """Return a record of something that the actor of `session` does now; `append` gives it its number."""
+    return DeploymentRecord(
+        sequence=0,
+        at=session.clock.now().isoformat(),
+        group=session.group.name,
+        model=model,
+        action=action,
+        version=version,
+        actor=session.actor,
+        replicas=session.group.replicas,
+        **more,
+    )
+
+
+def append(documents: StateDocuments, record: DeploymentRecord) -> DeploymentRecord:
+    """Write `record` as the model's next one, whatever its `sequence` says, and return it as written."""
+    prefix = _prefix(record.group, record.model)
+    while True:
+        keys = documents.list(prefix)
+        sequence = 1 + (int(keys[-1][len(prefix) :].removesuffix(".json")) if keys else 0)
+        numbered = replace(record, sequence=sequence)
+        try:
+            documents.write(f"{prefix}{sequence:010d}.json", to_json(numbered), expected=None)
+        except Contention:
+            # Another writer took this number: the exclusive create keeps both records, in some order.
+            continue
+        return numbered
+
+
+def append_once(documents: StateDocuments, record: DeploymentRecord) -> DeploymentRecord:
+    """Do what `append` does unless the action on that version is recorded already; then return that record."""
+    for entry in history(documents, record.group, record.model):
+        if (entry.action, entry.version) == (record.action, record.version):
+            return entry
+    return append(documents, record)
+
+
+def history(documents: StateDocuments, group: str, model: str) -> tuple[DeploymentRecord, ...]:
+    """Return the model's records, oldest first."""
+    found = (documents.read(key) for key in documents.list(_prefix(group, model)))
+    return tuple(from_json(DeploymentRecord, document.body) for document in found if document is not None)
+
+
+def latest_move(documents: StateDocuments, group: str, model: str) -> DeploymentRecord | None:
+    """Return the record that made the live version live, None if nothing was ever promoted."""
+    moves = [entry for entry in history(documents, group, model) if entry.action in MOVES_STABLE]
+    return moves[-1] if moves else None
+
+
+def find_by_key(session: GroupSession, model: str, request: str) -> DeploymentRecord | None:
+    """Return the record of the move that `request` asked for, None if there is none (or no request).
+
+    Raises Refused if `stable` was moved again since: whoever asks a second time would undo that.
+    """
+    moves = [
+        each for each in history(session.store.documents, session.group.name, model) if each.action in MOVES_STABLE
+    ]
+    done = next((each for each in reversed(moves) if request and each.request == request), None)
+    if done is not None and done is not moves[-1]:
+        raise Refused(
+            f"The move of model {model!r} that is asked for was carried out at {done.at}, and {moves[-1].actor} has "
+            f"moved `stable` to version {moves[-1].version} since.",
+            "Nothing was changed; to go back again make a new request, in Airflow a new DAG run.",
+        )
+    return done
+
+
+def what_served(documents: StateDocuments, group: str, model: str, at: datetime) -> Served:
+    """Return the version that answered `stable` at `at` (timezone-aware), by the record."""
+    if at.tzinfo is None:
+        raise InvalidInput(f"The time {at.isoformat()} has no time zone.", "Write for example 2026-11-22T12:00:00Z.")
+    told = at.astimezone(timezone.utc).isoformat()
+    answer = Served(model, told, None, "", "")
+    for record in history(documents, group, model):
+        moved = record.action in MOVES_STABLE and (record.version or None) != answer.version
+        if moved and datetime.fromisoformat(record.at) <= at:
+            answer = Served(model, told, record.version or None, record.at, record.actor)
+    return answer
+
+
+def models(documents: StateDocuments, group: str) -> tuple[str, ...]:
+    """Return the names of the models that have a record in `group`."""
+    prefix = f"groups/{group}/records/"
+    return tuple(sorted({key[len(prefix) :].split("/", 1)[0] for key in documents.list(prefix)}))
+
+
+def _prefix(group: str, model: str) -> str:
+    return f"groups/{group}/records/{model}/"

@@ -1,0 +1,99 @@
+"""Step `publish`: the bytes of a staged SavedModel become a version in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tfs_deploy.clock import Clock
+from tfs_deploy.deployment import records
+from tfs_deploy.deployment.records import Action
+from tfs_deploy.deployment.replica_status import observe
+from tfs_deploy.deployment.session import GroupSession
+from tfs_deploy.errors import InvalidInput, NotFound, Refused
+from tfs_deploy.names import check_model_name
+from tfs_deploy.savedmodel import manifest as manifests
+from tfs_deploy.savedmodel.files import is_directory
+from tfs_deploy.savedmodel.inspection import check_saved_model
+from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, Manifest
+from tfs_deploy.serving.group import Mode
+from tfs_deploy.store.protocol import Published
+from tfs_deploy.validation.config import Gates
+from tfs_deploy.validation.runner import gather
+
+
+def publish(
+    session: GroupSession,
+    staged: Path,
+    model: str,
+    *,
+    gates: Gates | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Published:
+    """Publish the directory `staged`; the same bytes give the version that is there already, and move no byte.
+
+    Raises Refused for a group that serves the latest version by itself, InvalidInput, CorruptModel, StoreError,
+    Unreachable.
+    """
+    if session.group.mode is Mode.LATEST:
+        raise Refused(
+            f"Group {session.group.name!r} serves the latest version by itself, so publishing is going live.",
+            "Deploy it (tfs-deploy deploy, or DeployModelOperator): all gates run before it is published.",
+        )
+    return add_version(session, staged, model, gates=gates, progress=progress)
+
+
+def add_version(
+    session: GroupSession,
+    staged: Path,
+    model: str,
+    *,
+    gates: Gates | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Published:
+    """Do what `publish` does, also where that moves traffic: for whoever has run the gates before.
+
+    The number is above every one that a replica still remembers, because a server never tries a number again.
+    `gates` that will be asked later are read now: files that do not fit the model are told before a byte is written.
+    `progress` is called with the bytes done so far. Raises InvalidInput, CorruptModel, StoreError, Unreachable.
+    """
+    check_model_name(model)
+    manifest = manifest_of(staged, clock=session.clock)
+    if gates is not None:
+        gather(manifest, gates, lambda path: read_staged(staged, path))
+    above = observe(session, model, ()).highest_known()
+    started = session.clock.monotonic()
+    published = session.store.publish(staged, manifest, model, above=above, progress=progress)
+    done = records.draft(
+        session,
+        model,
+        Action.PUBLISHED,
+        published.version.version,
+        fingerprint=manifest.fingerprint,
+        reason=manifest.provenance.get("source", ""),
+        seconds=round(session.clock.monotonic() - started, 3),
+    )
+    # A publish that was killed before it could record left the version: this one finds it, and records it.
+    (records.append if published.created else records.append_once)(session.store.documents, done)
+    return published
+
+
+def manifest_of(staged: Path, *, clock: Clock) -> Manifest:
+    """Return the manifest that the export wrote, or a new one for a SavedModel that somebody else made.
+
+    Raises CorruptModel for one that a server would call AVAILABLE and that could not answer (contract 3.6).
+    """
+    if not is_directory(staged):
+        raise InvalidInput(f"There is no directory {staged}.", "Give the directory of an exported SavedModel.")
+    check_saved_model(staged)
+    if (staged / MANIFEST_PATH).is_file():
+        return manifests.read(staged)
+    return manifests.build(staged, provenance={"source": "an existing SavedModel"}, clock=clock)
+
+
+def read_staged(staged: Path, path: str) -> bytes:
+    """Return a small file of a staged SavedModel; raise NotFound if it cannot be read."""
+    try:
+        return (staged / path).read_bytes()
+    except OSError as error:
+        raise NotFound(f"{staged} holds no readable {path}: {error.strerror}.", "Export the model again.") from error

@@ -1,0 +1,69 @@
+"""Step `reject`: a version that failed leaves every replica and the store's sight; its number is never used again."""
+
+from __future__ import annotations
+
+import logging
+
+from tfs_deploy.deployment import cross_group, desired_state, records, validation_results
+from tfs_deploy.deployment.apply import send
+from tfs_deploy.deployment.desired_state import DesiredState
+from tfs_deploy.deployment.label_move import read_and_recover, require_labels_mode
+from tfs_deploy.deployment.lease import Lease, hold
+from tfs_deploy.deployment.records import Action, DeploymentRecord
+from tfs_deploy.deployment.replica_status import require_no_drift
+from tfs_deploy.deployment.session import GroupSession
+from tfs_deploy.deployment.startup_config import write_startup_config
+from tfs_deploy.errors import Refused
+from tfs_deploy.names import check_model_name, check_version
+from tfs_deploy.serving.waiting import wait_until_gone
+
+logger = logging.getLogger(__name__)
+
+
+def reject(session: GroupSession, model: str, version: int, *, reason: str) -> DeploymentRecord:
+    """Unload `version` everywhere, withdraw it from the store and record why.
+
+    It stays in the store where another group holds it: what failed here may be live there. This group has to validate
+    it anew before it could promote it. Raises Refused for a version that a label names. Safe to run again after an
+    error: it continues.
+    """
+    require_labels_mode(session, "reject")
+    check_model_name(model)
+    check_version(version)
+    with hold(session, f"rejection of {model} version {version}") as lease:
+        unload(session, lease, model, (version,))
+        validation_results.invalidate(session.store.documents, session.group.name, model, version)
+        holder = cross_group.versions_in_use(session, model).get(version)
+        if holder is None:
+            session.store.withdraw(model, version, reason)
+        else:
+            logger.warning("Version %s of %s stays in the store, because group %s holds it", version, model, holder)
+        gone = records.draft(session, model, Action.REJECTED, version, reason=reason)
+        return records.append_once(session.store.documents, gone)
+
+
+def unload(session: GroupSession, lease: Lease, model: str, versions: tuple[int, ...]) -> DesiredState:
+    """Take `versions` out of the desired state and wait until no replica holds them; return that state."""
+    held = read_and_recover(session, lease)
+    labelled = {number: label for label, number in held.state.labels(model).items()}
+    for version in versions:
+        if version in labelled:
+            raise Refused(
+                f"Version {version} of model {model!r} carries the label {labelled[version]!r}.",
+                "Move the label first: what is live or needed for rollback is never taken away.",
+            )
+    require_no_drift(session, held.state)
+    current = held.state.models.get(model)
+    if current is not None:
+        left = current.dropping(*versions)
+        # `specific` with no version unloads everything and logs a warning at each poll: leave the model out.
+        wanted = held.state.with_model(model, left if left.versions else None)
+        settled = desired_state.write(session.store.documents, session.group, held, wanted)
+        # Sent even if nothing was left to change: a run that stopped here before may not have sent it.
+        for error in send(session, settled.state, lease).values():
+            raise error
+        write_startup_config(session, settled.state)
+        held = settled
+    for version in versions:
+        wait_until_gone(session.clients, model, version, limits=session.wait, clock=session.clock)
+    return held.state

@@ -1,0 +1,82 @@
+"""What a group serves: desired and observed, per model, replica, version and label."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tfs_deploy.deployment import desired_state, records
+from tfs_deploy.deployment.desired_state import DesiredModel, DesiredState, LabelMove
+from tfs_deploy.deployment.replica_status import GroupStatus, observe_leniently, require_no_drift
+from tfs_deploy.deployment.session import GroupSession
+from tfs_deploy.errors import Drift, NotFound, TFSDeployError
+from tfs_deploy.names import check_model_name
+
+# A name that no model has: the answer "unknown model" proves that a model server answers.
+_NO_MODEL = "tfs_deploy_status_probe"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReport:
+    """One model: what the group should serve, what each replica says, and what the store holds."""
+
+    desired: DesiredModel | None
+    observed: GroupStatus
+    published: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupReport:
+    """One serving group; `drift` is empty when every replica holds what it should."""
+
+    group: str
+    mode: str
+    models: dict[str, ModelReport]
+    move: LabelMove | None
+    drift: str
+    unreachable: tuple[str, ...]
+
+
+def status(session: GroupSession, model: str | None = None) -> GroupReport:
+    """Report on one model or on all that the group knows; raise NotFound if nobody knows `model`."""
+    state = desired_state.read(session.store.documents, session.group).state
+    recorded = records.models(session.store.documents, session.group.name)
+    names = sorted({*state.models, *recorded}) if model is None else [check_model_name(model)]
+    reports = {name: _report(session, state, name) for name in names}
+    if model is not None:
+        _require_known(session, reports[model], model)
+    unreachable = _silent(session, reports)
+    drift = "" if unreachable else _drift(session, state)
+    return GroupReport(session.group.name, session.group.mode.value, reports, state.move, drift, unreachable)
+
+
+def _silent(session: GroupSession, reports: dict[str, ModelReport]) -> tuple[str, ...]:
+    """Return the replicas that do not answer, also in a group where there is no model yet to ask them for."""
+    errors = {replica.target for report in reports.values() for replica in report.observed.replicas if replica.error}
+    if not reports:
+        answers = session.gather_results(lambda client: client.status(_NO_MODEL, timeout=session.timeouts.status))
+        errors = {target for target, answer in answers.items() if isinstance(answer, TFSDeployError)}
+    return tuple(sorted(errors))
+
+
+def _report(session: GroupSession, state: DesiredState, name: str) -> ModelReport:
+    labels = {*state.labels(name), desired_state.STABLE, desired_state.PREVIOUS}
+    return ModelReport(state.models.get(name), observe_leniently(session, name, labels), session.store.versions(name))
+
+
+def _require_known(session: GroupSession, report: ModelReport, model: str) -> None:
+    observed = any(replica.versions or replica.error for replica in report.observed.replicas)
+    if report.desired is None and not report.published and not observed:
+        raise NotFound(
+            f"Neither the store nor a replica of group {session.group.name!r} knows model {model!r}.",
+            "Check the name, or publish a version of it.",
+        )
+
+
+def _drift(session: GroupSession, state: DesiredState) -> str:
+    try:
+        require_no_drift(session, state)
+    except Drift as error:
+        return str(error)
+    except TFSDeployError as error:
+        return error.cause
+    return ""

@@ -1,0 +1,93 @@
+"""Step `validate`: every gate on every replica, by explicit version, and the verdict kept as evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from tfs_deploy.deployment import desired_state, records, validation_results
+from tfs_deploy.deployment.desired_state import STABLE
+from tfs_deploy.deployment.records import Action
+from tfs_deploy.deployment.replica_status import GroupStatus, observe_leniently
+from tfs_deploy.deployment.session import GroupSession
+from tfs_deploy.errors import NotFound
+from tfs_deploy.names import check_model_name, check_version
+from tfs_deploy.serving.group import Mode
+from tfs_deploy.validation.candidate import LiveVersion
+from tfs_deploy.validation.config import Gates
+from tfs_deploy.validation.report import Check, ValidationReport, Verdict, overall
+from tfs_deploy.validation.runner import gather, validate_replicas
+
+# What is named in the place of a gate where a replica did not say what it serves.
+_STATUS = "status"
+
+
+def validate(session: GroupSession, model: str, version: int, gates: Gates) -> ValidationReport:
+    """Run the gates and return the report, whatever its verdict; a replica that does not answer is inconclusive.
+
+    Raises NotFound (not in the store, or not AVAILABLE on a replica that answers) and InvalidInput (gates or requests
+    that do not fit the model) before any gate runs.
+    """
+    check_model_name(model)
+    check_version(version)
+    manifest = session.store.manifest(model, version)
+    material = gather(manifest, gates, lambda path: session.store.read(model, version, path))
+    status = observe_leniently(session, model, (STABLE,))
+    _require_available(status, version)
+    report = validate_replicas(
+        session.clients,
+        model,
+        version,
+        material=material,
+        gates=gates,
+        live=_live(session, status, version),
+        clock=session.clock,
+    )
+    report = _with_silent_replicas(report, status)
+    validation_results.keep(session.store.documents, session.group.name, report)
+    records.append(
+        session.store.documents,
+        records.draft(
+            session,
+            model,
+            Action.VALIDATED,
+            version,
+            previous=desired_state.read(session.store.documents, session.group).state.labels(model).get(STABLE),
+            fingerprint=report.fingerprint,
+            reason=f"{report.verdict.value}: {report.reason()}",
+            measured=report.measured(),
+            seconds=report.seconds,
+        ),
+    )
+    return report
+
+
+def _with_silent_replicas(report: ValidationReport, status: GroupStatus) -> ValidationReport:
+    """Return `report` undecided for each replica that did not say what it serves: nothing was compared with that."""
+    decided = {check.replica for check in report.checks if check.verdict is Verdict.INCONCLUSIVE}
+    silent = (replica for replica in status.replicas if replica.error and replica.target not in decided)
+    added = tuple(Check(_STATUS, replica.target, Verdict.INCONCLUSIVE, replica.error) for replica in silent)
+    checks = (*report.checks, *added)
+    return replace(report, checks=checks, verdict=overall(checks))
+
+
+def _require_available(status: GroupStatus, version: int) -> None:
+    for replica in status.replicas:
+        if not replica.error and version not in replica.available():
+            raise NotFound(
+                f"Version {version} of model {status.model!r} is not AVAILABLE on replica {replica.target} "
+                f"(available: {', '.join(map(str, sorted(replica.available()))) or 'none'}).",
+                f"Run: tfs-deploy load {status.model} {version}.",
+            )
+
+
+def _live(session: GroupSession, status: GroupStatus, version: int) -> Mapping[str, LiveVersion]:
+    """Return per replica the version that answers now: by label, or the highest other one in a simple group."""
+    live: dict[str, LiveVersion] = {}
+    for replica in status.replicas:
+        number = replica.labels.get(STABLE)
+        if session.group.mode is Mode.LATEST:
+            number = max(replica.available() - {version}, default=None)
+        if number is not None and number != version:
+            live[replica.target] = LiveVersion(session.clients[replica.target], number)
+    return live

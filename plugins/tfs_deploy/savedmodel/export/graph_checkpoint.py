@@ -1,0 +1,211 @@
+"""TensorFlow 1 graph checkpoints of ``tf.compat.v1.train.Saver``, with their ``.meta`` file or a builder.
+
+Runs in the exporting process.
+
+The builder takes no arguments, builds the inference graph in the default graph and returns a pair of dicts
+``({input name: placeholder}, {output name: tensor})``. Without one the ``.meta`` file is imported, and
+`ExportOptions.input_tensors` and `output_tensors` name the tensors in it.
+
+Only what the outputs need is exported: a training graph's optimizer, summaries and input pipeline stay behind, and
+only variables that the outputs need must be in the checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tfs_deploy.errors import ExportFailed, InvalidInput
+from tfs_deploy.savedmodel.export.interface import (
+    call_function,
+    input_names,
+    output_tensors,
+    postprocessed,
+    reason,
+    signature_map,
+)
+from tfs_deploy.savedmodel.export.pruning import InferenceGraph, prune
+from tfs_deploy.savedmodel.source import CheckpointSource, ExportOptions
+
+_AVERAGE = "/ExponentialMovingAverage"
+
+
+def write_graph_model(source: CheckpointSource, options: ExportOptions, directory: str) -> None:
+    """Restore the checkpoint into the inference graph and write both as a SavedModel."""
+    import tensorflow as tf
+
+    graph = tf.Graph()
+    with graph.as_default():
+        inputs, outputs = _built(source, options) if source.builder else _imported(source, options)
+        names = input_names(list(inputs), options.inputs) if options.inputs else list(inputs)
+        inputs = dict(zip(names, inputs.values(), strict=True))
+        outputs = postprocessed(output_tensors(outputs, (), options.outputs), options.postprocess)
+        _check_tensors(outputs, "output")
+    inference = prune(graph, inputs, outputs)
+    with inference.graph.as_default(), tf.compat.v1.Session(graph=inference.graph) as session:
+        _restore(session, inference, source)
+        _write(session, inference, options, directory)
+
+
+@dataclass(frozen=True, slots=True)
+class _Checkpoint:
+    """What is in the checkpoint file: variable name to shape."""
+
+    path: str
+    shapes: Mapping[str, list[int]]
+
+
+def _built(source: CheckpointSource, options: ExportOptions) -> tuple[dict[str, Any], dict[str, Any]]:
+    if options.input_tensors or options.output_tensors:
+        raise InvalidInput(
+            "A builder returns its inputs and outputs by name, so graph tensor names are not used.",
+            "Leave input_tensors and output_tensors out, or leave the builder out.",
+        )
+    built = call_function(source.builder, "builder")
+    if not (isinstance(built, tuple) and len(built) == 2 and all(isinstance(part, Mapping) and part for part in built)):
+        raise ExportFailed(
+            f"The builder {source.builder!r} returned a {type(built).__name__} instead of a pair of dicts.",
+            "Return ({input name: placeholder}, {output name: tensor}).",
+        )
+    inputs, outputs = dict(built[0]), dict(built[1])
+    _check_tensors(inputs, "input")
+    return inputs, outputs
+
+
+def _imported(source: CheckpointSource, options: ExportOptions) -> tuple[dict[str, Any], dict[str, Any]]:
+    import tensorflow as tf
+
+    meta = source.path + ".meta"
+    if not Path(meta).is_file():
+        raise InvalidInput(f"There is no graph {meta!r} beside the checkpoint.", "Name a builder: module:function.")
+    try:
+        tf.compat.v1.train.import_meta_graph(meta, clear_devices=True)
+    except Exception as error:
+        raise ExportFailed(
+            f"The graph {meta!r} cannot be imported: {reason(error)}.", "Name a builder instead: module:function."
+        ) from error
+    graph = tf.compat.v1.get_default_graph()
+    if not options.input_tensors or not options.output_tensors:
+        found = sorted(op.name + ":0" for op in graph.get_operations() if op.type == "Placeholder")
+        raise InvalidInput(
+            f"The tensors of {meta!r} that are inputs and outputs are not named; its placeholders are {found[:10]}.",
+            "Give input_tensors and output_tensors: name to graph tensor, e.g. x:0.",
+        )
+    return (
+        {name: _tensor(graph, tensor, meta) for name, tensor in options.input_tensors.items()},
+        {name: _tensor(graph, tensor, meta) for name, tensor in options.output_tensors.items()},
+    )
+
+
+def _tensor(graph: Any, name: str, meta: str) -> Any:
+    try:
+        return graph.get_tensor_by_name(name if ":" in name else name + ":0")
+    except (KeyError, ValueError, TypeError) as error:
+        raise InvalidInput(f"The graph {meta!r} has no tensor {name!r}.", "Name an existing one, e.g. x:0.") from error
+
+
+def _check_tensors(tensors: Mapping[str, Any], what: str) -> None:
+    import tensorflow as tf
+
+    for name, tensor in tensors.items():
+        if not tf.is_tensor(tensor) or not hasattr(tensor, "op"):
+            raise ExportFailed(
+                f"The {what} {name!r} is a {type(tensor).__name__} instead of a tensor of the graph.",
+                "Build everything in the default graph and return its tensors.",
+            )
+
+
+def _restore(session: Any, inference: InferenceGraph, source: CheckpointSource) -> None:
+    import tensorflow as tf
+
+    if not inference.variables:
+        return
+    try:
+        shapes = tf.train.load_checkpoint(source.path).get_variable_to_shape_map()
+    except Exception as error:
+        raise ExportFailed(
+            f"The checkpoint {source.path!r} cannot be read: {reason(error)}.", "Copy it again as a whole."
+        ) from error
+    found = _Checkpoint(source.path, shapes)
+    wanted = _names_in_checkpoint(inference, source, found)
+    _check_presence(wanted, found)
+    try:
+        tf.compat.v1.train.Saver(wanted).restore(session, source.path)
+    except Exception as error:
+        raise ExportFailed(
+            f"The checkpoint {source.path!r} cannot be restored: {reason(error)}.", "Copy it again as a whole."
+        ) from error
+
+
+def _names_in_checkpoint(inference: InferenceGraph, source: CheckpointSource, found: _Checkpoint) -> dict[str, Any]:
+    """Return name in the checkpoint to variable, or to the list of a partitioned variable's parts."""
+    wanted: dict[str, Any] = {}
+    averaged = 0
+    for variable in inference.variables:
+        part = variable._get_save_slice_info()  # partitioned variables are saved under their common name
+        name = part.full_name if part else variable.op.name
+        if source.moving_average_decay is not None and _is_averaged(variable, name, source, found):
+            name += _AVERAGE
+            averaged += 1
+        if part:
+            wanted.setdefault(name, []).append(variable)
+        else:
+            wanted[name] = variable
+    if source.moving_average_decay is not None and not averaged:
+        raise ExportFailed(
+            f"The checkpoint {source.path!r} holds no moving average of any of {len(inference.variables)} variables.",
+            "Leave moving_average_decay out, or name a checkpoint that was saved with moving averages.",
+        )
+    return wanted
+
+
+def _is_averaged(variable: Any, name: str, source: CheckpointSource, found: _Checkpoint) -> bool:
+    # A builder's graph is restored as ExponentialMovingAverage.variables_to_restore() would: every trainable
+    # variable by its average. A .meta graph may have been averaged in part, so what the checkpoint has counts.
+    return variable.trainable if source.builder else name + _AVERAGE in found.shapes
+
+
+def _check_presence(wanted: Mapping[str, Any], found: _Checkpoint) -> None:
+    missing = sorted(name for name in wanted if name not in found.shapes)
+    if missing:
+        listed = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        raise ExportFailed(
+            f"{len(missing)} of {len(wanted)} variables are missing in the checkpoint {found.path!r}: {listed}.",
+            "Build the graph with the variable names it was trained with, or name the right checkpoint.",
+        )
+    for name, variable in sorted(wanted.items()):
+        if isinstance(variable, list) or variable.shape.is_compatible_with(found.shapes[name]):
+            continue
+        raise ExportFailed(
+            f"The variable {name!r} has shape {found.shapes[name]} in the checkpoint {found.path!r}, but "
+            f"{variable.shape.as_list()} in the graph.",
+            "Build the graph with the sizes it was trained with.",
+        )
+
+
+def _write(session: Any, inference: InferenceGraph, options: ExportOptions, directory: str) -> None:
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    definition = v1.saved_model.build_signature_def(
+        {name: v1.saved_model.build_tensor_info(tensor) for name, tensor in inference.inputs.items()},
+        {name: v1.saved_model.build_tensor_info(tensor) for name, tensor in inference.outputs.items()},
+        v1.saved_model.signature_constants.PREDICT_METHOD_NAME,
+    )
+    # A sharded saver, which the builder would make, puts a random name into the graph; the export would never be
+    # the same twice.
+    saver = v1.train.Saver(inference.variables, sharded=False, allow_empty=True) if inference.variables else None
+    builder = v1.saved_model.Builder(directory)
+    builder.add_meta_graph_and_variables(
+        session,
+        [tf.saved_model.SERVING],
+        signature_def_map=signature_map(options.signature, options.also_default, definition),
+        assets_collection=v1.get_collection(v1.GraphKeys.ASSET_FILEPATHS),
+        main_op=v1.tables_initializer() if v1.get_collection(v1.GraphKeys.TABLE_INITIALIZERS) else None,
+        clear_devices=True,
+        strip_default_attrs=True,
+        saver=saver,
+    )
+    builder.save()

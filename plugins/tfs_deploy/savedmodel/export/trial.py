@@ -1,0 +1,158 @@
+"""Run a finished SavedModel on sample or made-up inputs, as TF Serving will: a session on its signature.
+
+Runs in the exporting process. What ran becomes the warm-up requests; what came out becomes the golden requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfs_deploy.errors import ExportFailed, InvalidInput
+from tfs_deploy.savedmodel.export.arrays import Array, ArrayFile
+from tfs_deploy.savedmodel.export.interface import reason
+from tfs_deploy.savedmodel.export.session import open_model
+from tfs_deploy.savedmodel.source import ExportOptions
+
+# Unknown sizes other than the batch: images are the usual case, and 64 survives five halvings and an 8x8 crop.
+_MADE_UP_SIZES = (64, 1)
+# A made-up input larger than this would make the warm-up file larger than many models.
+_MADE_UP_BYTES = 16 << 20
+_SAMPLES = "Give one array per input, one row per sample, in exactly the input's dtype: numpy.savez(path, NAME=...)."
+
+Inputs = dict[str, Array]
+Run = Callable[[Inputs], Inputs]
+
+
+def record_requests(directory: str, options: ExportOptions, samples: Inputs, arrays: ArrayFile) -> dict[str, Any]:
+    """Run the SavedModel and return the index of what is to be written, with warnings.
+
+    Made-up inputs that the model refuses are a warning; samples that it refuses are ExportFailed.
+    """
+    import tensorflow as tf
+
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        meta_graph = open_model(session, Path(directory))
+        definition = meta_graph.signature_def[options.signature]
+        fetches = {name: info.name for name, info in definition.outputs.items()}
+
+        def run(inputs: Inputs) -> Inputs:
+            feed = {definition.inputs[name].name: array for name, array in inputs.items()}
+            return {name: np.asarray(array) for name, array in session.run(fetches, feed).items()}
+
+        if not samples:
+            return _made_up(definition.inputs, run, options, arrays)
+        return _sampled(definition.inputs, samples, run, options, arrays)
+
+
+def _sampled(
+    specs: Mapping[str, Any], samples: Inputs, run: Run, options: ExportOptions, arrays: ArrayFile
+) -> dict[str, Any]:
+    prepared = {name: _checked(name, info, samples) for name, info in sorted(specs.items())}
+    surplus = sorted(samples.keys() - specs.keys())
+    if surplus:
+        raise InvalidInput(f"The samples hold {surplus}, but the inputs are {sorted(specs)}.", _SAMPLES)
+    rows = min(len(array) for array in prepared.values())
+    fixed = _fixed_batch(specs)
+    warmup = (
+        [
+            _rows(prepared, specs, start, fixed or 1)
+            for start in range(min(options.warmup, max(1, rows // (fixed or 1))))
+        ]
+        if options.warmup
+        else []
+    )
+    golden, start = [], 0
+    for number in range(1, options.golden + 1):
+        size = fixed or min(number, rows)
+        golden.append(_rows(prepared, specs, start, size))
+        start += size
+    try:
+        return {
+            "warmup": [arrays.add(inputs) for inputs in warmup if run(inputs)],
+            "golden": [{"inputs": arrays.add(inputs), "outputs": arrays.add(run(inputs))} for inputs in golden],
+            "warnings": [],
+        }
+    except Exception as error:
+        raise ExportFailed(
+            f"The model fails on the samples: {reason(error)}.", "Give samples that it can answer, or export it anew."
+        ) from error
+
+
+def _checked(name: str, info: Any, samples: Inputs) -> Array:
+    import tensorflow as tf
+
+    if name not in samples:
+        raise InvalidInput(f"The samples have no array for the input {name!r}, only {sorted(samples)}.", _SAMPLES)
+    array, dtype = samples[name], tf.as_dtype(info.dtype)
+    if dtype == tf.string and array.dtype.kind in "SUO":
+        array = array.astype(object)
+    elif array.dtype != dtype.as_numpy_dtype:
+        raise InvalidInput(f"The samples of the input {name!r} are {array.dtype.name}, not {dtype.name}.", _SAMPLES)
+    shape = _shape(info)
+    # An input of rank 0 takes one row's value as it is.
+    if shape is None or not shape:
+        return array
+    known = all(size in (None, given) for size, given in zip(shape[1:], array.shape[1:], strict=False))
+    if array.ndim != len(shape) or not known:
+        raise InvalidInput(
+            f"The samples of the input {name!r} have the shape {list(array.shape)}, but it takes {shape}.", _SAMPLES
+        )
+    return array
+
+
+def _rows(samples: Inputs, specs: Mapping[str, Any], start: int, count: int) -> Inputs:
+    """Return `count` rows from `start` on, beginning again where the samples end."""
+    picked = {}
+    for name, array in samples.items():
+        if _shape(specs[name]) == []:
+            picked[name] = array[start % len(array)]
+        else:
+            picked[name] = np.take(array, range(start, start + count), axis=0, mode="wrap")
+    return picked
+
+
+def _fixed_batch(specs: Mapping[str, Any]) -> int | None:
+    """Return the batch size that the signature demands, if it demands one."""
+    sizes = [shape[0] for info in specs.values() if (shape := _shape(info))]
+    return next((size for size in sizes if size is not None), None)
+
+
+def _made_up(specs: Mapping[str, Any], run: Run, options: ExportOptions, arrays: ArrayFile) -> dict[str, Any]:
+    result: dict[str, Any] = {"warmup": [], "golden": [], "warnings": []}
+    problem = ""
+    for size in _MADE_UP_SIZES:
+        try:
+            inputs = {name: _zeros(info, size) for name, info in sorted(specs.items())}
+            run(inputs)
+        # Whatever the model does with made-up inputs says nothing about real ones.
+        except Exception as error:
+            problem = problem or reason(error)
+            continue
+        return {**result, "warmup": [arrays.add(inputs)]}
+    warning = f"No warm-up request was written: the model fails on made-up inputs ({problem}). Give samples."
+    return {**result, "warnings": [warning]}
+
+
+def _zeros(info: Any, size: int) -> Array:
+    import tensorflow as tf
+
+    shape = _shape(info)
+    if shape is None:
+        raise ValueError("an input has no known rank")
+    sizes = [known if known is not None else (size if place else 1) for place, known in enumerate(shape)]
+    dtype = tf.as_dtype(info.dtype)
+    if dtype == tf.string:
+        return np.full(sizes, b"", object)
+    if int(np.prod(sizes, dtype=object)) * dtype.size > _MADE_UP_BYTES:
+        raise ValueError("the inputs would be too large")
+    return np.zeros(sizes, dtype.as_numpy_dtype)
+
+
+def _shape(info: Any) -> list[int | None] | None:
+    if info.tensor_shape.unknown_rank:
+        return None
+    return [dim.size if dim.size >= 0 else None for dim in info.tensor_shape.dim]

@@ -1,0 +1,192 @@
+"""Bring large files into a directory, a few at a time, each in pieces that come in any order.
+
+A piece is written as it comes, and the file is hashed behind the pieces in the order of the file: what has just been
+written is in memory still, so that hashing reads no disk, and a piece needs no buffer of its size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tfs_deploy.savedmodel.manifest import FileEntry
+from tfs_deploy.store.download.state import WHO, DownloadState, NoPieces, Source, problem_with
+from tfs_deploy.store.local.filesystem import reporting
+
+PIECE_BYTES = 32 << 20
+_FILES_AT_ONCE = 2
+# The disk works while the rest is on its way, instead of all at once at the end.
+_FLUSH_BYTES = 256 << 20
+# Fits a core's cache, and is long enough for hashlib to release the interpreter lock.
+_HASH_BYTES = 256 << 10
+
+
+class LargeFiles:
+    """Brings files that do not fit the memory."""
+
+    def __init__(
+        self, source: Source, arrivals: DownloadState, *, connections: int, piece_bytes: int = PIECE_BYTES
+    ) -> None:
+        """`connections` is how many pieces are on the way at a time, of all files together."""
+        self._source = source
+        self._arrivals = arrivals
+        self._connections = connections
+        self._piece_bytes = piece_bytes
+
+    def bring(self, entries: list[FileEntry], target: Path) -> None:
+        """Bring `entries` below `target`; the first error ends all of it."""
+        if not entries:
+            return
+        at_once = min(_FILES_AT_ONCE, len(entries))
+        connections = max(1, self._connections // at_once)
+        with ThreadPoolExecutor(at_once, thread_name_prefix="tfs-deploy-download") as pool:
+            # Files that another one's error stops end in silence.
+            for _ in pool.map(lambda entry: self._bring_one(entry, target / entry.path, connections), entries):
+                pass
+
+    def _bring_one(self, entry: FileEntry, path: Path, connections: int) -> None:
+        stopped = self._arrivals.stopped
+        if stopped.is_set():
+            return
+        try:
+            if self._arrivals.is_there(entry, path):
+                self._arrivals.advance(entry.size)
+                return
+            self._source.begin(entry)
+            problem = self._try(entry, path, connections, self._arrivals.advance)
+            if problem and not stopped.is_set():
+                self._arrivals.again(entry, problem)
+                problem = self._try(entry, path, connections, lambda count: None)
+            if problem and not stopped.is_set():
+                raise self._arrivals.wrong(entry, problem)
+        except BaseException:
+            stopped.set()
+            raise
+
+    def _try(self, entry: FileEntry, path: Path, connections: int, advance: Callable[[int], None]) -> str:
+        """Fetch a file, and return what is wrong with it; a file that is wrong, or not whole, does not stay."""
+        problem = "nothing"
+        try:
+            try:
+                file = _File(entry, path, self._source, self._arrivals, advance, piece_bytes=self._piece_bytes)
+                size, digest = file.bring(connections)
+            except NoPieces:
+                self._arrivals.drop(path)
+                file = _File(entry, path, self._source, self._arrivals, advance, piece_bytes=entry.size)
+                size, digest = file.bring(1)
+            problem = problem_with(entry, size, digest)
+        finally:
+            if problem and os.path.lexists(path):
+                self._arrivals.drop(path)
+        return problem
+
+
+class _File:
+    """One try to bring one file."""
+
+    def __init__(
+        self,
+        entry: FileEntry,
+        path: Path,
+        source: Source,
+        arrivals: DownloadState,
+        advance: Callable[[int], None],
+        *,
+        piece_bytes: int,
+    ) -> None:
+        self._entry = entry
+        self._path = path
+        self._source = source
+        self._arrivals = arrivals
+        self._advance = advance
+        self._piece_bytes = piece_bytes
+        self._broken = threading.Event()
+        self._error: BaseException | None = None
+
+    def bring(self, connections: int) -> tuple[int, str]:
+        """Return size and SHA-256 (hex) of what came, flushed to the disk; something else if others stop it."""
+        digest, size, flushed = hashlib.sha256(), 0, 0
+        with self._opened() as (writing, reading):
+            for came in self._pieces(writing, connections):
+                size += self._hash(digest, reading, size, came)
+                if size - flushed >= _FLUSH_BYTES and not self._ends:
+                    self._flush(writing)
+                    flushed = size
+            if not self._ends:
+                self._flush(writing)
+        if self._error is not None:
+            raise self._error
+        return size, digest.hexdigest()
+
+    @property
+    def _ends(self) -> bool:
+        return self._broken.is_set() or self._arrivals.stopped.is_set()
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[tuple[int, int]]:
+        with contextlib.ExitStack() as stack:
+            with reporting("create", self._path, who=WHO):
+                writing = self._arrivals.files.create(self._path)
+                stack.callback(os.close, writing)
+                reading = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+                stack.callback(os.close, reading)
+            yield writing, reading
+
+    def _pieces(self, writing: int, connections: int) -> Iterator[int]:
+        """Yield, in the order of the file, how much of each piece came; several are on their way at once."""
+        starts = range(0, self._entry.size, self._piece_bytes)
+        with ThreadPoolExecutor(connections, thread_name_prefix="tfs-deploy-pieces") as pool:
+            futures = [pool.submit(self._fetch, writing, start) for start in starts]
+            try:
+                for future in futures:
+                    came = future.result()
+                    if not self._ends:
+                        yield came
+                    if came < self._piece_bytes:
+                        break  # the last one, or the file is too short
+            finally:
+                for future in futures:
+                    future.cancel()
+
+    def _fetch(self, writing: int, start: int) -> int:
+        """Write one piece, and return how much of it came."""
+        at, end = start, min(start + self._piece_bytes, self._entry.size)
+        if self._ends:
+            return 0
+        try:
+            for block in self._source.blocks(self._entry, start, end):
+                # What is more than the piece belongs to the next one, or makes the digest wrong.
+                taken = memoryview(block)[: end - at]
+                if not taken:
+                    continue
+                with reporting("write", self._path, who=WHO):
+                    self._arrivals.files.write_at(writing, taken, at)
+                at += len(taken)
+                self._advance(len(taken))
+                if self._ends:
+                    break
+        except BaseException as error:
+            self._error = self._error or error
+            self._broken.set()
+        return at - start
+
+    def _hash(self, digest: hashlib._Hash, reading: int, start: int, count: int) -> int:
+        view = memoryview(bytearray(min(_HASH_BYTES, count)))
+        done = 0
+        while done < count and not self._ends:
+            with reporting("read", self._path, who=WHO):
+                got = os.preadv(reading, [view[: count - done]], start + done)
+            if not got:
+                break
+            digest.update(view[:got])
+            done += got
+        return done
+
+    def _flush(self, writing: int) -> None:
+        with reporting("flush", self._path, who=WHO):
+            self._arrivals.files.sync(writing)

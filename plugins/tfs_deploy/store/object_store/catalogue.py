@@ -1,0 +1,185 @@
+"""What is in a store in S3. Reads only; needs no right to write."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from tfs_deploy.errors import CorruptModel, InvalidInput, NotFound
+from tfs_deploy.names import MAX_VERSION, check_model_name, check_version, is_model_name
+from tfs_deploy.savedmodel import manifest as manifests
+from tfs_deploy.savedmodel.files import check_relative_path
+from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, MAX_MANIFEST_BYTES, FileEntry, Manifest, hex_of
+from tfs_deploy.store.download.target import DownloadTarget
+from tfs_deploy.store.object_store.change_token import Tips
+from tfs_deploy.store.object_store.documents import S3StateDocuments
+from tfs_deploy.store.object_store.fetching import Fetcher
+from tfs_deploy.store.object_store.layout import WITHDRAWN_MANIFEST_PATH, folder, manifest_name
+from tfs_deploy.store.object_store.numbering import Numbers
+from tfs_deploy.store.object_store.objects import Objects
+from tfs_deploy.store.protocol import MAX_READ_BYTES, ModelVersion, Progress
+
+# Requests that wait for the server rather than for a core.
+_LOOK_THREADS = 32
+_RESTORE = "Withdraw that version and publish the model again."
+# The only form that we write; `007` or `..` was put there by somebody else.
+_PLAIN = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """The document ``fingerprints/<model>/<hex>``: the version that was last given to these bytes."""
+
+    version: int
+
+
+class Catalogue:
+    """Lists and reads complete versions."""
+
+    def __init__(
+        self, objects: Objects, documents: S3StateDocuments, numbers: Numbers, tips: Tips, fetcher: Fetcher
+    ) -> None:
+        self._objects = objects
+        self._documents = documents
+        self._numbers = numbers
+        self._tips = tips
+        self._fetcher = fetcher
+
+    def models(self) -> tuple[str, ...]:
+        """Return, sorted, the models with at least one complete version."""
+        names = [name for name in self._objects.folders("") if is_model_name(name)]
+        return tuple(sorted(name for name in names if self._has_versions(name)))
+
+    def tip(self, model: str) -> str:
+        """Return a token that changes whenever the versions do."""
+        return self._tips.token(model)
+
+    def versions(self, model: str) -> tuple[int, ...]:
+        """Return the complete versions in rising order."""
+        numbers = self._listed(check_model_name(model))
+        with ThreadPoolExecutor(_LOOK_THREADS, thread_name_prefix="tfs-deploy-look") as pool:
+            complete = pool.map(lambda number: self.is_complete(model, number), numbers)
+            return tuple(number for number, there in zip(numbers, complete, strict=True) if there)
+
+    def is_complete(self, model: str, version: int) -> bool:
+        """Tell whether the version's manifest is there."""
+        return self._objects.head(manifest_name(model, version)) is not None
+
+    def manifest(self, model: str, version: int) -> Manifest:
+        """Return the manifest of a complete version."""
+        name = manifest_name(check_model_name(model), check_version(version))
+        found = self._objects.get(name, limit=MAX_MANIFEST_BYTES)
+        if found is None:
+            raise self._not_found(model, version)
+        return manifests.parse(found.body, where=f"{self._objects.address.uri}/{name}")
+
+    def find(self, model: str, fingerprint: str) -> ModelVersion | None:
+        """Return the highest complete version with these bytes, or None; the cost is two requests as a rule."""
+        pointer = self._documents.read_as(Pointer, pointer_key(check_model_name(model), fingerprint))
+        if pointer is not None and self._has(model, pointer[0].version, fingerprint):
+            return self.version(model, pointer[0].version, fingerprint)
+        # Versions that somebody else copied there have no claim, and are looked into one by one.
+        for number in sorted(self._numbers.look(model).foreign, reverse=True):
+            if self._has(model, number, fingerprint):
+                return self.version(model, number, fingerprint)
+        return None
+
+    def read(self, model: str, version: int, path: str) -> bytes:
+        """Return one file of a complete version, whose digest is right."""
+        manifest = self.manifest(model, version)
+        check_relative_path(path)
+        if path == MANIFEST_PATH:
+            found = self._objects.get(manifest_name(model, version))
+            return b"" if found is None else found.body
+        entry = next((entry for entry in manifest.files if entry.path == path), None)
+        if entry is None:
+            raise NotFound(f"Version {version} of model {model!r} has no file {path!r}.", "Name one of its files.")
+        if entry.size > MAX_READ_BYTES:
+            raise InvalidInput(
+                f"The file {path!r} of version {version} of model {model!r} is larger than {MAX_READ_BYTES} bytes.",
+                "Download the version.",
+            )
+        data = b"".join(bytes(block) for block in self._fetcher.files(model, version).whole(entry))
+        if (len(data), hashlib.sha256(data).hexdigest()) != (entry.size, entry.sha256):
+            raise self._wrong(model, version, path)
+        return data
+
+    def verify(self, model: str, version: int) -> None:
+        """Read every byte of a complete version; raise CorruptModel naming the first file that is wrong."""
+        manifest = self.manifest(model, version)
+        self.compare_sizes(model, version, manifest)
+        files = self._fetcher.files(model, version)
+
+        def check(entry: FileEntry) -> bool:
+            digest = hashlib.sha256()
+            for block in files.whole(entry):
+                digest.update(block)
+            return digest.hexdigest() == entry.sha256
+
+        with ThreadPoolExecutor(self._fetcher.threads, thread_name_prefix="tfs-deploy-verify") as pool:
+            for entry, right in zip(manifest.files, pool.map(check, manifest.files), strict=True):
+                if not right:
+                    raise self._wrong(model, version, entry.path)
+
+    def compare_sizes(self, model: str, version: int, manifest: Manifest) -> None:
+        """Compare names and sizes with `manifest`; raise CorruptModel naming the first file that is wrong."""
+        start = folder(model, version)
+        objects = ((found.name[len(start) :], found.size) for found in self._objects.list(start))
+        # Some tools write an empty object for each folder, whose name ends with a slash as no file's does.
+        there = {path: size for path, size in objects if path and not path.endswith("/")}
+        for path in (MANIFEST_PATH, WITHDRAWN_MANIFEST_PATH):
+            there.pop(path, None)
+        wanted = {entry.path: entry.size for entry in manifest.files}
+        for path in sorted({*there, *wanted}):
+            if there.get(path) != wanted.get(path):
+                raise self._wrong(model, version, path)
+
+    def download(self, model: str, version: int, target: Path, progress: Progress | None) -> None:
+        """Bring a complete version into the directory `target`."""
+        manifest = self.manifest(model, version)
+        DownloadTarget(
+            manifest,
+            self._fetcher.files(model, version),
+            where=f"version {version} of model {model!r}",
+            threads=self._fetcher.threads,
+            pieces=self._fetcher.pieces,
+            progress=progress,
+        ).into(target)
+
+    def version(self, model: str, version: int, fingerprint: str) -> ModelVersion:
+        """Return the value that names a version of this store."""
+        return ModelVersion(model, version, fingerprint, f"{self._objects.address.uri}/{model}/{version}")
+
+    def _listed(self, model: str) -> list[int]:
+        names = self._objects.folders(f"{model}/")
+        numbers = (int(name) for name in names if _PLAIN.fullmatch(name))
+        return sorted(number for number in numbers if number <= MAX_VERSION)
+
+    def _has_versions(self, model: str) -> bool:
+        return any(self.is_complete(model, number) for number in reversed(self._listed(model)))
+
+    def _has(self, model: str, version: int, fingerprint: str) -> bool:
+        try:
+            return self.manifest(model, version).fingerprint == fingerprint
+        except (NotFound, CorruptModel):
+            return False
+
+    def _not_found(self, model: str, version: int) -> NotFound:
+        there = [number for number in self._listed(model) if number != version][-5:]
+        newest = [str(number) for number in there if self.is_complete(model, number)]
+        remedy = f"The newest are {', '.join(newest)}." if newest else "Check the number, or publish one first."
+        return NotFound(f"Model {model!r} has no complete version {version} in {self._objects.address.uri!r}.", remedy)
+
+    def _wrong(self, model: str, version: int, path: str) -> CorruptModel:
+        return CorruptModel(
+            f"The file {path!r} of version {version} of model {model!r} is not as it was published.",
+            _RESTORE,
+        )
+
+
+def pointer_key(model: str, fingerprint: str) -> str:
+    """Return the key of the document that leads from bytes to a version."""
+    return f"fingerprints/{model}/{hex_of(fingerprint)}"

@@ -1,0 +1,129 @@
+"""Open boto3's client for a store, from its options."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from tfs_deploy.errors import InvalidInput, MissingExtra, StoreError
+from tfs_deploy.store.object_store.address import S3Address
+from tfs_deploy.store.object_store.options import S3Options, check_endpoint
+
+# As many as the threads that wait for small objects, and some for pieces of large ones.
+MAX_CONNECTIONS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A boto3 session and its client for one bucket."""
+
+    address: S3Address
+    options: S3Options
+    session: Any
+    client: Any
+
+    @property
+    def endpoint(self) -> str:
+        """Return the URL that requests go to, without the bucket."""
+        return str(self.client.meta.endpoint_url)
+
+    @property
+    def ca_bundle(self) -> str | None:
+        """Return the path of the certificates to trust, None for the usual ones; boto3's own chain included."""
+        return self.options.ca_bundle or self.session._session.get_config_variable("ca_bundle") or None
+
+    @property
+    def path_style(self) -> bool:
+        """Tell whether the bucket is named in the path instead of the host name."""
+        return _path_style(self.options, self.session)
+
+
+def connect(address: S3Address, options: S3Options) -> Connection:
+    """Return the connection; nothing is sent yet."""
+    try:
+        import boto3
+        import botocore.session
+        from botocore.config import Config
+        from botocore.exceptions import BotoCoreError
+    except ImportError as error:
+        raise MissingExtra("boto3", "s3") from error
+    _check_bundle(options)
+    _keep_credentials_out_of_logs()
+    try:
+        core = botocore.session.Session(profile=options.profile)
+        # Parsing boto3's descriptions of S3 takes longer than most requests: once per process.
+        core.register_component("data_loader", _descriptions())
+        session = boto3.session.Session(
+            botocore_session=core,
+            aws_access_key_id=options.access_key_id,
+            aws_secret_access_key=options.secret_access_key,
+            aws_session_token=options.session_token,
+            region_name=options.region,
+        )
+        config = Config(
+            signature_version="s3v4",
+            s3={"addressing_style": _addressing_style(options, session)},
+            retries={"mode": "standard", "total_max_attempts": options.max_retries + 1},
+            connect_timeout=options.connect_timeout_seconds,
+            read_timeout=options.read_timeout_seconds,
+            max_pool_connections=MAX_CONNECTIONS,
+            # The digests are sent and compared where they are known; other servers know no further ones.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        )
+        client = session.client(
+            "s3",
+            endpoint_url=options.endpoint_url,
+            verify=(options.ca_bundle or None) if options.verify_tls else False,
+            config=config,
+        )
+    except (BotoCoreError, ValueError) as error:
+        raise StoreError(
+            f"boto3 cannot connect to {address.uri!r}: {type(error).__name__}: {error}.",
+            "Check the profile, the region and the endpoint.",
+        ) from None
+    check_endpoint(str(client.meta.endpoint_url))
+    return Connection(address, options, session, client)
+
+
+def _keep_credentials_out_of_logs() -> None:
+    """Let botocore log its requests, whose headers hold the session token, only where that was asked for by name."""
+    logger = logging.getLogger("botocore")
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.INFO)
+
+
+def _check_bundle(options: S3Options) -> None:
+    if options.verify_tls and options.ca_bundle and not os.access(options.ca_bundle, os.R_OK):
+        raise InvalidInput(
+            f"The CA bundle {options.ca_bundle!r} cannot be read.", "Check its path and its rights, or leave it out."
+        )
+
+
+@functools.cache
+def _descriptions() -> Any:
+    from botocore.loaders import create_loader
+
+    return create_loader()
+
+
+def _addressing_style(options: S3Options, session: Any) -> str:
+    if _path_style(options, session):
+        return "path"
+    # Left to itself boto3 takes the path with an endpoint of one's own, whatever it is called.
+    return "auto" if options.path_style is None else "virtual"
+
+
+def _path_style(options: S3Options, session: Any) -> bool:
+    if options.path_style is not None:
+        return options.path_style
+    if options.endpoint_url:
+        return True
+    # boto3 takes an endpoint from its environment and its config file, too.
+    if os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
+        return True
+    profile = session._session.get_scoped_config()
+    return bool(profile.get("endpoint_url"))

@@ -1,0 +1,81 @@
+"""State documents as objects; their tags are the store's own ETags, changed by ``If-Match``.
+
+Most servers' ETag is the MD5 of the bytes, so the same bytes written again would be the same state; the envelope's
+random header makes every write another one.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from tfs_deploy.errors import Contention, InvalidInput
+from tfs_deploy.jsonable import from_json
+from tfs_deploy.store.document_format import HEADER_BYTES, seal, unseal
+from tfs_deploy.store.keys import check_key, check_prefix
+from tfs_deploy.store.object_store.conditional_write_check import Probe
+from tfs_deploy.store.object_store.errors import PreconditionFailed
+from tfs_deploy.store.object_store.layout import state
+from tfs_deploy.store.object_store.objects import Objects
+from tfs_deploy.store.protocol import MAX_DOCUMENT_BYTES, Document
+
+T = TypeVar("T")
+
+_LIMIT = MAX_DOCUMENT_BYTES + HEADER_BYTES
+
+
+class S3StateDocuments:
+    """One object per document."""
+
+    def __init__(self, objects: Objects, probe: Probe) -> None:
+        self._objects = objects
+        self._probe = probe
+
+    def read(self, key: str) -> Document | None:
+        found = self._objects.get(state(check_key(key)), limit=_LIMIT)
+        return None if found is None else Document(unseal(found.body).body, found.etag)
+
+    def read_as(self, kind: type[T], key: str) -> tuple[T, str] | None:
+        """Return a document's value and its tag, or None."""
+        found = self.read(key)
+        return None if found is None else (from_json(kind, found.body), found.tag)
+
+    def read_with_age(self, key: str) -> tuple[Document, float] | None:
+        """Return a document and the seconds since it was written, by the server's clock; or None."""
+        found = self._objects.get(state(check_key(key)), limit=_LIMIT)
+        return None if found is None else (Document(unseal(found.body).body, found.etag), found.age_seconds)
+
+    def write(self, key: str, body: bytes, *, expected: str | None) -> str:
+        name = state(check_key(key))
+        if len(body) > MAX_DOCUMENT_BYTES:
+            raise InvalidInput(
+                f"The state document {key!r} would have {len(body)} bytes.", f"Keep it below {MAX_DOCUMENT_BYTES}."
+            )
+        self._probe.check()
+        data, _ = seal(body)
+        try:
+            if expected is None:
+                return self._objects.create(name, data)
+            return self._objects.replace(name, data, etag=expected)
+        except PreconditionFailed:
+            if expected is None:
+                cause = f"The state document {key!r} exists already."
+            else:
+                cause = f"The state document {key!r} was changed or removed by somebody else meanwhile."
+            raise Contention(cause, "Read it again and decide anew.") from None
+
+    def list(self, prefix: str) -> tuple[str, ...]:
+        start = state(check_prefix(prefix))
+        cut = len(state(""))
+        keys = (found.name[cut:] for found in self._objects.list(start))
+        return tuple(sorted(key for key in keys if _is_key(key)))
+
+    def delete(self, key: str) -> None:
+        self._objects.delete(state(check_key(key)))
+
+
+def _is_key(key: str) -> bool:
+    try:
+        check_key(key)
+    except InvalidInput:
+        return False  # ours, or put there by somebody else
+    return True

@@ -1,0 +1,189 @@
+"""Who is publishing which bytes: one small document per fingerprint, held like a lease.
+
+It carries the claimed number, so that a publish that broke off goes on under the same number. The lease spares two
+publishers of the same bytes the double work; that they give one version does not rest on it, since both would work
+under the same number and the manifest is created exclusively.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from uuid import uuid4
+
+from tfs_deploy.clock import Clock, Deadline
+from tfs_deploy.errors import Contention, CorruptModel, TFSDeployError
+from tfs_deploy.jsonable import from_json, to_json
+from tfs_deploy.store.object_store.documents import S3StateDocuments
+
+log = logging.getLogger(__name__)
+
+_FIRST_WAIT = 0.05
+_LONGEST_WAIT = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """The document ``attempts/<model>/<hex>``; version 0: no number yet; owner ``""``: broke off, free to go on."""
+
+    version: int = 0
+    owner: str = ""
+
+
+class Lease:
+    """The right to publish some bytes; used by many threads."""
+
+    def __init__(
+        self, documents: S3StateDocuments, key: str, attempt: Attempt, tag: str, *, clock: Clock, every: float
+    ) -> None:
+        self._documents = documents
+        self._key = key
+        self._attempt = attempt
+        self._tag = tag
+        self._clock = clock
+        self._every = every
+        self._renewed = clock.monotonic()
+        self._lock = threading.Lock()
+
+    @property
+    def version(self) -> int:
+        """Return the number under which the publish goes on, 0 if it has none yet."""
+        return self._attempt.version
+
+    @property
+    def key(self) -> str:
+        """Return the key of the document that the lease lies in."""
+        return self._key
+
+    @property
+    def owner(self) -> str:
+        """Return what no other publish is called."""
+        return self._attempt.owner
+
+    def number(self, version: int) -> None:
+        """Note the number that was claimed."""
+        with self._lock:
+            self._write(replace(self._attempt, version=version))
+
+    def renew(self) -> None:
+        """Show that the publish goes on; raise Contention if another one took over."""
+        with self._lock:
+            self._write(self._attempt)
+
+    def renew_when_due(self) -> None:
+        """Renew, unless that was done a short while ago."""
+        if self._clock.monotonic() - self._renewed >= self._every and self._lock.acquire(blocking=False):
+            try:
+                self._write(self._attempt)
+            finally:
+                self._lock.release()
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[Lease]:
+        """Forget the publish when the block ends well; else let whoever comes next go on at once."""
+        try:
+            yield self
+        except BaseException:
+            self._give_up()
+            raise
+        with self._lock:
+            self._documents.delete(self._key)
+
+    def _give_up(self) -> None:
+        try:
+            with self._lock:
+                if self._attempt.version:
+                    self._write(replace(self._attempt, owner=""))
+                else:
+                    self._documents.delete(self._key)
+        except TFSDeployError as error:
+            log.info("The next publish of the same bytes waits until this one's lease ends: %s", error)
+
+    def _write(self, attempt: Attempt) -> None:
+        self._tag = self._documents.write(self._key, to_json(attempt), expected=self._tag)
+        self._attempt = attempt
+        self._renewed = self._clock.monotonic()
+
+
+class Attempts:
+    """Gives out the leases of one store."""
+
+    def __init__(self, documents: S3StateDocuments, clock: Clock, *, lease_seconds: float) -> None:
+        """A lease that was not renewed for `lease_seconds`, by the server's clock, is free."""
+        self._documents = documents
+        self._clock = clock
+        self._seconds = lease_seconds
+
+    def tries(self, model: str, digits: str, *, seconds: float) -> Iterator[Lease | None]:
+        """Yield None while another publish holds these bytes, then the lease; Contention after `seconds`."""
+        key = attempt_key(model, digits)
+        deadline = Deadline.after(seconds, self._clock)
+        wait = _FIRST_WAIT
+        while (lease := self._try(key)) is None:
+            if wait == _FIRST_WAIT:
+                log.info("Waiting for another publish of the same bytes: %s", key)
+            yield None
+            if deadline.passed():
+                raise Contention(
+                    f"Another process has been publishing the same bytes for {seconds:g} s ({key!r}).",
+                    "Wait until that publish is done, then run the same step again.",
+                )
+            self._clock.sleep(min(wait, deadline.remaining() or _FIRST_WAIT))
+            wait = min(wait * 2, _LONGEST_WAIT)
+        yield lease
+
+    def running(self, model: str, digits: str) -> int:
+        """Return the version that a living publish of these bytes is working on, or 0."""
+        found = self._documents.read_with_age(attempt_key(model, digits))
+        if found is None:
+            return 0
+        attempt = _parse(found[0].body)
+        return attempt.version if attempt.owner and found[1] < self._seconds else 0
+
+    def goes_on(self, lost: Lease) -> bool:
+        """Tell whether a publish may go on under the number of a lease that was lost."""
+        found = self._documents.read(lost.key)
+        return found is not None and _parse(found.body).version == lost.version
+
+    def forget(self, model: str, digits: str, version: int) -> None:
+        """Remove what a publish left that ended with `version`."""
+        key = attempt_key(model, digits)
+        found = self._documents.read(key)
+        if found is not None and _parse(found.body).version == version:
+            self._documents.delete(key)
+
+    def forget_number(self, model: str, digits: str, version: int) -> None:
+        """Let no publish go on under `version`, whose files are about to be removed."""
+        key = attempt_key(model, digits)
+        found = self._documents.read(key)
+        if found is not None and _parse(found.body).version == version:
+            self._documents.write(key, to_json(Attempt()), expected=found.tag)
+
+    def _try(self, key: str) -> Lease | None:
+        found = self._documents.read_with_age(key)
+        attempt, tag = Attempt(), None
+        if found is not None:
+            attempt, tag = _parse(found[0].body), found[0].tag
+            if attempt.owner and found[1] < self._seconds:
+                return None
+        mine = replace(attempt, owner=uuid4().hex)
+        try:
+            tag = self._documents.write(key, to_json(mine), expected=tag)
+        except Contention:
+            return None
+        return Lease(self._documents, key, mine, tag, clock=self._clock, every=self._seconds / 4)
+
+
+def attempt_key(model: str, digits: str) -> str:
+    """Return the key of an attempt's document."""
+    return f"attempts/{model}/{digits}"
+
+
+def _parse(body: bytes) -> Attempt:
+    try:
+        return from_json(Attempt, body)
+    except CorruptModel:
+        return Attempt()

@@ -1,0 +1,235 @@
+"""Turn a staged directory into a version in S3: claim a number, send the files, write the manifest last."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+from pathlib import Path
+
+from tfs_deploy.errors import Contention, CorruptModel, TFSDeployError
+from tfs_deploy.jsonable import to_json
+from tfs_deploy.names import check_above, check_model_name
+from tfs_deploy.savedmodel import manifest as manifests
+from tfs_deploy.savedmodel.manifest import Manifest, hex_of
+from tfs_deploy.store.object_store.catalogue import Catalogue, Pointer, pointer_key
+from tfs_deploy.store.object_store.change_token import Tips
+from tfs_deploy.store.object_store.conditional_write_check import Probe
+from tfs_deploy.store.object_store.documents import S3StateDocuments
+from tfs_deploy.store.object_store.errors import PreconditionFailed
+from tfs_deploy.store.object_store.layout import WITHDRAWN_MANIFEST_PATH, folder, manifest_name, state
+from tfs_deploy.store.object_store.numbering import Numbers
+from tfs_deploy.store.object_store.objects import Objects
+from tfs_deploy.store.object_store.publish_lease import Attempt, Attempts, Lease, attempt_key
+from tfs_deploy.store.object_store.sending import Sender
+from tfs_deploy.store.object_store.transfer import Transfer
+from tfs_deploy.store.protocol import ModelVersion, Progress, Published
+from tfs_deploy.store.staged import StagedFiles, check_signatures, check_size, reading_input
+
+log = logging.getLogger(__name__)
+
+# What a publish that died left is kept so long for the same bytes to come again, then swept.
+_KEPT_FOR = timedelta(days=7)
+
+
+class Publisher:
+    """Publishes into one store.
+
+    Unlike on a disk the number is claimed first, since objects cannot be renamed. Everything before the manifest is
+    invisible, and everything before it can be repeated.
+    """
+
+    def __init__(
+        self,
+        objects: Objects,
+        documents: S3StateDocuments,
+        *,
+        transfer: Transfer,
+        catalogue: Catalogue,
+        numbers: Numbers,
+        tips: Tips,
+        attempts: Attempts,
+        probe: Probe,
+        wait_seconds: float,
+    ) -> None:
+        self._objects = objects
+        self._documents = documents
+        self._transfer = transfer
+        self._catalogue = catalogue
+        self._numbers = numbers
+        self._tips = tips
+        self._attempts = attempts
+        self._probe = probe
+        self._wait_seconds = wait_seconds
+
+    def publish(
+        self, directory: Path, manifest: Manifest, model: str, *, above: int, progress: Progress | None
+    ) -> Published:
+        """Make `directory` a version of `model`; see `tfs_deploy.store.protocol.Store.publish`."""
+        check_model_name(model)
+        check_above(above)
+        _check(directory, manifest)
+        self._probe.check()
+        staged = StagedFiles(directory, manifest, progress)
+        existing = self._catalogue.find(model, manifest.fingerprint)
+        if existing is not None:
+            return self._answer_with(existing, staged)
+        for lease in self._attempts.tries(model, hex_of(manifest.fingerprint), seconds=self._wait_seconds):
+            if lease is not None:
+                with lease.held():
+                    return self._publish_under(lease, staged, model, above)
+            # Who waits looks whether the one it waits for is done.
+            existing = self._catalogue.find(model, manifest.fingerprint)
+            if existing is not None:
+                return self._answer_with(existing, staged)
+        raise AssertionError("the tries end with a lease or an error")
+
+    def _publish_under(self, lease: Lease, staged: StagedFiles, model: str, above: int) -> Published:
+        existing = self._catalogue.find(model, staged.manifest.fingerprint)
+        if existing is not None:
+            return self._answer_with(existing, staged)
+        self._sweep(model, hex_of(staged.manifest.fingerprint))
+        published = self._publish_new(staged, model, above, lease)
+        log.info("Published version %s of model %s", published.version.version, model)
+        return published
+
+    def _answer_with(self, existing: ModelVersion, staged: StagedFiles) -> Published:
+        staged.check()
+        try:
+            self._catalogue.compare_sizes(existing.model, existing.version, staged.manifest)
+        except CorruptModel as error:
+            raise CorruptModel(
+                f"Version {existing.version} of model {existing.model!r} was published with these bytes, but: "
+                f"{error.cause}",
+                "Withdraw that version, then publish again.",
+            ) from error
+        # What a publish left that died after its manifest.
+        self._tips.settle(existing.model, existing.version)
+        self._attempts.forget(existing.model, hex_of(existing.fingerprint), existing.version)
+        return Published(existing, uploaded_bytes=0, created=False)
+
+    def _publish_new(self, staged: StagedFiles, model: str, above: int, lease: Lease) -> Published:
+        manifest = staged.manifest
+        sender = Sender(staged, self._objects, self._transfer, model=model, beat=lease.renew_when_due)
+        sender.check_names()
+        resumed = lease.version > max(above, 0) and not self._is_withdrawn(model, lease.version)
+        if lease.version and not resumed and not self._is_withdrawn(model, lease.version):
+            self._remove_files(model, lease.version)
+        if not resumed:
+            lease.number(self._numbers.claim_next(model, above=above, note=manifest.fingerprint))
+        else:
+            log.info("Going on with version %s of model %s, whose publish broke off", lease.version, model)
+            self._objects.abort_uploads(folder(model, lease.version))
+        try:
+            sent = sender.send(lease.version, resumed=resumed)
+            # Whoever took over has noted another number for these bytes, perhaps.
+            lease.renew()
+            return self._commit(manifest, model, lease, sent)
+        except BaseException:
+            self._tidy(model, lease)
+            raise
+
+    def _commit(self, manifest: Manifest, model: str, lease: Lease, sent: int) -> Published:
+        number = lease.version
+        # Before the manifest: whoever comes after a crash finds the version by its bytes, if it is there.
+        self._point(model, manifest.fingerprint, number)
+        self._tips.announce(model, number)
+        lease.renew()
+        version = self._catalogue.version(model, number, manifest.fingerprint)
+        try:
+            self._objects.create(manifest_name(model, number), to_json(manifest), metadata={"attempt": lease.owner})
+        except PreconditionFailed:
+            created = False  # another publisher of the same bytes took over and was faster
+        else:
+            created = True
+            self._take_back_if_too_late(lease, version, manifest)
+        self._tips.settle(model, number)
+        return Published(version, uploaded_bytes=sent, created=created)
+
+    def _take_back_if_too_late(self, lease: Lease, version: ModelVersion, manifest: Manifest) -> None:
+        """Remove the manifest again if it took so long that the version was published by another and taken away since.
+
+        An object cannot be created on the condition that another one is unchanged. So this comes after it.
+        """
+        try:
+            lease.renew()
+        except Contention as error:
+            if self._is_there(version, manifest):
+                return
+            self._objects.delete(manifest_name(version.model, version.version))
+            raise Contention(
+                f"Version {version.version} of model {version.model!r} was published by another process and removed "
+                "while this one was held up.",
+                "Run the same step again if the version is still wanted; it gets a new number.",
+            ) from error
+
+    def _is_there(self, version: ModelVersion, manifest: Manifest) -> bool:
+        if self._is_withdrawn(version.model, version.version):
+            return False
+        try:
+            self._catalogue.compare_sizes(version.model, version.version, manifest)
+        except CorruptModel:
+            return False
+        return True
+
+    def _point(self, model: str, fingerprint: str, version: int) -> None:
+        key = pointer_key(model, fingerprint)
+        known = self._documents.read(key)
+        self._documents.write(key, to_json(Pointer(version)), expected=None if known is None else known.tag)
+
+    def _tidy(self, model: str, lease: Lease) -> None:
+        """Drop pieces that nobody can go on with; whole objects stay for the next try."""
+        try:
+            lease.renew()
+            self._objects.abort_uploads(folder(model, lease.version))
+        except Contention:
+            # What is there is that of a publish that took over, unless it went on under another number.
+            self._remove_if_nobodys(model, lease)
+        except TFSDeployError as error:
+            log.info("The next publish drops the unfinished uploads of version %s: %s", lease.version, error)
+
+    def _remove_if_nobodys(self, model: str, lease: Lease) -> None:
+        """Remove what this publish sent after the one that took over had cleared it away."""
+        try:
+            if not self._attempts.goes_on(lease):
+                self._remove_dead(model, lease.version)
+        except TFSDeployError as error:
+            log.warning("Files of version %s of model %s may be left: %s", lease.version, model, error)
+
+    def _sweep(self, model: str, own_digits: str) -> None:
+        """Remove what publishes that died long ago left; the cost grows with those, not with the versions."""
+        start = state(f"attempts/{model}/")
+        for found in list(self._objects.list(start)):
+            digits = found.name[len(start) :]
+            if digits == own_digits or self._objects.seconds_since(found.modified) < _KEPT_FOR.total_seconds():
+                continue
+            attempt = self._documents.read_as(Attempt, attempt_key(model, digits))
+            if attempt is None:
+                continue
+            try:
+                # Taken over first: a publish of those bytes that comes now waits, and then gets a new number.
+                lease = next(self._attempts.tries(model, digits, seconds=0))
+                if lease is not None:
+                    with lease.held():
+                        self._remove_dead(model, lease.version)
+            except TFSDeployError as error:
+                log.warning("Could not remove what a dead publish of model %s left: %s", model, error)
+
+    def _remove_dead(self, model: str, version: int) -> None:
+        if version and not self._catalogue.is_complete(model, version) and not self._is_withdrawn(model, version):
+            log.info("Removing version %s of model %s, whose publish died", version, model)
+            self._remove_files(model, version)
+
+    def _is_withdrawn(self, model: str, version: int) -> bool:
+        return self._objects.head(folder(model, version) + WITHDRAWN_MANIFEST_PATH) is not None
+
+    def _remove_files(self, model: str, version: int) -> None:
+        start = folder(model, version)
+        self._objects.abort_uploads(start)
+        self._objects.delete_all(found.name for found in self._objects.list(start))
+
+
+def _check(directory: Path, manifest: Manifest) -> None:
+    with reading_input(directory):
+        manifests.verify(directory, manifest, deep=False)
+    check_size(manifest)
+    check_signatures(directory, manifest)

@@ -1,0 +1,135 @@
+"""Send the files of a staged directory, in the order in which TF Serving's files make sense, and only what is missing.
+
+The order is assets.extra, assets, variables, ``saved_model.pb``: who looks at the bucket by other means sees the file
+that makes a directory a SavedModel after those that it needs. The manifest comes after all of them, elsewhere.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+
+from tfs_deploy.errors import InvalidInput
+from tfs_deploy.savedmodel.manifest import FileEntry
+from tfs_deploy.store.object_store.layout import DIGEST_METADATA, folder
+from tfs_deploy.store.object_store.objects import Objects
+from tfs_deploy.store.object_store.transfer import PART_BYTES, Transfer, part_bytes_for
+from tfs_deploy.store.staged import StagedFiles
+
+# Small files wait for the server; large ones have several pieces on the way each.
+_SMALL_THREADS = 16
+_LARGE_THREADS = 4
+_ORDER = ("assets.extra/", "assets/", "variables/")
+# An S3 key has at most 1,024 bytes (Amazon S3 user guide, "Naming Amazon S3 objects").
+_MAX_KEY_BYTES = 1024
+
+
+class Sender:
+    """Sends the staged files of one version."""
+
+    def __init__(
+        self, staged: StagedFiles, objects: Objects, transfer: Transfer, *, model: str, beat: Callable[[], None]
+    ) -> None:
+        """`beat` is called now and then by whichever thread; what it raises ends the sending."""
+        self._staged = staged
+        self._objects = objects
+        self._transfer = transfer
+        self._model = model
+        self._beat = beat
+        self._sent = 0
+        self._lock = threading.Lock()
+
+    def check_names(self) -> None:
+        """Raise InvalidInput for a file whose object's name would be too long."""
+        for entry in self._staged.manifest.files:
+            key = self._objects.address.key(folder(self._model, 2**63) + entry.path)
+            if len(key.encode()) > _MAX_KEY_BYTES:
+                raise InvalidInput(
+                    f"The name of the file {entry.path[:80]!r}... is too long for an object in S3.", "Shorten it."
+                )
+
+    def send(self, version: int, *, resumed: bool) -> int:
+        """Send every file and return how many bytes that took; `resumed`: look first for what is there already."""
+        there = self._right_ones(version) if resumed else set()
+        groups: dict[int, list[FileEntry]] = {}
+        for entry in self._staged.manifest.files:
+            groups.setdefault(_rank(entry.path), []).append(entry)
+        for rank in sorted(groups):
+            self._send_group(version, groups[rank], there)
+        return self._sent
+
+    def _send_group(self, version: int, entries: list[FileEntry], there: set[str]) -> None:
+        kept = [entry for entry in entries if entry.path in there]
+        large = [entry for entry in entries if entry.size > PART_BYTES and entry.path not in there]
+        small = [entry for entry in entries if entry.size <= PART_BYTES and entry.path not in there]
+        # What is there is read all the same: it must not be taken for the file if that has changed meanwhile.
+        self._staged.for_each(self._read, kept)
+        self._staged.for_each(lambda entry: self._send_large(version, entry), large, threads=_LARGE_THREADS)
+        self._staged.for_each(lambda entry: self._send_small(version, entry), small, threads=_SMALL_THREADS)
+
+    def _right_ones(self, version: int) -> set[str]:
+        """Return the paths whose objects have the right size and digest; objects that are no file of ours go."""
+        start = folder(self._model, version)
+        found = {one.name[len(start) :]: one.size for one in self._objects.list(start)}
+        wanted = {entry.path: entry for entry in self._staged.manifest.files}
+        self._objects.delete_all(start + path for path in found if path not in wanted)
+        right: set[str] = set()
+
+        def look(entry: FileEntry) -> None:
+            head = self._objects.head(start + entry.path)
+            if head and head.size == entry.size and head.metadata.get(DIGEST_METADATA) == entry.sha256:
+                right.add(entry.path)
+            self._beat()
+
+        candidates = [wanted[path] for path, size in found.items() if path in wanted and wanted[path].size == size]
+        self._staged.for_each(look, candidates, threads=_SMALL_THREADS)
+        return right
+
+    def _read(self, entry: FileEntry) -> None:
+        for block in self._staged.blocks(entry):
+            self._staged.advance(len(block))
+            self._beat()
+
+    def _send_small(self, version: int, entry: FileEntry) -> None:
+        if self._staged.stopped:
+            return
+        body = self._staged.content(entry)
+        self._transfer.put(folder(self._model, version) + entry.path, body, sha256=entry.sha256)
+        self._done(entry, len(body))
+
+    def _send_large(self, version: int, entry: FileEntry) -> None:
+        part_bytes = part_bytes_for(entry.size)
+
+        def parts() -> Iterator[memoryview]:
+            for part in self._staged.blocks(entry, size=part_bytes, keep=True):
+                yield part
+                self._staged.advance(len(part))
+                self._beat()
+            if self._staged.stopped:
+                raise _AnotherFailed
+
+        try:
+            self._transfer.put_parts(
+                folder(self._model, version) + entry.path, parts(), sha256=entry.sha256, part_bytes=part_bytes
+            )
+        except _AnotherFailed:
+            return
+        with self._lock:
+            self._sent += entry.size
+
+    def _done(self, entry: FileEntry, count: int) -> None:
+        with self._lock:
+            self._sent += count
+        if count:
+            self._staged.advance(count)
+        self._beat()
+
+
+class _AnotherFailed(Exception):
+    """Ends an upload whose version will not be."""
+
+
+def _rank(path: str) -> int:
+    if path == "saved_model.pb":
+        return len(_ORDER) + 1
+    return next((rank for rank, start in enumerate(_ORDER) if path.startswith(start)), len(_ORDER))
