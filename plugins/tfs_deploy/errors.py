@@ -9,7 +9,8 @@ class TFSDeployError(Exception):
     """Root of every error that this package raises on purpose.
 
     ``cause`` is one sentence with names and numbers; ``remedy`` is one sentence that says what to do.
-    ``exit_code`` is what the command line ends with: 1 refused or failed, 2 usage, 3 could not tell.
+    ``exit_code`` is what the command line ends with: 1 a gate failed or the protocol refused, 2 a mistake of the
+    caller, 3 could not tell.
     """
 
     exit_code: ClassVar[int] = 1
@@ -34,7 +35,7 @@ class Unreachable(Transient):
 
 
 class DeadlineExceeded(Transient):
-    """A wait ended before the thing waited for was seen."""
+    """A wait ended before its condition held."""
 
 
 class Contention(Transient):
@@ -52,7 +53,9 @@ class InvalidInput(Permanent):
 
 
 class NotFound(Permanent):
-    """A model, version, label, signature or file that was named does not exist."""
+    """A model, version, label, signature or file that the caller named does not exist."""
+
+    exit_code = 2
 
 
 class Refused(Permanent):
@@ -98,15 +101,29 @@ class Inconclusive(Transient):
     """The gates could not be decided, e.g. because a replica stopped answering."""
 
 
+# The packages of each optional part of this distribution; a test compares them with pyproject.toml. Messages name the
+# packages, because the name `tfs-deploy` belongs to another distribution on the public index.
+EXTRAS = {
+    "airflow": ("apache-airflow",),
+    "tensorflow": ("tensorflow",),
+    "s3": ("boto3", "obstore", "tenacity"),
+    "docker": ("docker",),
+    "gateway": ("jinja2", "pillow", "prometheus-client", "tenacity", "tornado"),
+    "sync": ("prometheus-client",),
+}
+
+
 class MissingExtra(Permanent):
-    """An optional dependency is not installed; the remedy names the extra to install."""
+    """An optional dependency is not installed; the remedy names the packages to install."""
 
     exit_code = 2
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(
-            f"The Python package {package!r} is not installed here.",
-            f"Install it with: pip install 'tfs-deploy[{extra}]'.",
-        )
+        super().__init__(f"The Python package {package!r} is not installed here.", install_hint(extra))
         self.package = package
         self.extra = extra
+
+
+def install_hint(extra: str) -> str:
+    """Return the sentence that tells how to install the packages of `extra`, a key of `EXTRAS`."""
+    return f"Install it with: pip install {' '.join(EXTRAS[extra])}."

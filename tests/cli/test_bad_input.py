@@ -69,7 +69,7 @@ WHEN = "2026-01-01T00:00:00Z"
 )
 def test_unknown_model(site: Site, arguments: tuple[object, ...]) -> None:
     ran = site.run(*arguments)
-    assert ran.code == 1
+    assert ran.code == 2
     assert "'nobody'" in told(ran)
     as_json(site.run(*arguments, "--json"))
 
@@ -88,7 +88,7 @@ def test_unknown_model(site: Site, arguments: tuple[object, ...]) -> None:
 )
 def test_unknown_version(site: Site, arguments: tuple[object, ...]) -> None:
     ran = site.run(*arguments)
-    assert ran.code == 1
+    assert ran.code == 2
     assert "99" in told(ran)
     assert MODEL in told(ran)
 
@@ -106,7 +106,7 @@ def test_unknown_version(site: Site, arguments: tuple[object, ...]) -> None:
 )
 def test_unknown_label(site: Site, arguments: tuple[object, ...]) -> None:
     ran = site.run(*arguments)
-    assert ran.code == 1
+    assert ran.code == 2
     assert "'blue'" in told(ran)
     assert "previous = 1, stable = 2" in told(ran)
 
@@ -346,6 +346,6 @@ def test_a_model_name_that_is_no_name(site: Site, shared_models: Path, command: 
 @pytest.mark.usefixtures("unchanged")
 def test_a_real_process_answers_bad_input_in_json_too(site: Site) -> None:
     ran = site.child("promote", MODEL, 99, "--json")
-    assert ran.code == 1
+    assert ran.code == 2
     assert "99" in str(as_json(ran)["error"])
     assert ran.err == ""

@@ -13,7 +13,7 @@ from tfs_deploy.cli.main import app
 
 SAMPLES = [
     (errors.Refused("It is so.", "Do this."), 1),
-    (errors.NotFound("It is so.", "Do this."), 1),
+    (errors.NotFound("It is so.", "Do this."), 2),
     (errors.ValidationFailed("It is so.", "Do this."), 1),
     (errors.InvalidInput("It is so.", "Do this."), 2),
     (errors.MissingExtra("tensorflow", "tensorflow"), 2),

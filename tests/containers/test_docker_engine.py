@@ -77,9 +77,9 @@ def test_what_an_engine_means(status: int, words: str, kind: type[TFSDeployError
     assert error.remedy.endswith(".")
 
 
-def test_without_the_sdk_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_sdk_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "docker", None)
-    with pytest.raises(MissingExtra, match=r"tfs-deploy\[docker\]"):
+    with pytest.raises(MissingExtra, match=r"pip install docker\."):
         docker_engine.connect()
 
 

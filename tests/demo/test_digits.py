@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -61,3 +64,21 @@ def test_an_interpreter_that_is_not_there_is_told(tmp_path: Path) -> None:
 def test_a_training_process_that_fails_is_told(tmp_path: Path) -> None:
     with pytest.raises(ExportFailed, match="exit code 1"):
         digits.train(tmp_path, python="false")
+
+
+def test_without_tensorflow_the_program_tells_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "hidden").mkdir()
+    (tmp_path / "hidden" / "keras.py").write_text("raise ModuleNotFoundError(\"No module named 'keras'\")\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "tfs_deploy.demo.digits", str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "hidden")},
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    (sentence,) = done.stderr.splitlines()
+    assert "'keras' is not installed" in sentence
+    assert "pip install tensorflow scikit-learn" in sentence

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from tfs_deploy.demo import digits_training
-from tfs_deploy.errors import ExportFailed, InvalidInput
+from tfs_deploy.errors import ExportFailed, InvalidInput, TFSDeployError
 
 CHECKPOINT = "model.keras"
 SAMPLES = "samples.npz"
@@ -27,6 +28,8 @@ POSTPROCESS = "tfs_deploy.demo.digits:answer"
 EXAMPLES = 1297
 EPOCHS = 10
 _TIMEOUT_SECONDS = 300.0
+_MISSING = re.compile(r"^ModuleNotFoundError: No module named '(\w+)", re.MULTILINE)
+_INSTALL = "pip install tensorflow scikit-learn"
 
 
 def train(
@@ -94,10 +97,16 @@ def _run(python: str | None, wishes: str, timeout: float) -> dict[str, Any]:
             f"The training did not end within {timeout:g} s.", "Give it fewer examples, fewer epochs or more time."
         ) from error
     if done.returncode:
-        told = done.stderr.strip()[-600:]
+        missing = _MISSING.search(done.stderr)
+        if missing is not None:
+            raise InvalidInput(
+                f"The Python package {missing[1]!r} is not installed for {interpreter}.",
+                f"Install it with: {_INSTALL}.",
+            )
+        last_line = (done.stderr.strip().splitlines() or ["it wrote nothing"])[-1]
         raise ExportFailed(
-            f"The training process ended with exit code {done.returncode}; its last words: {told!r}.",
-            "Install what it needs with: pip install 'tfs-deploy[demo]'.",
+            f"The training process ended with exit code {done.returncode}: {last_line}.",
+            f"Check that {interpreter} is a Python interpreter that has TensorFlow and scikit-learn.",
         )
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
@@ -112,13 +121,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1, help="start of the random numbers (%(default)s)")
     parser.add_argument("--shuffle-labels", action="store_true", help="teach nonsense, to see the gates refuse it")
     given = parser.parse_args(arguments)
-    result = train(
-        given.out,
-        examples=given.examples,
-        epochs=given.epochs,
-        seed=given.seed,
-        shuffle_labels=given.shuffle_labels,
-    )
+    try:
+        result = train(
+            given.out,
+            examples=given.examples,
+            epochs=given.epochs,
+            seed=given.seed,
+            shuffle_labels=given.shuffle_labels,
+        )
+    except TFSDeployError as error:
+        sys.stderr.write(f"{parser.prog}: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
     sys.stdout.write(json.dumps(result, indent=1) + "\n")
     return 0
 

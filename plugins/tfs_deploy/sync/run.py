@@ -75,7 +75,7 @@ def run_once(agent: Agent, stop: threading.Event, *, seconds: float, clock: Cloc
 def _outcome(standing: Standing, *, waited: bool) -> Outcome:
     if standing.ready:
         return Outcome.DONE
-    if 1 in standing.exit_codes:
+    if standing.exit_codes & {1, 2}:
         return Outcome.REFUSED
     if standing.needed is None and not standing.problems and not waited:
         return Outcome.NOTHING_NEEDED

@@ -32,8 +32,9 @@ def rollback(
         if done is not None:
             return done
         version = _target(session, state, model, to)
-        held = read_for_move(session, lease, model, version)
+        # Read first: a version that does not exist is the caller's mistake, and not "not loaded".
         fingerprint = session.store.manifest(model, version).fingerprint
+        held = read_for_move(session, lease, model, version)
         validation_results.require(session.store.documents, session.group.name, model, version, fingerprint=fingerprint)
         told = reason or f"back from version {held.state.labels(model)[STABLE]}"
         draft = records.draft(
