@@ -74,3 +74,8 @@ def served_number(name: str) -> int | None:
     match = _SERVED_NAME.fullmatch(name)
     number = int(match.group(1)) if match and len(name) < 100 else MAX_VERSION + 1
     return number if -MAX_VERSION <= number <= MAX_VERSION else None
+
+
+def plural(count: int, noun: str) -> str:
+    """Return ``1 replica`` or ``2 replicas``, for messages; `noun` takes an s."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

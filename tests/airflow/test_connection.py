@@ -126,7 +126,7 @@ def test_pem_file_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 
 def test_the_test_button(group, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert TFServingHook().test_connection() == (True, "1 replica(s) answer, and the store can be read.")
+    assert TFServingHook().test_connection() == (True, "1 replica answers, and the store can be read.")
     group.connect(group.target, store=str(group.folder / "no" / "store"))
     assert TFServingHook().test_connection()[0] is False
     group.connect("127.0.0.1:1")

@@ -27,20 +27,24 @@ def read_config(path: str | Path) -> GatewayConfig:
     Relative paths in it count from the file's own directory.
     """
     source = Path(path)
-    return config_from(read_yaml(source, "gateway configuration"), base=source.parent, where=str(source))
+    return config_from(
+        read_yaml(source, "gateway configuration"),
+        base=source.parent,
+        where=f"The gateway configuration {str(source)!r}",
+    )
 
 
-def config_from(data: object, *, base: Path = Path(), where: str = "the gateway configuration") -> GatewayConfig:
+def config_from(data: object, *, base: Path = Path(), where: str = "The gateway configuration") -> GatewayConfig:
     """Return `data` (dicts and lists) as a configuration; raise InvalidInput naming the field that is wrong."""
     try:
         config = msgspec.convert(data, type=GatewayConfig)
     except msgspec.ValidationError as error:
         raise InvalidInput(
-            f"{where[0].upper()}{where[1:]} does not fit: {error}.",
+            f"{where} does not fit: {error}.",
             "Correct the field that the message names; README.md of the gateway lists all of them.",
         ) from error
     for problem in _problems(config):
-        raise InvalidInput(f"{where[0].upper()}{where[1:]} does not fit: {problem}.", "Correct that field.")
+        raise InvalidInput(f"{where} does not fit: {problem}.", "Correct that field.")
     return _anchored(config, base)
 
 

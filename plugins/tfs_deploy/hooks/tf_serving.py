@@ -10,9 +10,10 @@ from airflow.sdk import BaseHook
 
 from tfs_deploy.errors import InvalidInput, TFSDeployError
 from tfs_deploy.hooks.group_settings import GroupSettings, read_settings
+from tfs_deploy.names import plural
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from airflow.sdk import Connection
 
@@ -99,11 +100,11 @@ class TFServingHook(BaseHook):
                 finally:
                     client.close()
             if not settings.extra.store:
-                return True, f"{len(targets)} replica(s) answer; no store is named."
+                return True, f"{_answering(targets)}; no store is named."
             self._open_store(settings, settings.extra.store).documents.list("groups/")
         except TFSDeployError as error:
             return False, str(error)
-        return True, f"{len(targets)} replica(s) answer, and the store can be read."
+        return True, f"{_answering(targets)}, and the store can be read."
 
     def _open_store(self, settings: GroupSettings, uri: str) -> Store:
         from tfs_deploy.hooks.aws import s3_options
@@ -124,3 +125,7 @@ class TFServingHook(BaseHook):
                 f"The extra of the connection {self.tf_serving_conn_id!r} is not a JSON object.", "Correct its JSON."
             )
         return read_settings(self.tf_serving_conn_id, host=connection.host, port=connection.port, extra=extra)
+
+
+def _answering(targets: Sequence[str]) -> str:
+    return f"{plural(len(targets), 'replica')} {'answers' if len(targets) == 1 else 'answer'}"

@@ -64,16 +64,17 @@ def read_gates(path: str | Path | None) -> Gates:
         return Gates()
     source = Path(path)
     data = read_yaml(source, "gates file")
-    return _anchored(gates_from({} if data is None else data, where=str(source)), source.parent)
+    where = f"The gates file {str(source)!r} does"
+    return _anchored(gates_from({} if data is None else data, where=where), source.parent)
 
 
-def gates_from(data: object, *, where: str = "the gates") -> Gates:
+def gates_from(data: object, *, where: str = "The gates do") -> Gates:
     """Return `data` (dicts and lists) as gates; raise InvalidInput naming the key that does not fit."""
     try:
         return msgspec.convert(data, type=Gates)
     except msgspec.ValidationError as error:
         raise InvalidInput(
-            f"{where[0].upper()}{where[1:]} do not fit: {error}.",
+            f"{where} not fit: {error}.",
             "Known keys: signature, prediction, golden{file,rtol,atol}, "
             "accuracy{file,output,signature,floor,compare_live,allowed_drop,batch_size}, rpc_seconds.",
         ) from error

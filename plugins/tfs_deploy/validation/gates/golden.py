@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from tfs_deploy.errors import InvalidInput
+from tfs_deploy.names import plural
 from tfs_deploy.savedmodel.requests import GoldenRequest
 from tfs_deploy.serving.signature import Signature, check_inputs
 from tfs_deploy.validation.candidate import Candidate
@@ -55,7 +56,7 @@ def check_golden(candidate: Candidate, gates: Gates) -> Check | None:
                     {"golden_error": largest},
                 )
     count = len(candidate.material.golden)
-    detail = f"{count} recorded request(s) answered as recorded, largest error {largest:.3g}"
+    detail = f"{plural(count, 'recorded request')} answered as recorded, largest error {largest:.3g}"
     return Check(NAME, candidate.client.target, Verdict.PASS, detail, {"golden_error": largest})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tfs_deploy.errors import ModelServerError
+from tfs_deploy.names import plural
 from tfs_deploy.serving.codec.tensors import NUMPY_BY_NAME
 from tfs_deploy.serving.signature import Signature, TensorSpec
 from tfs_deploy.validation.candidate import Candidate
@@ -38,7 +39,7 @@ def check_prediction(candidate: Candidate, gates: Gates) -> Check | None:
             unproven.append(name)
         else:
             answered.append(name)
-    detail = f"{len(answered)} of {len(answered) + len(unproven)} signature(s) answered"
+    detail = f"{len(answered)} of {plural(len(answered) + len(unproven), 'signature')} answered"
     if unproven:
         detail += f"; {', '.join(unproven)} refused a made-up request, so give golden requests for it"
     verdict = Verdict.PASS if answered else Verdict.INCONCLUSIVE

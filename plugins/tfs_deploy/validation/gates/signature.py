@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tfs_deploy.names import plural
 from tfs_deploy.serving.signature import compatible
 from tfs_deploy.validation.candidate import Candidate
 from tfs_deploy.validation.config import Gates
@@ -19,4 +20,4 @@ def check_signatures(candidate: Candidate, gates: Gates) -> Check | None:
     if differences:
         return Check(NAME, candidate.client.target, Verdict.FAIL, "; ".join(differences[:3]))
     count = len(found.signatures)
-    return Check(NAME, candidate.client.target, Verdict.PASS, f"{count} signature(s) as in the manifest")
+    return Check(NAME, candidate.client.target, Verdict.PASS, f"{plural(count, 'signature')} as in the manifest")
