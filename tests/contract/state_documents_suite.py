@@ -10,10 +10,14 @@ import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import pytest
 
-from tfs_deploy.errors import Contention, InvalidInput
+from fakes import FakeClock
+from tfs_deploy.errors import Contention, CorruptModel, InvalidInput
+from tfs_deploy.jsonable import from_json
+from tfs_deploy.store.documents import update
 from tfs_deploy.store.protocol import MAX_DOCUMENT_BYTES, StateDocuments
 
 Connect = Callable[[], StateDocuments]
@@ -21,16 +25,13 @@ Connect = Callable[[], StateDocuments]
 BAD_KEYS = ["", "/", "a/", "/a", "a//b", "..", "../a", "a/../b", ".hidden", "a/.hidden", "a\\b", "a\nb", "a\0", "a\x7f"]
 
 
-def increment(documents: StateDocuments, key: str) -> None:
-    """Add one to the number in a document, as everybody changes a document: read, decide, write, again if it moved."""
-    while True:
-        found = documents.read(key)
-        number = int(found.body) if found else 0
-        try:
-            documents.write(key, str(number + 1).encode(), expected=found.tag if found else None)
-        except Contention:
-            continue
-        return
+@dataclass(frozen=True)
+class Counter:
+    count: int = 0
+
+
+def increment(documents: StateDocuments, key: str) -> Counter:
+    return update(documents, key, Counter, lambda counter: Counter(counter.count + 1), default=Counter())
 
 
 class StateDocumentsSuite:
@@ -170,7 +171,77 @@ class StateDocumentsSuite:
             list(pool.map(work, range(writers)))
         found = connect().read("counter")
         assert found is not None
-        assert int(found.body) == writers * changes
+        assert from_json(Counter, found.body) == Counter(writers * changes)
+
+    def test_an_update_returns_what_it_has_written(self, connect: Connect) -> None:
+        assert increment(connect(), "counter") == Counter(1)
+        assert increment(connect(), "counter") == Counter(2)
+        found = connect().read("counter")
+        assert found is not None
+        assert from_json(Counter, found.body) == Counter(2)
+
+    def test_an_update_without_a_change_writes_nothing(self, documents: StateDocuments) -> None:
+        assert update(documents, "counter", Counter, lambda counter: counter, default=Counter()) == Counter(0)
+        assert documents.list("") == ()
+        increment(documents, "counter")
+        before = documents.read("counter")
+        assert update(documents, "counter", Counter, lambda _: Counter(1), default=Counter()) == Counter(1)
+        assert documents.read("counter") == before
+
+    def test_an_update_without_a_default_is_given_none(self, documents: StateDocuments) -> None:
+        given: list[Counter | None] = []
+
+        def change(counter: Counter | None) -> Counter:
+            given.append(counter)
+            return counter or Counter(7)
+
+        for _ in range(2):
+            assert update(documents, "counter", Counter, change) == Counter(7)
+        assert given == [None, Counter(7)]
+
+    def test_an_update_starts_again_when_another_writer_is_faster(self, documents: StateDocuments) -> None:
+        given: list[int] = []
+
+        def change(counter: Counter) -> Counter:
+            given.append(counter.count)
+            if len(given) < 4:
+                increment(documents, "counter")
+            return Counter(counter.count + 10)
+
+        clock = FakeClock()
+        done = update(documents, "counter", Counter, change, default=Counter(), clock=clock)
+        assert (given, done) == ([0, 1, 2, 3], Counter(13))
+        assert len(clock.slept) == 3
+
+    def test_an_update_ends_when_others_are_always_faster(self, documents: StateDocuments) -> None:
+        def change(counter: Counter) -> Counter:
+            increment(documents, "counter")
+            return Counter(-1)
+
+        clock = FakeClock()
+        with pytest.raises(Contention, match="'counter'"):
+            update(documents, "counter", Counter, change, default=Counter(), clock=clock, seconds=3.0)
+        assert 3.0 <= sum(clock.slept) < 4.0
+        assert increment(documents, "counter").count == len(clock.slept) + 2
+
+    def test_an_update_writes_nothing_when_the_change_raises(self, documents: StateDocuments) -> None:
+        increment(documents, "counter")
+
+        def change(counter: Counter) -> Counter:
+            raise Contention("the change itself", "is not tried again")
+
+        with pytest.raises(Contention, match="the change itself"):
+            update(documents, "counter", Counter, change, default=Counter())
+        assert increment(documents, "counter") == Counter(2)
+
+    def test_an_update_of_a_corrupt_document_is_refused_unless_it_may_be_replaced(
+        self, documents: StateDocuments
+    ) -> None:
+        documents.write("counter", b"no JSON", expected=None)
+        with pytest.raises(CorruptModel):
+            increment(documents, "counter")
+        update(documents, "counter", Counter, lambda _: Counter(5), default=Counter(), replace_corrupt=True)
+        assert increment(documents, "counter") == Counter(6)
 
     def test_of_many_that_create_a_document_one_succeeds(self, connect: Connect) -> None:
         barrier = threading.Barrier(8)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from contract.staged_versions import check_whole, stage, watching
+from contract.state_documents_suite import Counter, increment
 from store.faults import in_child
 from store.work import increment_often, publish
 from tfs_deploy.errors import Contention, StoreError
@@ -63,9 +64,7 @@ def test_no_change_of_a_document_is_lost_among_processes(root: Path) -> None:
         jobs = [pool.submit(increment_often, root, 25) for _ in range(4)]
         for job in jobs:
             job.result()
-    found = LocalStore(root).documents.read("counter")
-    assert found is not None
-    assert int(found.body) == 100
+    assert increment(LocalStore(root).documents, "counter") == Counter(101)
 
 
 def test_who_waits_too_long_for_the_same_bytes_is_told(root: Path, tmp_path: Path) -> None:

@@ -15,15 +15,13 @@ from datetime import datetime, timedelta
 from tfs_deploy.deployment.agent_wait import AgentWait, WaitProgress, wait_until_held
 from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.deployment.sync_agents import agents_are_asked
-from tfs_deploy.errors import Contention, TFSDeployError
-from tfs_deploy.jsonable import from_json, to_json
+from tfs_deploy.errors import TFSDeployError
+from tfs_deploy.jsonable import from_json
+from tfs_deploy.store.documents import update
 from tfs_deploy.store.protocol import StateDocuments
 
 logger = logging.getLogger(__name__)
 
-# Deployers of several models may write at the same time.
-_ATTEMPTS = 10
-_LOOK_AGAIN_SECONDS = 0.05
 # What a deployer that died left behind; the next one that waits for anything removes it.
 _GRACE_SECONDS = 300.0
 
@@ -122,16 +120,4 @@ def read(documents: StateDocuments, group: str) -> tuple[Awaited, str | None]:
 
 
 def _change(session: GroupSession, change: _Change) -> None:
-    documents, group = session.store.documents, session.group.name
-    for attempt in range(_ATTEMPTS):
-        held, tag = read(documents, group)
-        changed = change(held)
-        if changed == held:
-            return
-        try:
-            documents.write(key(group), to_json(changed), expected=tag)
-            return
-        except Contention:
-            if attempt + 1 == _ATTEMPTS:
-                raise
-            session.clock.sleep(_LOOK_AGAIN_SECONDS * (attempt + 1))
+    update(session.store.documents, key(session.group.name), Awaited, change, default=Awaited(), clock=session.clock)

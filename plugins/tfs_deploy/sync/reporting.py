@@ -10,8 +10,7 @@ from dataclasses import replace
 from tfs_deploy.clock import Clock
 from tfs_deploy.deployment import sync_agents
 from tfs_deploy.deployment.sync_agents import AgentProblem, AgentReport
-from tfs_deploy.errors import Contention, CorruptModel
-from tfs_deploy.jsonable import from_json, to_json
+from tfs_deploy.store.documents import update
 from tfs_deploy.store.protocol import StateDocuments
 from tfs_deploy.sync.plan import VersionName
 
@@ -28,7 +27,6 @@ class Reporter:
         self._key = sync_agents.key(group, name)
         self._clock = clock
         self._said = AgentReport(name, group, at="", instance=uuid.uuid4().hex)
-        self._tag: str | None = None
         self._written_at: float | None = None
 
     def report(self, held: Iterable[VersionName], problems: tuple[AgentProblem, ...]) -> None:
@@ -41,11 +39,13 @@ class Reporter:
         quiet = self._written_at is not None and now - self._written_at < HEARTBEAT_SECONDS
         if quiet and said == self._said:
             return
-        body = to_json(replace(said, at=self._clock.now().isoformat()))
-        try:
-            self._tag = self._documents.write(self._key, body, expected=self._tag)
-        except Contention:
-            self._tag = self._documents.write(self._key, body, expected=self._found())
+        report = replace(said, at=self._clock.now().isoformat())
+
+        def written(other: AgentReport | None) -> AgentReport:
+            self._warn_of_namesake(other)
+            return report
+
+        update(self._documents, self._key, AgentReport, written, clock=self._clock, replace_corrupt=True)
         self._said, self._written_at = said, now
 
     def withdraw(self) -> None:
@@ -53,18 +53,11 @@ class Reporter:
         if self._written_at is not None:
             self._documents.delete(self._key)
 
-    def _found(self) -> str | None:
-        """Return the tag of what is there; it is that of an earlier life of this agent, or of a namesake."""
-        document = self._documents.read(self._key)
-        if document is not None and self._written_at is not None:
-            try:
-                other = from_json(AgentReport, document.body).instance
-            except CorruptModel:
-                other = ""
-            if other != self._said.instance:
-                logger.warning(
-                    "Another agent of group %s reports under the name %s; give each its own with --name",
-                    self._said.group,
-                    self._said.agent,
-                )
-        return None if document is None else document.tag
+    def _warn_of_namesake(self, other: AgentReport | None) -> None:
+        """Log that another living agent writes the same document; one of an earlier life does not count."""
+        if other is not None and self._written_at is not None and other.instance != self._said.instance:
+            logger.warning(
+                "Another agent of group %s reports under the name %s; give each its own with --name",
+                self._said.group,
+                self._said.agent,
+            )

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tfs_deploy.errors import CorruptModel, InvalidInput, NotFound, StoreError
-from tfs_deploy.jsonable import from_json, to_json
+from tfs_deploy.jsonable import from_json
 from tfs_deploy.names import check_model_name, check_version, is_model_name, served_number
 from tfs_deploy.savedmodel import manifest as manifests
 from tfs_deploy.savedmodel.files import check_relative_path
 from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, Manifest, hex_of
+from tfs_deploy.store.documents import update
 from tfs_deploy.store.download.target import DownloadTarget
 from tfs_deploy.store.local.filesystem import reporting
 from tfs_deploy.store.local.layout import LocalLayout
@@ -84,10 +85,7 @@ class Catalogue:
 
     def remember(self, model: str, fingerprint: str, version: int) -> ModelVersion:
         """Note that these bytes are to be `version`, and return it; the caller holds the lock of the fingerprint."""
-        key = _pointer_key(model, fingerprint)
-        known = self._layout.documents.read(key)
-        body = to_json(Pointer(version))
-        self._layout.documents.write(key, body, expected=None if known is None else known.tag)
+        update(self._layout.documents, _pointer_key(model, fingerprint), Pointer, lambda _: Pointer(version))
         return self._version(model, version, fingerprint)
 
     def read(self, model: str, version: int, path: str) -> bytes:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
-from tfs_deploy.errors import Contention, NotFound, Refused
-from tfs_deploy.jsonable import to_json
+from tfs_deploy.errors import NotFound, Refused
 from tfs_deploy.names import check_model_name, check_version, served_number
 from tfs_deploy.savedmodel.manifest import MANIFEST_PATH
+from tfs_deploy.store.documents import update
 from tfs_deploy.store.local.filesystem import remove_below, remove_tree, reporting
 from tfs_deploy.store.local.layout import LocalLayout
 from tfs_deploy.store.local.numbering import deleting_number, names_in, withdrawn_number
@@ -102,11 +102,12 @@ class Remover:
 
     def _note(self, model: str, version: int, reason: str) -> None:
         """Keep the first reason; a repeated withdrawal says nothing new."""
-        key = f"withdrawn/{model}/{version}"
-        if self._layout.documents.read(key) is not None:
-            return
-        body = to_json(Withdrawal(reason, self._layout.clock.now().isoformat()))
-        try:
-            self._layout.documents.write(key, body, expected=None)
-        except Contention:
-            log.info("Version %s of model %s was withdrawn by another process as well", version, model)
+        withdrawal = Withdrawal(reason, self._layout.clock.now().isoformat())
+        update(
+            self._layout.documents,
+            f"withdrawn/{model}/{version}",
+            Withdrawal,
+            lambda known: known or withdrawal,
+            clock=self._layout.clock,
+            replace_corrupt=True,
+        )

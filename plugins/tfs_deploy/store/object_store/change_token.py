@@ -13,12 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-import tenacity
-
 from tfs_deploy.clock import Clock
-from tfs_deploy.errors import Contention, TFSDeployError
-from tfs_deploy.jsonable import to_json
+from tfs_deploy.errors import TFSDeployError
 from tfs_deploy.names import check_model_name, served_number
+from tfs_deploy.store.documents import update
 from tfs_deploy.store.object_store.documents import S3StateDocuments
 from tfs_deploy.store.object_store.layout import manifest_name
 from tfs_deploy.store.object_store.objects import Objects
@@ -27,8 +25,6 @@ log = logging.getLogger(__name__)
 
 # An announced change follows within a request or two; one this old died.
 _ANNOUNCED_FOR = timedelta(hours=1)
-# Fifty publishers at once settle within some seconds.
-_TRIES = 60
 # Enough to tell that a model that others copied there is not unknown; and the newest, which may still be arriving.
 _LOOK_AT = 1000
 _NEWEST = 8
@@ -90,20 +86,7 @@ class Tips:
             log.warning("Version %s of model %s stays announced: %s", version, model, error)
 
     def _change(self, model: str, change: Callable[[Tip], Tip]) -> None:
-        def attempt() -> None:
-            found = self._documents.read_as(Tip, _key(model))
-            tip, tag = found or (Tip(), None)
-            changed = change(tip)
-            if changed != tip:
-                self._documents.write(_key(model), to_json(changed), expected=tag)
-
-        tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(Contention),
-            stop=tenacity.stop_after_attempt(_TRIES),
-            wait=tenacity.wait_random_exponential(multiplier=0.05, max=1.0),
-            sleep=self._clock.sleep,
-            reraise=True,
-        )(attempt)
+        update(self._documents, _key(model), Tip, change, default=Tip(), clock=self._clock)
 
     def _token_of_a_copy(self, model: str) -> str:
         """Return a token for versions that were copied there without the documents.

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from dataclasses import dataclass
 from uuid import uuid4
 
+from tfs_deploy.clock import Clock
 from tfs_deploy.errors import Contention, CorruptModel, StoreError
-from tfs_deploy.jsonable import from_json, to_json
+from tfs_deploy.jsonable import from_json
 from tfs_deploy.names import MAX_VERSION, served_number
 from tfs_deploy.savedmodel.manifest import hex_of
+from tfs_deploy.store.documents import update
 from tfs_deploy.store.object_store.conditional_write_check import Probe
 from tfs_deploy.store.object_store.documents import S3StateDocuments
 from tfs_deploy.store.object_store.errors import PreconditionFailed
@@ -18,8 +21,8 @@ from tfs_deploy.store.object_store.objects import Objects
 
 # So many numbers that are taken say that the hint is far behind: then all claims are listed.
 _MISSES = 16
-# Others may write the hint at the same time; if they write it this often, they brought it further.
-_TRIES = 8
+# Others that write the hint for so long have brought it further.
+_HINT_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +40,9 @@ class Numbers:
     copied into the bucket by other means after that are noticed at their own number only.
     """
 
-    def __init__(self, objects: Objects, documents: S3StateDocuments, probe: Probe) -> None:
+    def __init__(self, objects: Objects, documents: S3StateDocuments, probe: Probe, clock: Clock) -> None:
         self._objects = objects
+        self._clock = clock
         self._documents = documents
         self._probe = probe
 
@@ -100,21 +104,22 @@ class Numbers:
         return next(self._objects.list(folder(model, number), limit=1), None) is None
 
     def _raise_hint(self, model: str, number: int, foreign: tuple[int, ...]) -> None:
-        """Let the hint be at least `number`; who fails to write it leaves the next one some more steps."""
-        for _ in range(_TRIES):
-            found = self._documents.read(_key(model))
-            try:
-                known = Numbering(0, foreign) if found is None else from_json(Numbering, found.body)
-            except CorruptModel:
-                known = Numbering(0, foreign)
-            if known.highest >= number:
-                return
-            body = to_json(Numbering(number, known.foreign))
-            try:
-                self._documents.write(_key(model), body, expected=None if found is None else found.tag)
-            except Contention:
-                continue
-            return
+        """Let the hint be at least `number`; a hint that stays behind costs the next publish some more steps."""
+
+        def raised(hint: Numbering) -> Numbering:
+            return hint if hint.highest >= number else Numbering(number, hint.foreign)
+
+        with contextlib.suppress(Contention):
+            update(
+                self._documents,
+                _key(model),
+                Numbering,
+                raised,
+                default=Numbering(0, foreign),
+                clock=self._clock,
+                seconds=_HINT_SECONDS,
+                replace_corrupt=True,
+            )
 
     def _list(self, model: str) -> Numbering:
         claims = state(f"claims/{model}/")

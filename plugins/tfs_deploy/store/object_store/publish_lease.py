@@ -17,6 +17,7 @@ from uuid import uuid4
 from tfs_deploy.clock import Clock, Deadline
 from tfs_deploy.errors import Contention, CorruptModel, TFSDeployError
 from tfs_deploy.jsonable import from_json, to_json
+from tfs_deploy.store.documents import update
 from tfs_deploy.store.object_store.documents import S3StateDocuments
 
 log = logging.getLogger(__name__)
@@ -157,10 +158,12 @@ class Attempts:
 
     def forget_number(self, model: str, digits: str, version: int) -> None:
         """Let no publish go on under `version`, whose files are about to be removed."""
+
+        def ended(attempt: Attempt) -> Attempt:
+            return Attempt() if attempt.version == version else attempt
+
         key = attempt_key(model, digits)
-        found = self._documents.read(key)
-        if found is not None and _parse(found.body).version == version:
-            self._documents.write(key, to_json(Attempt()), expected=found.tag)
+        update(self._documents, key, Attempt, ended, default=Attempt(), clock=self._clock, replace_corrupt=True)
 
     def _try(self, key: str) -> Lease | None:
         found = self._documents.read_with_age(key)

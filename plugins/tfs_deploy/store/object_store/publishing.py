@@ -11,6 +11,7 @@ from tfs_deploy.jsonable import to_json
 from tfs_deploy.names import check_above, check_model_name
 from tfs_deploy.savedmodel import manifest as manifests
 from tfs_deploy.savedmodel.manifest import Manifest, hex_of
+from tfs_deploy.store.documents import update
 from tfs_deploy.store.object_store.catalogue import Catalogue, Pointer, pointer_key
 from tfs_deploy.store.object_store.change_token import Tips
 from tfs_deploy.store.object_store.conditional_write_check import Probe
@@ -172,9 +173,7 @@ class Publisher:
         return True
 
     def _point(self, model: str, fingerprint: str, version: int) -> None:
-        key = pointer_key(model, fingerprint)
-        known = self._documents.read(key)
-        self._documents.write(key, to_json(Pointer(version)), expected=None if known is None else known.tag)
+        update(self._documents, pointer_key(model, fingerprint), Pointer, lambda _: Pointer(version))
 
     def _tidy(self, model: str, lease: Lease) -> None:
         """Drop pieces that nobody can go on with; whole objects stay for the next try."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from tfs_deploy.clock import Clock
 from tfs_deploy.errors import Contention, NotFound, Refused
-from tfs_deploy.jsonable import to_json
 from tfs_deploy.names import check_model_name, check_version
+from tfs_deploy.store.documents import update
 from tfs_deploy.store.object_store.change_token import Tips
 from tfs_deploy.store.object_store.conditional_write_check import Probe
 from tfs_deploy.store.object_store.documents import S3StateDocuments
@@ -113,10 +113,12 @@ class Remover:
 
     def _note(self, model: str, version: int, reason: str) -> None:
         """Keep the first reason; a repeated withdrawal says nothing new."""
-        key = f"withdrawn/{model}/{version}"
-        if self._documents.read(key) is not None:
-            return
-        try:
-            self._documents.write(key, to_json(Withdrawal(reason, self._clock.now().isoformat())), expected=None)
-        except Contention:
-            log.info("Version %s of model %s was withdrawn by another process as well", version, model)
+        withdrawal = Withdrawal(reason, self._clock.now().isoformat())
+        update(
+            self._documents,
+            f"withdrawn/{model}/{version}",
+            Withdrawal,
+            lambda known: known or withdrawal,
+            clock=self._clock,
+            replace_corrupt=True,
+        )

@@ -43,7 +43,7 @@ class S3Store(AssembledStore):
         transfer = open_transfer(connection)
         probe = Probe(objects, endpoint=connection.endpoint, clock=clock)
         documents = S3StateDocuments(objects, probe)
-        numbers = Numbers(objects, documents, probe)
+        numbers = Numbers(objects, documents, probe, clock)
         tips = Tips(objects, documents, clock)
         attempts = Attempts(documents, clock, lease_seconds=lease_seconds)
         catalogue = Catalogue(objects, documents, numbers, tips, Fetcher(objects, transfer))

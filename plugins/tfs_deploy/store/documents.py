@@ -1,0 +1,98 @@
+"""Change state documents: every read, decide, compare-and-set cycle goes through `update`."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import TypeVar, overload
+
+from tfs_deploy.clock import Clock, Deadline, SystemClock
+from tfs_deploy.errors import Contention, CorruptModel
+from tfs_deploy.jsonable import from_json, to_json
+from tfs_deploy.store.protocol import StateDocuments
+
+T = TypeVar("T")
+
+# Fifty writers of one document at once are done within some seconds.
+UPDATE_SECONDS = 60.0
+_FIRST_PAUSE_SECONDS = 0.05
+_LONGEST_PAUSE_SECONDS = 1.0
+
+
+@overload
+def update(
+    documents: StateDocuments,
+    key: str,
+    kind: type[T],
+    change: Callable[[T], T],
+    *,
+    default: T,
+    clock: Clock | None = ...,
+    seconds: float = ...,
+    replace_corrupt: bool = ...,
+) -> T: ...
+
+
+@overload
+def update(
+    documents: StateDocuments,
+    key: str,
+    kind: type[T],
+    change: Callable[[T | None], T],
+    *,
+    clock: Clock | None = ...,
+    seconds: float = ...,
+    replace_corrupt: bool = ...,
+) -> T: ...
+
+
+def update(
+    documents: StateDocuments,
+    key: str,
+    kind: type[T],
+    change: Callable[..., T],
+    *,
+    default: T | None = None,
+    clock: Clock | None = None,
+    seconds: float = UPDATE_SECONDS,
+    replace_corrupt: bool = False,
+) -> T:
+    """Write `change(current value)` under `key` and return it; if the value stays equal, write nothing.
+
+    `kind` is the dataclass that the document holds as JSON. A missing document has the value `default`; with
+    `replace_corrupt` so has one that is not a `kind`, instead of CorruptModel. `change` has no side effects: after
+    another writer was faster it is called again with the new value, with growing, random pauses of `clock`. Raises
+    Contention when that fails for `seconds`, and what `change` raises.
+    """
+    clock = clock or SystemClock()
+    deadline, longest_pause = Deadline.after(seconds, clock), _FIRST_PAUSE_SECONDS
+    while True:
+        current, tag = _read(documents, key, kind, default, replace_corrupt=replace_corrupt)
+        changed = change(current)
+        if changed == current:
+            return changed
+        try:
+            documents.write(key, to_json(changed), expected=tag)
+        except Contention:
+            if deadline.passed():
+                raise
+            # Random, so that writers that met once do not meet again.
+            clock.sleep(random.uniform(0.0, longest_pause))  # noqa: S311 - a pause is no secret
+            longest_pause = min(2.0 * longest_pause, _LONGEST_PAUSE_SECONDS)
+        else:
+            return changed
+
+
+def _read(
+    documents: StateDocuments, key: str, kind: type[T], default: T | None, *, replace_corrupt: bool
+) -> tuple[T | None, str | None]:
+    """Return the value of the document and its tag, None for a document that must not exist yet."""
+    document = documents.read(key)
+    if document is None:
+        return default, None
+    try:
+        return from_json(kind, document.body), document.tag
+    except CorruptModel:
+        if not replace_corrupt:
+            raise
+        return default, document.tag
