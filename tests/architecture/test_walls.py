@@ -68,7 +68,6 @@ LIGHT = (
     "sync.run",
     "demo.digits",
     "gateway.config_file",
-    "gateway.traffic",
     "gateway.upstream.model",
     "provider_info",
 )

@@ -17,7 +17,7 @@ from tornado.simple_httpclient import SimpleAsyncHTTPClient
 from gateway.model_servers import MODEL, Replica, version
 from gateway.waiting import LONG, ended
 from tfs_deploy.gateway.config_file import config_from
-from tfs_deploy.gateway.gateway import Gateway
+from tfs_deploy.gateway.main import Gateway
 from tfs_deploy.gateway.problem import CONTENT_TYPE
 
 KEY = "a-key-of-enough-letters"

@@ -22,8 +22,8 @@ from gateway.waiting import LONG, ended
 from tfs_deploy.gateway.config import GatewayConfig
 from tfs_deploy.gateway.config_file import config_from
 from tfs_deploy.gateway.upstream.answer import Answer, Arrays
-from tfs_deploy.gateway.upstream.connections import Connections
 from tfs_deploy.gateway.upstream.model import Upstream
+from tfs_deploy.gateway.upstream.watch import Connections
 from tfs_deploy.serving import rpc
 from tfs_deploy.serving.config import ModelEntry, to_proto
 from tfs_deploy.serving.signature import DEFAULT_SIGNATURE, Signature, TensorSpec

@@ -19,12 +19,8 @@ from gateway.gateways import Running, gateway
 from gateway.model_servers import Replica
 from gateway.waiting import until
 from tfs_deploy.errors import InvalidInput, StoreError, Unreachable
-from tfs_deploy.gateway.capture.copying import Copier
-from tfs_deploy.gateway.capture.files import CaptureFiles
-from tfs_deploy.gateway.capture.record import CapturedRequest, encode
-from tfs_deploy.gateway.capture.redaction import redacted
-from tfs_deploy.gateway.capture.sampling import Sampler
-from tfs_deploy.gateway.capture.writer import Capture
+from tfs_deploy.gateway.capture.files import CapturedRequest, CaptureFiles, encode, redacted
+from tfs_deploy.gateway.capture.writer import Capture, Copier, Sampler
 from tfs_deploy.gateway.config import CaptureConfig
 from tfs_deploy.savedmodel import tfrecord
 from tfs_deploy.savedmodel.requests import parse_golden, read_logs

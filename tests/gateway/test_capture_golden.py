@@ -13,9 +13,8 @@ from typer.testing import CliRunner
 from gateway.test_capture import captured
 from tfs_deploy.cli.main import app
 from tfs_deploy.errors import CorruptModel, InvalidInput, NotFound
+from tfs_deploy.gateway.capture.files import CapturedRequest, encode, redacted
 from tfs_deploy.gateway.capture.golden import GOLDEN_FILE, WARMUP_FILE, make_golden
-from tfs_deploy.gateway.capture.record import CapturedRequest, encode
-from tfs_deploy.gateway.capture.redaction import redacted
 from tfs_deploy.savedmodel import tfrecord
 from tfs_deploy.savedmodel.requests import parse_golden, read_warmup
 
@@ -112,5 +111,5 @@ def test_the_command_line_makes_them(tmp_path: Path) -> None:
     assert (answer["golden"], answer["version"], answer["golden_file"]) == (1, 3, str(out / GOLDEN_FILE))
     assert golden_in(out) == [1]
     got = CliRunner().invoke(app, ["golden", "make", str(tmp_path / "none"), "--out", str(out)])
-    assert got.exit_code == 1
+    assert got.exit_code == 2
     assert "There is no file" in got.output

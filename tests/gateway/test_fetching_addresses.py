@@ -11,10 +11,8 @@ from hypothesis import strategies as st
 
 from gateway.web_servers import PUBLIC, PUBLIC_SIX
 from tfs_deploy.errors import InvalidInput
-from tfs_deploy.gateway.fetching.addresses import Reach, reach
-from tfs_deploy.gateway.fetching.resolving import CannotResolve, SystemResolver
-from tfs_deploy.gateway.fetching.rules import Rules
-from tfs_deploy.gateway.fetching.url import BadURL, Target, parse, redirected
+from tfs_deploy.gateway.fetching.connection import CannotResolve, SystemResolver
+from tfs_deploy.gateway.fetching.rules import BadURL, Reach, Rules, Target, parse, reach, redirected
 
 INSIDE = [
     *("10.0.0.1", "10.255.255.255", "172.16.0.1", "172.31.255.255", "192.168.0.1", "127.0.0.1", "127.255.255.254"),

@@ -12,7 +12,7 @@ import pytest
 from gateway.pictures import file_of, gradient
 from tfs_deploy.errors import InvalidInput
 from tfs_deploy.gateway.config import ProcessorConfig
-from tfs_deploy.gateway.processors.nms import kept
+from tfs_deploy.gateway.processors.boxes import kept
 from tfs_deploy.gateway.processors.protocol import BadAnswer, Blob
 from tfs_deploy.gateway.processors.registry import make_postprocessor, make_processor
 from tfs_deploy.gateway.processors.resize import FRAMES

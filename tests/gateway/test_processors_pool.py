@@ -25,8 +25,7 @@ from tfs_deploy.errors import InvalidInput
 from tfs_deploy.gateway.config import ModelConfig, Pool, ProcessorConfig
 from tfs_deploy.gateway.problem import Problem
 from tfs_deploy.gateway.processors.model_processors import ModelProcessors, make_model_processors
-from tfs_deploy.gateway.processors.pool import ProcessorPool
-from tfs_deploy.gateway.processors.process import WorkerProcess
+from tfs_deploy.gateway.processors.pool import ProcessorPool, WorkerProcess
 from tfs_deploy.gateway.processors.protocol import Blob
 from tfs_deploy.gateway.processors.registry import make_processor
 

@@ -16,8 +16,8 @@ from fakes import FakeClock
 from gateway.model_servers import Counts, Replica, group, settings, version, x
 from gateway.waiting import LONG, until
 from tfs_deploy.gateway.problem import Problem, too_late, unavailable, unusable
-from tfs_deploy.gateway.traffic import Traffic, sticky_share
 from tfs_deploy.gateway.upstream.answer import Answer, Arrays
+from tfs_deploy.gateway.upstream.model import Traffic, sticky_share
 
 VERSIONS = {"stable": 1, "canary": 2, "previous": 3}
 

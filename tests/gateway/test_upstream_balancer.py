@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tfs_deploy.gateway.upstream.balancer import FLOOR_SECONDS, Load, choose
+from tfs_deploy.gateway.upstream.replica import FLOOR_SECONDS, Load, choose
 
 
 @dataclass(eq=False)

@@ -18,8 +18,7 @@ from tfs_deploy.clock import SystemClock
 from tfs_deploy.gateway.config import MicroBatching
 from tfs_deploy.gateway.problem import Problem
 from tfs_deploy.gateway.upstream.answer import Answer, Arrays, NoMeter
-from tfs_deploy.gateway.upstream.micro_batching import MicroBatcher
-from tfs_deploy.gateway.upstream.rows import join, kind_of, split
+from tfs_deploy.gateway.upstream.micro_batching import MicroBatcher, join, kind_of, split
 
 BATCHING = {"micro_batching": {"max_rows": 16, "wait_ms": 20}}
 

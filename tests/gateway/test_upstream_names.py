@@ -10,8 +10,8 @@ import pytest
 from gateway.model_servers import Replica, ask, settings
 from gateway.waiting import ended, until
 from tfs_deploy.errors import Unreachable
-from tfs_deploy.gateway.upstream.connections import Connections
 from tfs_deploy.gateway.upstream.model import Upstream
+from tfs_deploy.gateway.upstream.watch import Connections
 from tfs_deploy.serving import client_aio
 from tfs_deploy.serving.group import parse_targets
 

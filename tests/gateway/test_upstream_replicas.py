@@ -17,8 +17,8 @@ import pytest
 from gateway.model_servers import Counts, Replica, ask, group, settings, version, x
 from gateway.waiting import ended, until
 from tfs_deploy.gateway.problem import Problem
-from tfs_deploy.gateway.upstream.connections import Connections
 from tfs_deploy.gateway.upstream.model import Upstream
+from tfs_deploy.gateway.upstream.watch import Connections
 
 HERE = Path(__file__).parent
 # What a request looks for a model server, in tests of those that come back: longer than any busy machine takes.

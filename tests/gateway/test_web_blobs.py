@@ -10,7 +10,7 @@ import pytest
 from gateway.gateways import Got, Running, is_problem, run
 from gateway.model_servers import Replica, version
 from tfs_deploy.gateway.processors.protocol import Blob
-from tfs_deploy.gateway.web.blobs import MOST_MEMBERS
+from tfs_deploy.gateway.web.body import MOST_MEMBERS
 
 BLOBS = {"processor": {"name": "tensors", "options": {"blobs": True}}}
 KIB = 1 << 10

@@ -20,7 +20,7 @@ from gateway.model_servers import Replica, version
 from gateway.waiting import until
 from tfs_deploy.errors import InvalidInput
 from tfs_deploy.gateway.config import Auth
-from tfs_deploy.gateway.gateway import Gateway
+from tfs_deploy.gateway.main import Gateway
 from tfs_deploy.gateway.web.auth import read_keys
 
 # --- health ---------------------------------------------------------------------------------------------------------
@@ -312,9 +312,9 @@ def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyP
 
 
 def test_a_client_that_does_not_read_its_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tfs_deploy.gateway.web import incoming
+    from tfs_deploy.gateway.web import server
 
-    monkeypatch.setattr(incoming, "_WRITE_SECONDS", 0.3)
+    monkeypatch.setattr(server, "_WRITE_SECONDS", 0.3)
     replica = Replica({1: version((None, None))}, {"stable": 1})
     # More than the buffers of two sockets take.
     body = json.dumps({"items": [[0.12345678] * 400_000] * 2}).encode()
@@ -335,7 +335,7 @@ def test_a_client_that_does_not_read_its_answer_is_not_waited_for(monkeypatch: p
 def test_bodies_of_all_requests_together_are_bounded() -> None:
     from tfs_deploy.gateway.config import Limits
     from tfs_deploy.gateway.problem import Problem
-    from tfs_deploy.gateway.web.request_budget import Room
+    from tfs_deploy.gateway.web.message import Room
 
     room = Room(Limits(body_mib=1.0))
     tickets = [room.enter("m") for _ in range(33)]

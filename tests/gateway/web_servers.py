@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from tornado.iostream import IOStream
 
-from tfs_deploy.gateway.fetching import connecting
-from tfs_deploy.gateway.fetching.resolving import CannotResolve, Place, place
+from tfs_deploy.gateway.fetching import connection
+from tfs_deploy.gateway.fetching.connection import CannotResolve, Place, place
 
 Reply = bytes | Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -117,10 +117,10 @@ class Wires:
     async def __call__(self, where: Place, *, tls: ssl.SSLContext | None, name: str, buffer: int) -> IOStream:
         self.places.append(f"{where.address}:{where.port}")
         if where.address.is_loopback:
-            return await connecting.connect(where, tls=tls, name=name, buffer=buffer)
+            return await connection.connect(where, tls=tls, name=name, buffer=buffer)
         if self._server is None:
             raise OSError("this test has no such server")
-        return await connecting.connect(place("127.0.0.1", self._server.port), tls=tls, name=name, buffer=buffer)
+        return await connection.connect(place("127.0.0.1", self._server.port), tls=tls, name=name, buffer=buffer)
 
 
 def certificate(directory: Path, *names: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:

@@ -1,18 +1,105 @@
-"""The files of one model's captures: written one after the other, closed when full or old, the oldest removed."""
+"""PredictionLog files of one model: records with redacted values, files closed when full or old, the oldest removed."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
+
+import numpy as np
 
 from tfs_deploy.clock import Clock
 from tfs_deploy.errors import StoreError
+from tfs_deploy.gateway.upstream.answer import Arrays
 from tfs_deploy.savedmodel import tfrecord
+from tfs_deploy.serving.codec import messages, tensors
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CapturedRequest:
+    """What went to a model server and what came back; `at` is in seconds since 1970."""
+
+    model: str
+    signature: str
+    version: int
+    label: str
+    inputs: Arrays
+    outputs: Arrays
+    at: float
+
+    @property
+    def size(self) -> int:
+        """Return about how many bytes its record takes."""
+        return sum(_size(array) for arrays in (self.inputs, self.outputs) for array in arrays.values())
+
+    def detached(self) -> CapturedRequest:
+        """Return it with arrays of its own: an answer may be a few rows of a batch, and keep all of that in memory."""
+        return replace(self, inputs=_detached(self.inputs), outputs=_detached(self.outputs))
+
+
+def encode(request: CapturedRequest, *, rate: float) -> bytes:
+    """Return the serialized PredictionLog of `request`, one of a sample of this `rate` (0 to 1).
+
+    It says which version answered, and which label was asked for.
+    """
+    log = messages.PredictionLog()
+    metadata = log.log_metadata
+    metadata.model_spec.name = request.model
+    metadata.model_spec.version.value = request.version
+    metadata.model_spec.signature_name = request.signature
+    metadata.sampling_config.sampling_rate = rate
+    metadata.timestamp_secs = int(request.at)
+    predict = log.predict_log
+    predict.request.model_spec.name = request.model
+    if request.label:
+        predict.request.model_spec.version_label = request.label
+    predict.request.model_spec.signature_name = request.signature
+    predict.response.model_spec.name = request.model
+    predict.response.model_spec.version.value = request.version
+    predict.response.model_spec.signature_name = request.signature
+    for arrays, protos in ((request.inputs, predict.request.inputs), (request.outputs, predict.response.outputs)):
+        for alias, array in arrays.items():
+            protos[alias].CopyFrom(tensors.to_proto(array))
+    data: bytes = log.SerializeToString(deterministic=True)
+    return data
+
+
+def _detached(arrays: Arrays) -> Arrays:
+    return {alias: array if array.base is None else array.copy() for alias, array in arrays.items()}
+
+
+def _size(array: Any) -> int:
+    if array.dtype.kind == "O":
+        return sum(len(item) + 8 for item in array.reshape(-1).tolist())
+    return int(array.nbytes)
+
+
+def redacted(request: CapturedRequest, names: Collection[str]) -> CapturedRequest:
+    """Return `request` without the values of the inputs and outputs `names`.
+
+    An input keeps its dtype and shape, zeros or empty strings in it, so that the request can still warm a model up.
+    Its answer goes then, all of it: it would tell of what was asked, and no model answers the blanks like that.
+    """
+    blanked = set(names) & request.inputs.keys()
+    if blanked:
+        inputs = {alias: _blank(array) if alias in blanked else array for alias, array in request.inputs.items()}
+        return dataclasses.replace(request, inputs=inputs, outputs={})
+    kept = {alias: array for alias, array in request.outputs.items() if alias not in names}
+    return request if len(kept) == len(request.outputs) else dataclasses.replace(request, outputs=kept)
+
+
+def _blank(array: np.ndarray) -> np.ndarray:
+    if array.dtype.kind in "OSU":
+        return np.full(array.shape, b"", dtype=object)
+    return np.zeros(array.shape, array.dtype)
+
 
 logger = logging.getLogger(__name__)
 

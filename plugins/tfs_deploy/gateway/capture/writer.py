@@ -1,4 +1,4 @@
-"""Capture requests without slowing one down: they are put into a bounded queue, and a thread writes them."""
+"""Capture requests beside the event loop: one thread writes files, another one uploads finished files to a store."""
 
 from __future__ import annotations
 
@@ -7,18 +7,145 @@ import queue
 import random
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+
 from tfs_deploy.clock import Clock, SystemClock
-from tfs_deploy.gateway.capture.copying import Copier
-from tfs_deploy.gateway.capture.figures import CaptureFigures
-from tfs_deploy.gateway.capture.files import CaptureFiles
-from tfs_deploy.gateway.capture.record import CapturedRequest, encode
-from tfs_deploy.gateway.capture.redaction import redacted
-from tfs_deploy.gateway.capture.sampling import Sampler
+from tfs_deploy.errors import Contention, InvalidInput, TFSDeployError, Transient
+from tfs_deploy.gateway.capture.files import CapturedRequest, CaptureFiles, encode, redacted
 from tfs_deploy.gateway.config import MIB, CaptureConfig
+from tfs_deploy.store.open import open_store
+from tfs_deploy.store.protocol import MAX_DOCUMENT_BYTES, Store
+
+
+@dataclass(slots=True)
+class CaptureFigures:
+    """Counts since the start; `dropped` by reason: busy, too_large, disk, failed."""
+
+    written: int = 0
+    written_bytes: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    copied: int = 0
+    copies_failed: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def note_written(self, size: int) -> None:
+        """Count one record of `size` bytes."""
+        with self._lock:
+            self.written += 1
+            self.written_bytes += size
+
+    def note_dropped(self, reason: str) -> None:
+        """Count one request that was to be captured and was not."""
+        with self._lock:
+            self.dropped[reason] = self.dropped.get(reason, 0) + 1
+
+    def note_copied(self, *, done: bool) -> None:
+        """Count one finished file that was copied to the store, or could not be."""
+        with self._lock:
+            self.copied += done
+            self.copies_failed += not done
+
 
 logger = logging.getLogger(__name__)
+
+_MAX_WAITING = 64
+_ATTEMPTS = 5
+
+
+class Copier:
+    """Copies in a thread of its own, so that a store that hangs holds up no capture."""
+
+    def __init__(self, store: Store, model: str) -> None:
+        self._store = store
+        self._model = model
+        self._queue: queue.Queue[tuple[Path, CaptureFigures] | None] = queue.Queue(_MAX_WAITING)
+        self._thread = threading.Thread(target=self._run, name=f"capture-copy-{model}", daemon=True)
+        self._closing = threading.Event()
+
+    @classmethod
+    def of(cls, config: CaptureConfig, model: str) -> Copier | None:
+        """Return what copies the captures of `model`, None if nothing is to; raise InvalidInput or MissingExtra."""
+        if not config.upload:
+            return None
+        if config.file_mib * MIB > MAX_DOCUMENT_BYTES:
+            raise InvalidInput(
+                f"Capture files of model {model!r} may have {config.file_mib:g} MiB, and a store takes "
+                f"{MAX_DOCUMENT_BYTES // MIB} MiB at most.",
+                "Set capture.file_mib to less.",
+            )
+        return cls(open_store(config.upload), model)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def offer(self, path: Path, figures: CaptureFigures) -> bool:
+        """Copy `path` when its turn comes; tell whether there is room for it."""
+        try:
+            self._queue.put_nowait((path, figures))
+        except queue.Full:
+            return False
+        return True
+
+    def close(self, seconds: float) -> None:
+        """Copy what waits, within `seconds`; what is left stays in the directory."""
+        self._closing.set()
+        if not self._thread.is_alive():
+            return
+        try:
+            self._queue.put(None, timeout=seconds)
+        except queue.Full:
+            return
+        self._thread.join(seconds)
+
+    def _run(self) -> None:
+        while (found := self._queue.get()) is not None:
+            path, figures = found
+            try:
+                self._copy(path)
+            except (TFSDeployError, RetryError, OSError) as error:
+                told = error.last_attempt.exception() if isinstance(error, RetryError) else error
+                logger.warning("The captures in %s were not copied: %s", path, told)
+                figures.note_copied(done=False)
+            else:
+                figures.note_copied(done=True)
+
+    def _copy(self, path: Path) -> None:
+        body = path.read_bytes()
+        key = f"captures/{self._model}/{path.name}"
+        retrying = Retrying(
+            retry=retry_if_exception_type(Transient),
+            stop=stop_after_attempt(_ATTEMPTS),
+            wait=wait_exponential(multiplier=0.5, max=30.0),
+            sleep=self._pause,
+        )
+        for attempt in retrying:
+            with attempt:
+                try:
+                    self._store.documents.write(key, body, expected=None)
+                except Contention:
+                    # An attempt whose answer was lost: the name is of this file alone.
+                    if self._store.documents.read(key) is None:
+                        raise
+
+    def _pause(self, seconds: float) -> None:
+        self._closing.wait(seconds)  # not at all once the gateway ends
+
+
+class Sampler:
+    """Takes `percent` of what it is asked about."""
+
+    def __init__(self, percent: float, draw: random.Random | None = None) -> None:
+        self.rate = percent / 100.0
+        self._draw = draw or random.Random()  # noqa: S311 - which requests are kept is no secret
+
+    def takes(self) -> bool:
+        """Tell whether the next one is captured."""
+        return self._draw.random() < self.rate
+
 
 # What waits to be written, over all of the queue: a slow disk must not fill the memory.
 _MAX_WAITING_BYTES = 64 * MIB

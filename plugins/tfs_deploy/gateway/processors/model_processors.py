@@ -24,7 +24,7 @@ _JOB_BYTES = 1 << 20
 # Bytes, characters or elements: some milliseconds of work.
 _LARGE = 10_000
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,7 +117,7 @@ class ModelProcessors:
             moved = BadItem(first + error.index, error.reason, error.remedy)
             raise problem.unusable(str(moved), item=moved.index) from error
         if not isinstance(arrays, Mapping) or not all(isinstance(array, np.ndarray) for array in arrays.values()):
-            log.error("The processor %s does not return a dict of arrays.", type(self._processor).__name__)
+            logger.error("The processor %s does not return a dict of arrays.", type(self._processor).__name__)
             raise problem.internal()
         return arrays
 
@@ -133,10 +133,10 @@ class ModelProcessors:
         except InvalidInput as error:
             raise problem.unusable(str(error)) from error
         except BadAnswer as error:
-            log.warning("An answer cannot be read: %s", error)
+            logger.warning("An answer cannot be read: %s", error)
             raise problem.bad_upstream(error.cause) from error
         except worker.ProcessorMistake as error:
-            log.error("A processor failed: %s", error)
+            logger.error("A processor failed: %s", error)
             raise problem.internal() from error
 
     async def _here(self, step: worker.Step, processor: Any, payload: Any) -> Any:

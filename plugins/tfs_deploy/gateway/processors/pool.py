@@ -11,17 +11,97 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from tfs_deploy.errors import InvalidInput, Unreachable
 from tfs_deploy.gateway import problem
 from tfs_deploy.gateway.config import ProcessorConfig
 from tfs_deploy.gateway.processors import worker
-from tfs_deploy.gateway.processors.process import Gone, WorkerProcess
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
+
+
+class Gone(Exception):
+    """The process ended while it had nothing to do; the job was not begun."""
+
+
+class WorkerProcess:
+    """A process with the processors in `configured` (as `worker.prepare` takes them)."""
+
+    def __init__(self, configured: bytes) -> None:
+        self._configured = configured
+        self._executor: ProcessPoolExecutor | None = None
+        self._context = _Recording()
+        self._jobs = 0
+        # The number of the job that the process began last. It tells a job that ended a process from one that came
+        # just after its end, which an executor does not.
+        self._begun = self._context.RawValue("Q", 0)
+
+    async def start(self, seconds: float) -> None:
+        """Start it and make its processors; raise InvalidInput or Unreachable."""
+        self._context = _Recording()
+        self._executor = ProcessPoolExecutor(
+            1, mp_context=self._context, initializer=worker.settle, initargs=(self._begun,)
+        )
+        try:
+            failure = await _result(self._executor.submit(worker.prepare, self._configured), seconds)
+        except BrokenProcessPool as error:
+            raise Unreachable("A process for processors ended while it started.", "Look at the logger.") from error
+        except asyncio.TimeoutError as error:
+            raise Unreachable(f"A process for processors did not start in {seconds:g} s.", "Try again.") from error
+        if failure:
+            raise InvalidInput(failure, "Correct the gateway's configuration.")
+
+    async def run(self, seconds: float, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Return the result of one job; raise Gone or a Problem, after which this process has to be replaced."""
+        if self._executor is None:
+            raise Gone
+        self._jobs += 1
+        try:
+            return await _result(self._executor.submit(worker.begin, self._jobs, function, *arguments), seconds)
+        except BrokenProcessPool:
+            if self._begun.value != self._jobs:
+                raise Gone from None
+            logger.warning("A process for processors ended in the middle of a job.")
+            raise problem.internal() from None
+        except asyncio.TimeoutError:
+            logger.warning("A process for processors is ended after %g s with one job.", seconds)
+            raise problem.too_late(f"The items took longer than {seconds:g} s to process.") from None
+
+    async def stop(self) -> None:
+        """Kill it: what it does is not wanted any more, and it may not listen."""
+        executor, self._executor = self._executor, None
+        if executor is None:
+            return
+        for process in self._context.started:
+            process.kill()
+        await asyncio.get_running_loop().run_in_executor(None, executor.shutdown)
+
+
+class _Recording(SpawnContext):
+    """Spawns, and remembers which processes: an executor has no way to kill its own before Python 3.14.
+
+    Not forked: the gateway has threads (gRPC's among them), whose locks a fork would copy.
+    """
+
+    def __init__(self) -> None:
+        self.started: list[SpawnProcess] = []
+
+    def Process(self, *args: Any, **kwargs: Any) -> SpawnProcess:  # type: ignore[override]  # noqa: N802
+        process = SpawnProcess(*args, **kwargs)
+        self.started.append(process)
+        return process
+
+
+async def _result(future: Future[Any], seconds: float) -> Any:
+    return await asyncio.wait_for(asyncio.wrap_future(future), seconds)
+
 
 # A new process imports numpy and Pillow (a second, more on a busy machine) and reads vocabularies.
 START_SECONDS = 60.0
@@ -90,7 +170,7 @@ class ProcessorPool:
             try:
                 return worker.unpacked(task.result())
             except Gone:
-                log.warning("A process for processors had ended; another one takes the job.")
+                logger.warning("A process for processors had ended; another one takes the job.")
 
     async def stop(self) -> None:
         """End the processes, whatever they do."""
@@ -140,7 +220,7 @@ class ProcessorPool:
             try:
                 await one.start(START_SECONDS)
             except Exception as error:  # such as no descriptors now: a place that is given up never comes back
-                log.warning("A process for processors could not be started: %s", error)
+                logger.warning("A process for processors could not be started: %s", error)
                 await asyncio.sleep(_AGAIN_SECONDS)
             else:
                 self._idle.put_nowait(one)
@@ -155,7 +235,7 @@ class ProcessorPool:
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            # Looked at here as well, so that a job whose client went away does not complain in the log.
+            # Looked at here as well, so that a job whose client went away does not complain in the logger.
             task.exception()
 
 

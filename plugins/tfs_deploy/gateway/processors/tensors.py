@@ -2,16 +2,220 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import base64
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from tfs_deploy.errors import InvalidInput
-from tfs_deploy.gateway.processors.nested import dtype_called, to_array, to_json
-from tfs_deploy.gateway.processors.protocol import Array, Arrays, BadAnswer, BadItem, Blob, output_named, split_notes
+from tfs_deploy.gateway.processors.protocol import (
+    Array,
+    Arrays,
+    BadAnswer,
+    BadItem,
+    Blob,
+    a_json,
+    decode_b64,
+    output_named,
+    split_notes,
+)
+from tfs_deploy.serving.codec.tensors import NUMPY_BY_NAME
 from tfs_deploy.serving.signature import Signature, shape_text
+
+_NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+# Elements that are looked at in one call: calls hold the interpreter, and a thread's must let the event loop go on.
+_PIECE = 10_000
+_MAX_RANK = 32  # as in serving.tensors: numpy 1.26's limit
+_LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
+_DTYPES = {
+    spelling: dtype
+    for name, dtype in NUMPY_BY_NAME.items()
+    if dtype.kind != "c"
+    for spelling in (name, name.removeprefix("DT_").lower(), "string" if dtype.kind == "O" else dtype.name)
+}
+
+
+def dtype_called(name: str) -> np.dtype[Any]:
+    """Return the dtype that a configuration calls `name` (``float32``, ``string``, ``DT_INT64``)."""
+    if name not in _DTYPES:
+        known = sorted({"string" if dtype.kind == "O" else dtype.name for dtype in _DTYPES.values()})
+        raise InvalidInput(f"There is no dtype {name!r} for JSON values.", f"Use one of: {', '.join(known)}.")
+    return _DTYPES[name]
+
+
+def to_array(index: int, value: Any, dtype: np.dtype[Any], what: str = "") -> Array:
+    """Return the JSON `value` of item `index` as an array of `dtype`; raise BadItem where that would change a value."""
+    inside = f" in {what!r}" if what else ""
+    shape, flat, types = _flatten(index, value, inside)
+    return _one_dimensional(index, flat, types, dtype, inside).reshape(shape)
+
+
+def to_json(array: Array, *, always_b64: bool = False) -> Any:
+    """Return `array` as nested lists of JSON values, a scalar as one value."""
+    if array.dtype.kind in "SUOT":
+        return _mapped(array, lambda value: _text_or_b64(value, always_b64))
+    if array.dtype.kind in "biu":
+        return _lists(array)
+    # bfloat16 (kind "V") and float16 widen without loss.
+    wide = array.astype(np.float64)
+    if np.isfinite(wide).all():
+        return _lists(wide)
+    return _mapped(wide, json_float)
+
+
+def json_float(value: float) -> float | str:
+    """Return `value`, or the string that stands for it in JSON where it is not finite."""
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def short_float(value: float) -> float | str:
+    """Return `value` with the few digits that tell it from every other float32: 0.1, not 0.10000000149011612."""
+    if abs(value) > _LARGEST_FLOAT32:
+        return json_float(value)
+    return json_float(float(str(np.float32(value))))
+
+
+def _flatten(index: int, value: Any, inside: str) -> tuple[tuple[int, ...], list[Any], set[type]]:
+    """Return the shape of nested lists, their elements in row-major order, and the types of these."""
+    shape: list[int] = []
+    flat = [value]
+    # Sets of all types and lengths, not element by element: a picture as lists has half a million of them.
+    while (types := _types(flat)) == {list}:
+        lengths = {length for piece in _pieces(flat) for length in set(map(len, piece))}
+        if len(lengths) > 1:
+            raise BadItem(index, f"has lists of different lengths{inside}", "Give lists nested to one regular shape.")
+        if len(shape) == _MAX_RANK:
+            raise BadItem(index, f"has more than {_MAX_RANK} dimensions{inside}")
+        shape.append(lengths.pop())
+        flat = _joined(flat, shape[-1])
+    if list in types:
+        raise BadItem(index, f"mixes lists and values{inside}", "Give lists nested to one regular shape.")
+    return tuple(shape), flat, types
+
+
+def _pieces(flat: list[Any], size: int = _PIECE) -> Iterator[list[Any]]:
+    return (flat[start : start + size] for start in range(0, len(flat), size))
+
+
+def _types(flat: list[Any]) -> set[type]:
+    return {kind for piece in _pieces(flat) for kind in set(map(type, piece))}
+
+
+def _joined(lists: list[list[Any]], length: int) -> list[Any]:
+    """Return the elements of `lists`, which are `length` long."""
+    if len(lists) == 1:
+        return lists[0]
+    joined: list[Any] = []
+    for piece in _pieces(lists, max(1, _PIECE // max(1, length))):
+        joined.extend(chain.from_iterable(piece))
+    return joined
+
+
+def _filled(flat: list[Any], dtype: np.dtype[Any]) -> Array:
+    """Return `flat` as an array; raise OverflowError for a number that is too large."""
+    array = np.empty(len(flat), dtype=dtype)
+    for start in range(0, len(flat), _PIECE):
+        array[start : start + _PIECE] = flat[start : start + _PIECE]
+    return array
+
+
+def _one_dimensional(index: int, flat: list[Any], types: set[type], dtype: np.dtype[Any], inside: str) -> Array:
+    if dtype.kind == "O":
+        array = np.empty(len(flat), dtype=object)
+        array[:] = [_string(index, element, inside) for element in flat]
+        return array
+    if dtype.kind == "b":
+        _only(index, flat, types, {bool}, dtype, inside)
+        return _filled(flat, dtype)
+    if dtype.kind in "iu":
+        _only(index, flat, types, {int}, dtype, inside)
+        return _integers(index, flat, dtype, inside)
+    if str in types:
+        # What is not one of the three words stays a string, and is refused.
+        flat = [_NOT_FINITE.get(element, element) if type(element) is str else element for element in flat]
+        types = _types(flat)
+    _only(index, flat, types, {int, float}, dtype, inside)
+    return _floats(index, flat, dtype, inside)
+
+
+def _only(
+    index: int, flat: Sequence[Any], types: set[type], kinds: set[type], dtype: np.dtype[Any], inside: str
+) -> None:
+    if types <= kinds:
+        return
+    stranger = next(element for element in flat if type(element) not in kinds)
+    raise BadItem(index, f"has {a_json(stranger)}{inside} where {dtype.name} is expected")
+
+
+def _integers(index: int, flat: list[Any], dtype: np.dtype[Any], inside: str) -> Array:
+    limits = np.iinfo(dtype)
+    if any(min(piece) < limits.min or max(piece) > limits.max for piece in _pieces(flat)):
+        raise BadItem(
+            index, f"has a number{inside} outside of {dtype.name}, which goes from {limits.min} to {limits.max}"
+        )
+    return _filled(flat, dtype)
+
+
+def _floats(index: int, flat: list[Any], dtype: np.dtype[Any], inside: str) -> Array:
+    try:
+        wide = _filled(flat, np.dtype(np.float64))
+    except OverflowError as error:
+        raise BadItem(index, f"has a number{inside} that is too large for {dtype.name}") from error
+    with np.errstate(over="ignore"):
+        array = wide.astype(dtype)
+    if not np.array_equal(np.isinf(array), np.isinf(wide)):
+        raise BadItem(index, f"has a number{inside} that is too large for {dtype.name}")
+    return array
+
+
+def _string(index: int, element: Any, inside: str) -> bytes:
+    if isinstance(element, str):
+        try:
+            return element.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise BadItem(index, f"has half a surrogate pair{inside}, which is not text") from error
+    if isinstance(element, dict) and element.keys() == {"b64"}:
+        return decode_b64(index, element["b64"])
+    if isinstance(element, Blob):
+        return element.data
+    raise BadItem(index, f"has {a_json(element)}{inside} where a string is expected")
+
+
+def _lists(array: Array) -> Any:
+    """Return `array` as nested lists, made in pieces: one call for a million numbers would hold the interpreter."""
+    if array.size <= _PIECE:
+        return array.tolist()
+    if array.ndim > 1:
+        return [_lists(part) for part in array]
+    numbers: list[Any] = []
+    for start in range(0, len(array), _PIECE):
+        numbers += array[start : start + _PIECE].tolist()
+    return numbers
+
+
+def _mapped(array: Array, change: Callable[[Any], Any]) -> Any:
+    """Return `array` as nested lists with every element changed."""
+
+    def changed(value: Any, depth: int) -> Any:
+        return [changed(part, depth - 1) for part in value] if depth else change(value)
+
+    return changed(array.tolist(), array.ndim)
+
+
+def _text_or_b64(value: Any, always_b64: bool) -> Any:
+    data = value.encode("utf-8") if isinstance(value, str) else bytes(value)
+    if not always_b64:
+        try:
+            return data.decode("utf-8")
+        except UnicodeDecodeError:
+            pass
+    return {"b64": base64.b64encode(data).decode("ascii")}
 
 
 class TensorInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -12,8 +12,7 @@ import msgspec
 import numpy as np
 
 from tfs_deploy.errors import InvalidInput
-from tfs_deploy.gateway.processors.blobs import a_json
-from tfs_deploy.gateway.processors.protocol import Array, Arrays, BadItem, Blob
+from tfs_deploy.gateway.processors.protocol import Array, Arrays, BadItem, Blob, a_json
 from tfs_deploy.gateway.processors.tensors import rows_as_json
 
 # A vocabulary of a million tokens takes some 100 MB; a larger file is not what the path was meant to name.

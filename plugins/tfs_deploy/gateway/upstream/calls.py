@@ -19,10 +19,8 @@ from tfs_deploy.errors import DeadlineExceeded, NotFound, TFSDeployError
 from tfs_deploy.gateway.config import Hedging, Retries
 from tfs_deploy.gateway.problem import Problem, from_error, not_found, too_late, unavailable
 from tfs_deploy.gateway.upstream.answer import NEWEST, Answer, Arrays, Meter, told
-from tfs_deploy.gateway.upstream.attempt import Attempt, Failed
-from tfs_deploy.gateway.upstream.balancer import choose
-from tfs_deploy.gateway.upstream.failures import Fate
-from tfs_deploy.gateway.upstream.replica import Replica
+from tfs_deploy.gateway.upstream.attempt import Attempt, Failed, Fate
+from tfs_deploy.gateway.upstream.replica import Replica, choose
 
 logger = logging.getLogger(__name__)
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import logging
 import random
+from collections.abc import Mapping
+from typing import Protocol
 
 from tfs_deploy.clock import Clock, SystemClock
-from tfs_deploy.gateway.config import GatewayConfig, ModelConfig
+from tfs_deploy.gateway.config import Canary, GatewayConfig, ModelConfig, Shadow
+from tfs_deploy.gateway.problem import Problem, not_found
 from tfs_deploy.gateway.upstream.admission import Admission
-from tfs_deploy.gateway.upstream.answer import Answer, Arrays, Meter, NoMeter
-from tfs_deploy.gateway.upstream.attempt import LOOK_AGAIN_SECONDS, Attempt
+from tfs_deploy.gateway.upstream.answer import Answer, Arrays, Meter, NoMeter, Predictor
+from tfs_deploy.gateway.upstream.attempt import LOOK_AGAIN_SECONDS, Attempt, Guard
 from tfs_deploy.gateway.upstream.calls import Calls, Patience
-from tfs_deploy.gateway.upstream.connections import Connections
-from tfs_deploy.gateway.upstream.guard import Guard
 from tfs_deploy.gateway.upstream.micro_batching import MicroBatcher
-from tfs_deploy.gateway.upstream.watch import Resolve, Watch
+from tfs_deploy.gateway.upstream.watch import Connections, Resolve, Watch
 from tfs_deploy.serving.group import parse_targets
 from tfs_deploy.serving.protocol import Metadata
 from tfs_deploy.serving.signature import Signature
@@ -149,3 +152,138 @@ class Upstream:
 
 def _others(model: ModelConfig) -> tuple[str, ...]:
     return (*model.labels, *(part.label for part in (model.canary, model.shadow) if part))
+
+
+logger = logging.getLogger(__name__)
+
+# As many bits of a digest as a float holds exactly.
+_HASH_BITS = 53
+# How much of a request's time the canary may use before the model's own label is asked.
+_CANARY_SHARE = 0.5
+
+
+class Busy(Protocol):
+    """What says whether there is room for work that nobody waits for."""
+
+    @property
+    def idle_turn(self) -> bool:
+        """Tell whether there is."""
+
+
+class Traffic:
+    """The ways to one model; belongs to one event loop."""
+
+    def __init__(
+        self,
+        name: str,
+        config: ModelConfig,
+        upstream: Predictor,
+        *,
+        busy: Busy,
+        shadow_seconds: float = 10.0,
+        clock: Clock | None = None,
+        draw: random.Random | None = None,
+        meter: Meter | None = None,
+    ) -> None:
+        self._name = name
+        self._config = config
+        self._upstream = upstream
+        self._busy = busy
+        self._shadow_seconds = shadow_seconds
+        self._clock = clock or SystemClock()
+        self._draw = draw or random.Random()  # noqa: S311 - which version answers is no secret
+        self._meter = meter or NoMeter()
+        self._copies: set[asyncio.Task[None]] = set()
+        self._canary_failed = ""
+
+    async def predict(
+        self, inputs: Arrays, *, label: str | None, headers: Mapping[str, str], deadline: float, request_id: str
+    ) -> Answer:
+        """Return the answer; `label` is what the client asked for by name, if it did; raise Problem.
+
+        `headers` must find names as HTTP does, whatever their case. A canary that cannot answer costs the client
+        nothing: the model's own label answers then.
+        """
+        if label is None:
+            answer = await self._by_share(inputs, headers, deadline, request_id)
+        elif label in (self._config.label, *self._config.labels):
+            answer = await self._upstream.predict(inputs, label=label, deadline=deadline, request_id=request_id)
+        else:
+            raise not_found(f"Model {self._name!r} has no label {label!r}.")
+        self._copy(inputs, answer.label, request_id)
+        return answer
+
+    async def stop(self) -> None:
+        """Forget the copies that are under way."""
+        copies = tuple(self._copies)
+        for task in copies:
+            task.cancel()
+        await asyncio.gather(*copies, return_exceptions=True)
+
+    # --- canary -----------------------------------------------------------------------------------------------------
+
+    async def _by_share(self, inputs: Arrays, headers: Mapping[str, str], deadline: float, request_id: str) -> Answer:
+        canary = self._config.canary
+        if canary is not None and self._goes_to_canary(canary, headers):
+            now = self._clock.monotonic()
+            until = now + (deadline - now) * _CANARY_SHARE
+            try:
+                answer = await self._upstream.predict(inputs, label=canary.label, deadline=until, request_id=request_id)
+            except Problem as problem:
+                self._note_canary(problem)
+            else:
+                self._note_canary(None)
+                return answer
+        return await self._upstream.predict(inputs, label=self._config.label, deadline=deadline, request_id=request_id)
+
+    def _goes_to_canary(self, canary: Canary, headers: Mapping[str, str]) -> bool:
+        value = headers.get(canary.sticky_header) if canary.sticky_header else None
+        share = self._draw.random() if not value else sticky_share(self._name, value)
+        return share * 100.0 < canary.percent
+
+    def _note_canary(self, problem: Problem | None) -> None:
+        """Count, and log a failure of the canary once until it answers again or fails in another way."""
+        failed = "" if problem is None else f"{problem.status} {problem.title}"
+        if problem is not None:
+            self._meter.count("canary_fell_back", status=str(problem.status))
+            if failed != self._canary_failed:
+                logger.warning("The canary of %s does not answer, its requests go to stable: %s", self._name, problem)
+        self._canary_failed = failed
+
+    # --- shadow -----------------------------------------------------------------------------------------------------
+
+    def _copy(self, inputs: Arrays, answered: str, request_id: str) -> None:
+        """Send a copy to the shadow after the client has its answer, unless that could be in anybody's way."""
+        shadow = self._config.shadow
+        if shadow is None or shadow.label == answered or self._draw.random() * 100.0 >= shadow.percent:
+            return
+        if len(self._copies) >= shadow.parallel or not self._busy.idle_turn:
+            self._meter.count("shadow_dropped")
+            return
+        task = asyncio.get_running_loop().create_task(self._send_copy(shadow, inputs, request_id))
+        self._copies.add(task)
+        task.add_done_callback(self._copies.discard)
+
+    async def _send_copy(self, shadow: Shadow, inputs: Arrays, request_id: str) -> None:
+        started = self._clock.monotonic()
+        try:
+            await self._upstream.predict(
+                inputs, label=shadow.label, deadline=started + self._shadow_seconds, request_id=f"{request_id}-shadow"
+            )
+        except Problem as problem:
+            self._meter.count("shadow_failed", status=str(problem.status))
+            logger.debug("The shadow copy of %s was not answered: %s", request_id, problem)
+        except Exception:  # of any kind: nobody waits for this task
+            logger.exception("The shadow copy of %s failed", request_id)
+        else:
+            self._meter.count("shadow_answered")
+            self._meter.observe("shadow_seconds", self._clock.monotonic() - started)
+
+
+def sticky_share(model: str, value: str) -> float:
+    """Return where `value` stands between 0 and 1: always the same for one model, evenly spread over values.
+
+    A canary that grows keeps whom it has: whoever is below 5 % is below 10 % too.
+    """
+    digest = hashlib.blake2b(f"{model}\0{value}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return float(int.from_bytes(digest, "big") >> (64 - _HASH_BITS)) / 2.0**_HASH_BITS

@@ -4,17 +4,73 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+import math
+import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from tfs_deploy.clock import Clock
 from tfs_deploy.errors import DeadlineExceeded, NotFound, Permanent, TFSDeployError, Transient
 from tfs_deploy.gateway.config import Health
 from tfs_deploy.gateway.upstream.answer import NEWEST, told
-from tfs_deploy.gateway.upstream.balancer import Load
 from tfs_deploy.serving.client_aio import AsyncModelServerClient
 from tfs_deploy.serving.protocol import Metadata
+
+# A latency that is this many seconds old counts 1/e.
+MEMORY_SECONDS = 10.0
+# What a replica that was never asked is taken for; keeps the requests under way in the comparison.
+FLOOR_SECONDS = 0.001
+
+
+class Load:
+    """The load of one replica: requests under way, and the latency that it showed lately."""
+
+    def __init__(self, now: float) -> None:
+        self.outstanding = 0
+        self._seconds = 0.0
+        self._noted = now
+
+    def started(self) -> None:
+        """Note that a request is meant for this replica."""
+        self.outstanding += 1
+
+    def ended(self) -> None:
+        """Note that it is over."""
+        self.outstanding -= 1
+
+    def answered(self, now: float, seconds: float) -> None:
+        """Note how long an answer took."""
+        left = math.exp(-max(0.0, now - self._noted) / MEMORY_SECONDS)
+        old = self._seconds
+        # A slow answer is believed at once; a quick one lowers the latency by its share of the time passed.
+        self._seconds = seconds if seconds > old else old * left + seconds * (1.0 - left)
+        self._noted = now
+
+    def cost(self, now: float) -> float:
+        """Return how long the next request is expected to take, in seconds."""
+        left = math.exp(-max(0.0, now - self._noted) / MEMORY_SECONDS)
+        return (self._seconds * left + FLOOR_SECONDS) * (self.outstanding + 1)
+
+
+class Loaded(Protocol):
+    """What has a load."""
+
+    @property
+    def load(self) -> Load:
+        """Return it."""
+
+
+T = TypeVar("T", bound=Loaded)
+
+
+def choose(candidates: Sequence[T], now: float, draw: random.Random) -> T | None:
+    """Return the one of `candidates` to ask next; None if there is none."""
+    if len(candidates) < 2:
+        return candidates[0] if candidates else None
+    one, other = draw.sample(candidates, 2)
+    return other if other.load.cost(now) < one.load.cost(now) else one
+
 
 logger = logging.getLogger(__name__)
 

@@ -3,31 +3,170 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from http import HTTPStatus
+from importlib import resources
+from urllib.parse import unquote
 
 import msgspec
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from tornado.httputil import HTTPHeaders
 
+from tfs_deploy import __version__
 from tfs_deploy.gateway.config import GatewayConfig
 from tfs_deploy.gateway.fetching.fetch import Fetcher
 from tfs_deploy.gateway.problem import Problem, internal, not_found, unavailable
-from tfs_deploy.gateway.web import metrics as metrics_module
-from tfs_deploy.gateway.web import openapi, request_id
-from tfs_deploy.gateway.web.access_log import AccessLog
-from tfs_deploy.gateway.web.auth import Keys
+from tfs_deploy.gateway.web import openapi
+from tfs_deploy.gateway.web.auth import CrossOrigin, Keys
 from tfs_deploy.gateway.web.body import check_kind
-from tfs_deploy.gateway.web.cors import CrossOrigin
-from tfs_deploy.gateway.web.endpoint import Served
-from tfs_deploy.gateway.web.health import Health
-from tfs_deploy.gateway.web.message import JSON, Reply, Request, json_reply, problem_reply
-from tfs_deploy.gateway.web.metrics import Metrics
-from tfs_deploy.gateway.web.page import Page
+from tfs_deploy.gateway.web.endpoint import Health, Served
+from tfs_deploy.gateway.web.message import (
+    JSON,
+    REQUEST_ID_HEADER,
+    HeadedProblem,
+    Reply,
+    Request,
+    Room,
+    Ticket,
+    json_reply,
+    problem_reply,
+    request_id,
+)
+from tfs_deploy.gateway.web.metrics import METRICS_CONTENT_TYPE, AccessLog, Metrics
 from tfs_deploy.gateway.web.predict import Predictions
-from tfs_deploy.gateway.web.request_budget import Room, Ticket
-from tfs_deploy.gateway.web.routes import Match, Route, Routes
+
+Handler = Callable[[Request, Mapping[str, str]], Awaitable[Reply]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """`path` is like ``/v1/models/{model}``; `public` needs no key; `takes_body` is read before `handler` runs."""
+
+    method: str
+    path: str
+    handler: Handler
+    public: bool = False
+    takes_body: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What was found for one request."""
+
+    route: Route
+    arguments: dict[str, str] = field(default_factory=dict)
+
+
+class Routes:
+    """All routes of the gateway; a GET route answers HEAD too."""
+
+    def __init__(self, routes: list[Route]) -> None:
+        self._plain: dict[str, list[Route]] = {}
+        self._patterns: list[tuple[tuple[str, ...], Route]] = []
+        for route in routes:
+            if "{" in route.path:
+                self._patterns.append((tuple(route.path.split("/")), route))
+            else:
+                self._plain.setdefault(route.path, []).append(route)
+
+    def match(self, method: str, path: str) -> Match:
+        """Return the route of a request; raise Problem (404, 405)."""
+        found = self._at(path)
+        for match in found:
+            if match.route.method == ("GET" if method == "HEAD" else method):
+                return match
+        if not found:
+            raise not_found("There is nothing at this path; the gateway's /openapi.json lists what there is.")
+        allowed = ", ".join(self._methods(found))
+        raise HeadedProblem(
+            HTTPStatus.METHOD_NOT_ALLOWED,
+            "Method not allowed",
+            f"This path takes {allowed} only.",
+            {"Allow": allowed},
+        )
+
+    def allowed(self, path: str) -> tuple[str, ...]:
+        """Return the methods that `path` takes, none if there is no such path."""
+        return self._methods(self._at(path))
+
+    def _at(self, path: str) -> list[Match]:
+        plain = self._plain.get(path)
+        if plain is not None:
+            return [Match(route) for route in plain]
+        segments = path.split("/")
+        found = []
+        for pattern, route in self._patterns:
+            if len(pattern) == len(segments):
+                arguments = _arguments(pattern, segments)
+                if arguments is not None:
+                    found.append(Match(route, arguments))
+        return found
+
+    def _methods(self, found: list[Match]) -> tuple[str, ...]:
+        methods: list[str] = []
+        for match in found:
+            methods += ["GET", "HEAD"] if match.route.method == "GET" else [match.route.method]
+        return tuple(methods)
+
+
+def _arguments(pattern: Sequence[str], segments: Sequence[str]) -> dict[str, str] | None:
+    arguments = {}
+    for wanted, given in zip(pattern, segments, strict=True):
+        if wanted.startswith("{"):
+            arguments[wanted[1:-1]] = unquote(given)
+        elif wanted != given:
+            return None
+    return arguments
+
+
+# `blob:` is the preview of a picture that was chosen; everything else comes from here, and nothing is inline.
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_FILES = {
+    "icon.svg": "image/svg+xml",
+    "page.css": "text/css; charset=utf-8",
+    "page.js": "text/javascript; charset=utf-8",
+}
+
+
+class Page:
+    """The page and its files, held in memory; `keys` tells whether a request needs one."""
+
+    def __init__(self, *, keys: bool, most_bytes: int) -> None:
+        environment = Environment(
+            loader=PackageLoader("tfs_deploy.gateway.web"), autoescape=True, undefined=StrictUndefined
+        )
+        static = resources.files("tfs_deploy.gateway.web") / "static"
+        self._files = {name: (static / name).read_bytes() for name in _FILES}
+        # In the address of each file, so that a browser never shows a new page with an old script.
+        digest = hashlib.sha256(b"".join(self._files.values())).hexdigest()[:12]
+        template = environment.get_template("page.html")
+        self._page = template.render(version=__version__, keys=keys, digest=digest, most_bytes=most_bytes).encode()
+
+    async def page(self, request: Request, arguments: Mapping[str, str]) -> Reply:
+        """Answer with the page."""
+        headers = {
+            "Content-Type": "text/html; charset=utf-8",
+            "Content-Security-Policy": _POLICY,
+            "Cache-Control": "no-cache",
+            "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+        }
+        return Reply(200, self._page, headers)
+
+    async def file(self, request: Request, arguments: Mapping[str, str]) -> Reply:
+        """Answer with one of its files; raise Problem (404)."""
+        name = arguments["file"]
+        if name not in self._files:
+            raise not_found("There is no such file.")
+        headers = {"Content-Type": _FILES[name], "Cache-Control": "public, max-age=31536000, immutable"}
+        return Reply(200, self._files[name], headers)
+
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +217,7 @@ class Application:
         """Return the request that begins with this."""
         self.under_way += 1
         self._idle.clear()
-        given = request_id.request_id(headers.get(request_id.HEADER))
+        given = request_id(headers.get(REQUEST_ID_HEADER))
         return Request(method, path, headers, given, remote, self._monotonic())
 
     def admit(self, request: Request) -> tuple[Match, Ticket | None]:
@@ -116,7 +255,7 @@ class Application:
     def headers(self, request: Request, reply: Reply) -> HTTPHeaders:
         """Return all headers of an answer."""
         headers = HTTPHeaders(reply.headers)
-        headers[request_id.HEADER] = request.id
+        headers[REQUEST_ID_HEADER] = request.id
         headers["X-Content-Type-Options"] = "nosniff"
         headers["Referrer-Policy"] = "no-referrer"
         if reply.status != HTTPStatus.NO_CONTENT:
@@ -180,7 +319,7 @@ class Application:
         return json_reply(served.description())
 
     async def _show_metrics(self, request: Request, arguments: Mapping[str, str]) -> Reply:
-        return Reply(HTTPStatus.OK, self._metrics.text(), {"Content-Type": metrics_module.CONTENT_TYPE})
+        return Reply(HTTPStatus.OK, self._metrics.text(), {"Content-Type": METRICS_CONTENT_TYPE})
 
     async def _show_openapi(self, request: Request, arguments: Mapping[str, str]) -> Reply:
         return Reply(HTTPStatus.OK, self._openapi, {"Content-Type": JSON})

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tfs_deploy.gateway.capture.writer import Capture
 from tfs_deploy.gateway.config import ModelConfig, ProcessorConfig
+from tfs_deploy.gateway.problem import unavailable
 from tfs_deploy.gateway.processors.model_processors import ModelProcessors
-from tfs_deploy.gateway.traffic import Traffic
-from tfs_deploy.gateway.upstream.model import Upstream
+from tfs_deploy.gateway.upstream.model import Traffic, Upstream
+from tfs_deploy.gateway.web.message import Reply, Request, json_reply
 
 # What a person puts in, by the built-in processor; of any other one it is JSON.
 _ACCEPTS = {"images": "image", "text": "text"}
@@ -49,3 +52,36 @@ class Served:
             "version": None if found is None else found[0],
             "inputs": inputs,
         }
+
+
+_NO_STORE = {"Cache-Control": "no-store"}
+
+
+class Health:
+    """`/healthz` and `/readyz`.
+
+    Ready means: every model has answered once since the start, and at least one answers now. One model that is away
+    later must not take the others' gateway out of the load balancer; with one model, ready means that it answers.
+    """
+
+    def __init__(self, models: Sequence[Served]) -> None:
+        self._models = tuple(models)
+        self._seen: set[str] = set()
+        self.draining = False
+
+    async def alive(self, request: Request, arguments: Mapping[str, str]) -> Reply:
+        """Answer as long as the event loop runs."""
+        return json_reply({"status": "ok"}, headers=_NO_STORE)
+
+    async def ready(self, request: Request, arguments: Mapping[str, str]) -> Reply:
+        """Answer 200 if ready; raise Problem (503) otherwise. Names are left out: anybody may ask."""
+        if self.draining:
+            raise unavailable("This gateway is shutting down.")
+        answers = await asyncio.gather(*(served.upstream.ready() for served in self._models))
+        self._seen |= {served.name for served, answer in zip(self._models, answers, strict=True) if answer}
+        total = len(self._models)
+        if len(self._seen) < total:
+            raise unavailable(f"{total - len(self._seen)} of {total} models have no version that answers yet.")
+        if not any(answers):
+            raise unavailable("No model has a version that answers at the moment.")
+        return json_reply({"status": "ready", "models": total, "answering": sum(answers)}, headers=_NO_STORE)

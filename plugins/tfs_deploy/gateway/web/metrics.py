@@ -2,17 +2,96 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import datetime, timezone
+from typing import Any, BinaryIO
 
+import msgspec
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
-from tfs_deploy.gateway.web.message import Request
+from tfs_deploy.gateway.processors.pool import ProcessorPool
+from tfs_deploy.gateway.web.endpoint import Served
+from tfs_deploy.gateway.web.message import Request, Room
 
-CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+logger = logging.getLogger(__name__)
+
+_MOST_WAITING = 50_000
+_PAUSE_SECONDS = 0.1
+_MAX_PATH = 256
+
+
+class AccessLog:
+    """Writes to `stream`; lines for which there is no room are counted in `dropped`."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.dropped = 0
+        self._stream = stream
+        # Appended to by the event loop, emptied by the thread; neither needs a lock for that.
+        self._lines: deque[dict[str, Any]] = deque()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
+        self._thread.start()
+
+    def note(self, request: Request, status: int, size: int, seconds: float, at: float) -> None:
+        """Write one line about `request`, which was answered after `seconds`, at `at` seconds since 1970.
+
+        The query is left out, and no header is written: keys may be in them.
+        """
+        line = {
+            "time": at,
+            "request_id": request.id,
+            "method": request.method[:16],
+            "path": request.path[:_MAX_PATH],
+            "status": status,
+            "bytes": size,
+            "ms": round(seconds * 1000, 3),
+            "remote": request.remote,
+        }
+        if request.client:
+            line["client"] = request.client
+        line |= request.notes
+        if request.stages:
+            line["stages_ms"] = {stage: round(taken * 1000, 3) for stage, taken in request.stages.items()}
+        if len(self._lines) < _MOST_WAITING:
+            self._lines.append(line)
+        else:
+            self.dropped += 1
+
+    def close(self, seconds: float) -> None:
+        """Write what waits, within `seconds`."""
+        self._ended.set()
+        self._thread.join(seconds)
+
+    def _run(self) -> None:
+        # Not woken by every line: each time would take the interpreter from the event loop.
+        while not self._ended.wait(_PAUSE_SECONDS):
+            self._write()
+        self._write()
+
+    def _write(self) -> None:
+        lines = [self._lines.popleft() for _ in range(len(self._lines))]
+        if not lines:
+            return
+        try:
+            self._stream.write(b"".join(map(_encoded, lines)))
+            self._stream.flush()
+        except (OSError, ValueError) as error:
+            logger.warning("The access log cannot be written: %s", error)
+
+
+def _encoded(line: dict[str, Any]) -> bytes:
+    at = datetime.fromtimestamp(line["time"], timezone.utc)
+    told = {**line, "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z")}
+    return msgspec.json.encode(told) + b"\n"
+
+
+METRICS_CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 PREFIX = "tfs_deploy_gateway_"
 
 # A millisecond on the way to a fast model, the 10 s of the default deadline, and some above.
@@ -155,3 +234,75 @@ def _family(kind: Any, name: str, told: str, read: Callable[[], Iterable[tuple[d
     for row, value in rows:
         family.add_metric([row[label] for label in labels], value)
     return family
+
+
+_Rows = Iterable[tuple[dict[str, str], float]]
+
+
+def register_gauges(
+    metrics: Metrics,
+    models: Sequence[Served],
+    *,
+    room: Room,
+    connections: Callable[[], int],
+    pool: ProcessorPool | None,
+    log: AccessLog,
+) -> None:
+    """Have `metrics` tell the numbers of these parts."""
+
+    def per_model(value: Callable[[Served], float]) -> Callable[[], _Rows]:
+        return lambda: [({"model": served.name}, value(served)) for served in models]
+
+    def one(value: Callable[[], float]) -> Callable[[], _Rows]:
+        return lambda: [({}, value())]
+
+    gauges: list[Gauge] = [
+        ("requests_held", "Requests under way.", per_model(lambda served: room.held(served.name))),
+        ("requests_waiting", "Requests that wait for a turn.", per_model(lambda s: s.upstream.admission.waiting)),
+        ("replica_asked", "1 for each model server that is asked at the moment.", lambda: _replicas(models)),
+        ("live_version", "The version that the model's label means.", lambda: _versions(models)),
+        ("body_bytes_held", "Bytes of requests in memory.", one(lambda: room.held_bytes)),
+        ("connections", "Connections of clients, idle ones included.", one(connections)),
+    ]
+    if pool is not None:
+        gauges.append(("pool_jobs_waiting", "Jobs that wait for a process.", one(lambda: pool.waiting)))
+    counters: list[Gauge] = [("access_log_dropped", "Lines that were not logged.", one(lambda: log.dropped))]
+    if any(served.capture is not None for served in models):
+        counters += _capture(models)
+    metrics.add(gauges, counters)
+
+
+def _replicas(models: Sequence[Served]) -> _Rows:
+    return [
+        ({"model": served.name, "replica": replica}, float(asked))
+        for served in models
+        for replica, asked in sorted(served.upstream.replicas().items())
+    ]
+
+
+def _versions(models: Sequence[Served]) -> _Rows:
+    found = ((served, served.upstream.live_version()) for served in models)
+    return [({"model": served.name, "label": served.config.label}, float(known)) for served, known in found if known]
+
+
+def _capture(models: Sequence[Served]) -> list[Gauge]:
+    captures = [(served.name, served.capture.figures) for served in models if served.capture is not None]
+    return [
+        ("captured", "Requests written.", lambda: [({"model": name}, one.written) for name, one in captures]),
+        ("captured_bytes", "Bytes written.", lambda: [({"model": name}, one.written_bytes) for name, one in captures]),
+        (
+            "capture_dropped",
+            "Requests of the sample that were not written, by reason.",
+            lambda: [
+                ({"model": name, "reason": reason}, float(count))
+                for name, one in captures
+                for reason, count in sorted(one.dropped.items())
+            ],
+        ),
+        ("capture_copied", "Files copied.", lambda: [({"model": name}, one.copied) for name, one in captures]),
+        (
+            "capture_copies_failed",
+            "Files not copied.",
+            lambda: [({"model": name}, one.copies_failed) for name, one in captures],
+        ),
+    ]

@@ -7,11 +7,154 @@ from typing import Any
 
 from tfs_deploy import __version__
 from tfs_deploy.gateway.config import GatewayConfig
-from tfs_deploy.gateway.problem import CONTENT_TYPE as PROBLEM
-from tfs_deploy.gateway.web import schemas
+from tfs_deploy.gateway.problem import CONTENT_TYPE as PROBLEM_CONTENT_TYPE
 from tfs_deploy.gateway.web.body import FORM, TIMEOUT_HEADER
 from tfs_deploy.gateway.web.endpoint import Served
 from tfs_deploy.gateway.web.message import JSON
+
+_NULLABLE_INTEGER = {"type": ["integer", "null"]}
+_NULLABLE_STRING = {"type": ["string", "null"]}
+_NULLABLE_NUMBER = {"type": ["number", "string", "null"]}
+# NaN and the infinities are strings: JSON has no numbers for them.
+_NUMBER = {"type": ["number", "string"]}
+
+PROBLEM_SCHEMA = {
+    "description": "RFC 9457",
+    "type": "object",
+    "required": ["type", "title", "status", "detail", "request_id"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "instance": {"type": "string"},
+        "request_id": {"type": "string"},
+        "item": {"type": "integer", "minimum": 0},
+    },
+}
+MODEL_SCHEMA = {
+    "type": "object",
+    "required": ["name", "description", "accepts", "label", "labels", "version", "inputs"],
+    "properties": {
+        "name": {"type": "string"},
+        "description": {"type": "string"},
+        "accepts": {"enum": ["image", "text", "json"]},
+        "label": _NULLABLE_STRING,
+        "labels": {"type": "array", "items": {"type": "string"}},
+        "version": _NULLABLE_INTEGER,
+        "inputs": {"type": "object", "additionalProperties": {"type": "string"}},
+    },
+}
+_BYTES = [
+    {
+        "type": "object",
+        "required": ["url"],
+        "additionalProperties": False,
+        "properties": {"url": {"type": "string", "format": "uri"}},
+    },
+    {
+        "type": "object",
+        "required": ["b64"],
+        "additionalProperties": False,
+        "properties": {"b64": {"type": "string", "contentEncoding": "base64"}},
+    },
+]
+_ITEMS: dict[str, dict[str, Any]] = {
+    "image": {"anyOf": _BYTES},
+    "text": {
+        "anyOf": [
+            {"type": "string"},
+            {
+                "type": "object",
+                "required": ["text"],
+                "additionalProperties": False,
+                "properties": {"text": {"type": "string"}},
+            },
+        ]
+    },
+}
+_CLASS = {
+    "type": "object",
+    "required": ["label", "index", "score"],
+    "properties": {"label": {"type": "string"}, "index": {"type": "integer"}, "score": _NUMBER},
+}
+_BOX = {
+    "type": "object",
+    "required": ["left", "top", "right", "bottom", "score"],
+    "properties": {
+        **{side: _NUMBER for side in ("left", "top", "right", "bottom", "score")},
+        "label": {"type": "string"},
+    },
+}
+_RESULTS: dict[str, dict[str, Any]] = {
+    "classification": {
+        "type": "object",
+        "required": ["label", "score", "classes"],
+        "properties": {
+            "label": _NULLABLE_STRING,
+            "score": _NULLABLE_NUMBER,
+            "classes": {"type": "array", "items": _CLASS},
+        },
+    },
+    "boxes": {
+        "type": "object",
+        "required": ["boxes"],
+        "properties": {
+            "boxes": {"type": "array", "items": _BOX},
+            "width": {"type": "integer"},
+            "height": {"type": "integer"},
+        },
+    },
+}
+
+
+def items_schema(served: Served, most: int) -> dict[str, Any]:
+    """Return the schema of a JSON body."""
+    # No schema at all would mean the same; an empty one says that anything goes.
+    item: dict[str, Any] = _ITEMS.get(served.accepts, {})
+    return {
+        "anyOf": [
+            {
+                "type": "object",
+                "required": ["items"],
+                "additionalProperties": False,
+                "properties": {"items": {"type": "array", "minItems": 1, "maxItems": most, "items": item}},
+            },
+            {
+                "type": "object",
+                "required": ["item"],
+                "additionalProperties": False,
+                "properties": {"item": item},
+            },
+        ]
+    }
+
+
+def form_schema(served: Served, most: int) -> dict[str, Any]:
+    """Return the schema of a form: one field, with files or texts."""
+    part = {"type": "string"} if served.accepts == "text" else {"type": "string", "format": "binary"}
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "minProperties": 1,
+        "maxProperties": 1,
+        "properties": {"items": {"type": "array", "minItems": 1, "maxItems": most, "items": part}, "item": part},
+    }
+
+
+def answer_schema(served: Served) -> dict[str, Any]:
+    """Return the schema of an answer."""
+    result = _RESULTS.get(served.answers.name, {})
+    common = {"model": {"type": "string"}, "version": {"type": "integer"}}
+    if served.config.label:
+        common["label"] = {"type": "string"}
+    return {
+        "type": "object",
+        "required": list(common),
+        "properties": {**common, "results": {"type": "array", "items": result}, "result": result},
+        "anyOf": [{"required": ["results"]}, {"required": ["result"]}],
+    }
+
 
 _PROBLEMS = {
     "400": "The request cannot be read: malformed, wrong types, missing or unknown members.",
@@ -37,12 +180,12 @@ def document(config: GatewayConfig, models: Sequence[Served], *, keys: bool) -> 
         "/readyz": {"get": describer.plain("Does `stable` answer?", _HEALTH, ("503",), public=True)},
         "/metrics": {"get": describer.text("Numbers for Prometheus.")},
         "/openapi.json": {"get": describer.plain("This document.", {"type": "object"})},
-        "/v1/models": {"get": describer.plain("The models.", _listed(schemas.MODEL))},
+        "/v1/models": {"get": describer.plain("The models.", _listed(MODEL_SCHEMA))},
     }
     for served in models:
         path = f"/v1/models/{served.name}"
         paths[path] = {
-            "get": describer.plain(f"What {served.name} takes, and its version.", schemas.MODEL),
+            "get": describer.plain(f"What {served.name} takes, and its version.", MODEL_SCHEMA),
             "post": describer.predict(served, f"predict_{served.name}"),
         }
         labels = list(dict.fromkeys((served.config.label, *served.config.labels)))
@@ -61,7 +204,7 @@ def document(config: GatewayConfig, models: Sequence[Served], *, keys: bool) -> 
             "description": "JSON in, JSON out, for models on TensorFlow Serving. Every error is problem+json.",
         },
         "paths": paths,
-        "components": {"schemas": {"Problem": schemas.PROBLEM}},
+        "components": {"schemas": {"Problem": PROBLEM_SCHEMA}},
     }
     if keys:
         found["components"]["securitySchemes"] = {
@@ -121,15 +264,15 @@ class _Describer:
         answer = {
             "description": "The answers, in the order of the items.",
             "headers": {header: _TEXT_HEADER for header in _HEADERS if header != _LABEL or served.config.label},
-            "content": {JSON: {"schema": schemas.answer(served)}},
+            "content": {JSON: {"schema": answer_schema(served)}},
         }
         problems = [code for code in _PROBLEMS if code != "401" or self._keys]
         operation = self._operation(
             served.config.description or f"Ask {served.name}.", {"200": answer}, problems, parameters=[_TIMEOUT]
         )
-        content = {JSON: {"schema": schemas.items(served, most)}}
+        content = {JSON: {"schema": items_schema(served, most)}}
         if served.accepts != "json" or served.processors.takes_blobs:
-            content[FORM] = {"schema": schemas.form(served, most)}
+            content[FORM] = {"schema": form_schema(served, most)}
         return {"operationId": name, **operation, "requestBody": {"required": True, "content": content}}
 
     def _operation(
@@ -156,7 +299,7 @@ class _Describer:
 def _problem(code: str) -> dict[str, Any]:
     found: dict[str, Any] = {
         "description": _PROBLEMS[code],
-        "content": {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        "content": {PROBLEM_CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
     if code in ("429", "503"):
         found["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}

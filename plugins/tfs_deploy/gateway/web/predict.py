@@ -8,15 +8,14 @@ from collections.abc import Callable, Coroutine, Iterable
 from http import HTTPStatus
 from typing import Any
 
-from tfs_deploy.gateway.capture.record import CapturedRequest
+from tfs_deploy.gateway.capture.files import CapturedRequest
 from tfs_deploy.gateway.config import GatewayConfig
 from tfs_deploy.gateway.fetching.fetch import Fetcher
 from tfs_deploy.gateway.problem import Problem, bad_upstream, unavailable
 from tfs_deploy.gateway.processors.model_processors import Batch
 from tfs_deploy.gateway.upstream.answer import Answer
 from tfs_deploy.gateway.web import chunked_json
-from tfs_deploy.gateway.web.blobs import with_blobs
-from tfs_deploy.gateway.web.body import Items, read_items, read_timeout
+from tfs_deploy.gateway.web.body import Items, read_items, read_timeout, with_blobs
 from tfs_deploy.gateway.web.endpoint import Served
 from tfs_deploy.gateway.web.message import Reply, Request, json_reply
 from tfs_deploy.serving.signature import Signature

@@ -1,16 +1,19 @@
-"""Names to addresses, away from the event loop: the only place where the gateway asks a resolver for a stranger."""
+"""Resolve a host name away from the event loop, and connect to one checked address by its number."""
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
 import socket
+import ssl
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
-from tfs_deploy.gateway.fetching.addresses import Address
+from tornado.iostream import IOStream, SSLIOStream
+
+from tfs_deploy.gateway.fetching.rules import Address
 
 
 class CannotResolve(Exception):
@@ -69,3 +72,27 @@ def place(address: str, port: int) -> Place:
 
 def _look_up(host: str, port: int) -> list[tuple[socket.AddressFamily, int, int, str, tuple[str, int]]]:
     return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)  # type: ignore[return-value]
+
+
+class Connect(Protocol):
+    """How a connection comes about."""
+
+    async def __call__(self, place: Place, *, tls: ssl.SSLContext | None, name: str, buffer: int) -> IOStream:
+        """Return a stream to `place`, after the handshake where `tls` is given; raise OSError."""
+
+
+async def connect(place: Place, *, tls: ssl.SSLContext | None, name: str, buffer: int) -> IOStream:
+    """Connect for real; `name` is what the certificate must be for, `buffer` the most bytes held unread."""
+    raw = socket.socket(place.family, socket.SOCK_STREAM)
+    raw.setblocking(False)
+    if tls is None:
+        stream = IOStream(raw, max_buffer_size=buffer)
+    else:
+        stream = SSLIOStream(raw, max_buffer_size=buffer, ssl_options=tls)
+    try:
+        await stream.connect(place.sockaddr, server_hostname=name if tls else None)
+    except BaseException:
+        # Cancelled too: a stream that is registered with the loop does not end by itself.
+        stream.close()
+        raise
+    return stream
