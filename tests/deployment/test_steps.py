@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from deployment_names import MODEL
@@ -381,9 +382,11 @@ def test_gates_that_do_not_fit_are_told_before_anything_is_published(bench, tmp_
     from tfs_deploy.serving.runner import EmbeddedRunner
     from tfs_deploy.validation.config import gates_from
 
-    gates = gates_from({"accuracy": {"file": str(tmp_path / "absent.npz")}})
-    with pytest.raises(NotFound):
-        deploy(bench.session, bench.staged("good one"), MODEL, gates, runner=EmbeddedRunner())
+    np.savez(tmp_path / "text.npz", x=np.zeros(2, np.float32), labels=np.array(["a", "b"]))
+    for name in ("absent.npz", "text.npz"):
+        gates = gates_from({"accuracy": {"file": str(tmp_path / name)}})
+        with pytest.raises(InvalidInput, match=name):
+            deploy(bench.session, bench.staged("good one"), MODEL, gates, runner=EmbeddedRunner())
     assert bench.store.versions(MODEL) == ()
 
 

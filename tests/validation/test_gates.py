@@ -10,14 +10,15 @@ import pytest
 from fakes import HALF_PLUS_TWO, FakeClient, FakeClock, FakeModelServer, FakeVersion, half_plus_two
 from saved_model_files import write_saved_model
 from tfs_deploy.errors import InvalidInput
+from tfs_deploy.jsonable import from_json, to_json
 from tfs_deploy.savedmodel import manifest as manifests
 from tfs_deploy.savedmodel.requests import GoldenRequest, write_golden
 from tfs_deploy.serving.config import ModelEntry, to_proto
 from tfs_deploy.serving.signature import Signature, TensorSpec
-from tfs_deploy.validation.candidate import LiveVersion
 from tfs_deploy.validation.config import gates_from
-from tfs_deploy.validation.report import Check, Verdict, overall
-from tfs_deploy.validation.runner import gather, validate_replicas
+from tfs_deploy.validation.gate import LiveVersion
+from tfs_deploy.validation.report import Check, ValidationReport, Verdict, overall
+from tfs_deploy.validation.runner import prepare_gates, validate_replicas, worst_metrics
 
 MODEL = "m"
 X = np.array([0.0, 2.0], dtype=np.float32)
@@ -57,14 +58,13 @@ class Case:
 
     def report(self, gates: dict, client=None):
         wanted = gates_from(gates)
-        material = gather(self.manifest, wanted, lambda path: (self.directory / path).read_bytes())
+        prepared = prepare_gates(self.manifest, wanted, lambda path: (self.directory / path).read_bytes())
         client = client or self.client
         return validate_replicas(
             {client.target: client},
             MODEL,
             2,
-            material=material,
-            gates=wanted,
+            gates=prepared,
             live={client.target: LiveVersion(client, 1)},
             clock=FakeClock(),
         )
@@ -91,7 +91,7 @@ def test_a_good_version_passes_every_gate(tmp_path):
     report = Case(tmp_path, FakeVersion()).report({"golden": {"file": golden_file(tmp_path, [2.0, 3.0])}})
     assert report.verdict is Verdict.PASS
     assert [found.gate for found in report.checks] == ["signature", "prediction", "golden"]
-    assert report.measured() == {"golden_error": 0.0}
+    assert worst_metrics(report) == {"golden_error": 0.0}
 
 
 def test_a_golden_answer_out_of_tolerance_fails_with_its_size(tmp_path):
@@ -247,3 +247,101 @@ def test_a_live_version_that_cannot_be_asked_is_no_fault_of_the_candidate(tmp_pa
     assert "live version 1 could not be compared with" in report.reason()
     alone = case.report({"accuracy": {"file": str(tmp_path / "labelled.npz"), "compare_live": False}})
     assert alone.verdict is Verdict.PASS
+
+
+def spec(dtype, *shape) -> Signature:
+    return replace(SCORES, outputs={"scores": TensorSpec(dtype, shape or None, "s:0")})
+
+
+TEXT = np.array(["a", "b"] * 5)
+
+
+@pytest.mark.parametrize(
+    ("signature", "labels", "gate", "words"),
+    [
+        (spec("DT_STRING", None), [0, 1] * 5, {}, "dtype int64, but output 'scores' is DT_STRING"),
+        (spec("DT_STRING"), [0, 1] * 5, {}, "dtype int64"),
+        (spec("DT_STRING", None, 2), TEXT, {}, r"shape \[\?\]"),
+        (spec("DT_INT64", None), TEXT, {}, "dtype <U1"),
+        (spec("DT_FLOAT", None, 2), TEXT, {}, "dtype <U1"),
+        (spec("DT_FLOAT", None, 2), np.zeros((10, 3), np.int64), {}, r"shape \[\?, 3\], but .* \[\?, 2\]"),
+        (spec("DT_FLOAT", None, 2), [0, 2] * 5, {}, "reach from 0 to 2, but .* classes are 0 to 1"),
+        (spec("DT_FLOAT", None, None), [0.5, 1.0] * 5, {}, "no class numbers"),
+        (spec("DT_COMPLEX64", None, 2), [0, 1] * 5, {}, "DT_COMPLEX64"),
+        (spec("DT_FLOAT", 1, 2), [0, 1] * 5, {}, "shape"),
+        (SCORES, [0, 1] * 5, {"output": "other"}, "it names 'other'; there are scores"),
+        (SCORES, [0, 1] * 5, {"signature": "other"}, "signature 'other', which the model lacks"),
+        (replace(SCORES, inputs={"x": TensorSpec("DT_FLOAT", (4, 2), "x:0")}), [0, 1] * 5, {"batch_size": 4}, "is 2"),
+        (SCORES, [], {}, "holds no examples"),
+    ],
+)
+def test_labels_that_cannot_fit_the_output_are_refused_before_anything_is_asked(
+    tmp_path, signature, labels, gate, words
+):
+    case = Case(tmp_path, FakeVersion(), signatures={"serving_default": signature})
+    file = labelled_file(tmp_path, [0, 1] * 5)
+    rows = np.eye(2, dtype=np.float32)[[0, 1] * 5][: len(labels)]
+    np.savez(file, x=rows, labels=np.array(labels, dtype=None if len(labels) else np.int64))
+    asked = len(case.server.requests)
+    with pytest.raises(InvalidInput, match=words):
+        case.report({"accuracy": {"file": file, **gate}})
+    assert len(case.server.requests) == asked
+
+
+@pytest.mark.parametrize("labels", [TEXT, np.char.encode(TEXT)])
+def test_text_labels_are_compared_with_a_text_output(tmp_path, labels):
+    signatures = {"serving_default": spec("DT_STRING", None)}
+
+    def function(inputs):
+        return {"scores": np.array([b"a", b"b"], dtype=object)[np.argmax(inputs["x"], axis=1)]}
+
+    case = Case(tmp_path, FakeVersion(function, signatures), FakeVersion(function, signatures), signatures)
+    outcome = check(case.report({"accuracy": {"file": labelled_file(tmp_path, labels), "floor": 1.0}}), "accuracy")
+    assert outcome.verdict is Verdict.PASS, outcome.detail
+
+
+def test_an_answer_of_an_open_shape_that_does_not_match_the_labels_leaves_the_verdict_open(tmp_path):
+    signatures = {"serving_default": spec("DT_FLOAT")}
+    case = Case(tmp_path, FakeVersion(lambda inputs: {"scores": inputs["x"][:1, 0]}, signatures), signatures=signatures)
+    outcome = check(case.report({"accuracy": {"file": labelled_file(tmp_path, [0, 1] * 5)}}), "accuracy")
+    assert outcome.verdict is Verdict.INCONCLUSIVE
+    assert "cannot be compared with labels" in outcome.detail
+
+
+@pytest.mark.parametrize("content", [None, b"no archive and no record"])
+@pytest.mark.parametrize("gate", ["golden", "accuracy"])
+def test_a_missing_or_damaged_file_of_a_gate_is_the_callers_mistake(tmp_path, gate, content):
+    case = Case(tmp_path, FakeVersion())
+    if content is not None:
+        (tmp_path / "file").write_bytes(content)
+    with pytest.raises(InvalidInput, match="file"):
+        case.report({gate: {"file": str(tmp_path / "file")}})
+
+
+@pytest.mark.parametrize("expected", [np.array([b"2", b"3"], object), np.zeros((2, 1), np.float32)])
+def test_recorded_outputs_that_the_signature_rules_out_are_refused(tmp_path, expected):
+    path = tmp_path / "golden.tfrecord"
+    write_golden(path, MODEL, [GoldenRequest("serving_default", {"x": X}, {"y": expected})])
+    with pytest.raises(InvalidInput, match="expects the output 'y' as"):
+        Case(tmp_path, FakeVersion()).report({"golden": {"file": str(path)}})
+
+
+def test_the_worst_replica_counts_by_the_direction_of_the_metric():
+    def one(gate, **measured):
+        return Check(gate, "r", Verdict.PASS, "", measured)
+
+    checks = (
+        *(one("accuracy", accuracy=share, live_accuracy=share) for share in (0.9, 0.7)),
+        *(one("golden", golden_error=error) for error in (0.1, 0.3)),
+    )
+    report = ValidationReport("m", 2, "f", ("r", "s"), checks, Verdict.PASS, "", 1.0)
+    stored = from_json(ValidationReport, to_json(report))
+    assert worst_metrics(stored) == {"accuracy": 0.7, "live_accuracy": 0.7, "golden_error": 0.3}
+
+
+def test_a_report_of_an_older_release_is_read():
+    stored = b"""{"model": "m", "version": 2, "fingerprint": "sha256:1", "replicas": ["r"], "checks": [{
+    "gate": "golden", "replica": "r", "verdict": "pass", "detail": "1 recorded request(s)",
+    "measured": {"golden_error": 0.5}}],
+    "verdict": "pass", "at": "2026-01-01T00:00:00+00:00", "seconds": 1.0}"""
+    assert worst_metrics(from_json(ValidationReport, stored)) == {"golden_error": 0.5}

@@ -32,6 +32,7 @@ def deploy(
     from tfs_deploy.serving.group import Mode
     from tfs_deploy.serving.runner import EmbeddedRunner
     from tfs_deploy.validation.config import read_gates
+    from tfs_deploy.validation.runner import worst_metrics
 
     check_model_name(model)
     wanted = read_gates(gates)
@@ -54,7 +55,7 @@ def deploy(
         **_published(published),
         "verdict": done.report.verdict,
         "reason": done.report.reason(),
-        "measured": done.report.measured(),
+        "measured": worst_metrics(done.report),
         "stable": done.record.version,
         "previous": done.record.previous,
         "seconds": done.seconds,
@@ -129,6 +130,7 @@ def validate(
     from tfs_deploy.cli.versions import version_of
     from tfs_deploy.deployment.steps.validate import validate as run_validate
     from tfs_deploy.validation.config import read_gates
+    from tfs_deploy.validation.runner import worst_metrics
 
     wanted = read_gates(gates)
     if image or copy:
@@ -140,7 +142,7 @@ def validate(
             number = version_of(session, model, version)
             work.begin(f"validate version {number} of {model} on {len(session.group.replicas)} replica(s)")
             report = run_validate(session, model, number, wanted)
-    data = {**_builtins(report), "reason": report.reason(), "measured": report.measured()}
+    data = {**_builtins(report), "reason": report.reason(), "measured": worst_metrics(report)}
     call.answer(data, lambda console: show_report(console, report))
     call.exit_code = _exit_code(report)
 

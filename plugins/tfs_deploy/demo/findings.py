@@ -14,6 +14,7 @@ from tfs_deploy.deployment.records import Action
 from tfs_deploy.errors import NotFound
 from tfs_deploy.serving.client import connect
 from tfs_deploy.store.protocol import StateDocuments
+from tfs_deploy.validation.runner import worst_metrics
 
 LABELS = ("stable", "previous")
 _RPC_SECONDS = 10.0
@@ -110,7 +111,7 @@ def attempt(
         run=run,
         version=version,
         fingerprint="" if report is None else report.fingerprint,
-        accuracy=None if report is None else report.measured().get("accuracy"),
+        accuracy=None if report is None else worst_metrics(report).get("accuracy"),
         verdict="none" if report is None else report.verdict.value,
         label=next((label for label, number in carried.items() if number == version), ""),
     )

@@ -17,10 +17,10 @@ from tfs_deploy.serving.client import connect
 from tfs_deploy.serving.runner import ModelServerRunner
 from tfs_deploy.serving.waiting import WaitLimits, wait_until_available
 from tfs_deploy.store.protocol import Store
-from tfs_deploy.validation.candidate import LiveVersion
 from tfs_deploy.validation.config import Gates
+from tfs_deploy.validation.gate import LiveVersion
 from tfs_deploy.validation.report import Check, ValidationReport, Verdict, overall
-from tfs_deploy.validation.runner import gather, validate_replicas
+from tfs_deploy.validation.runner import prepare_gates, validate_replicas
 
 # The number that the directory has on the throw-away server; it has none of its own yet.
 UNPUBLISHED = 1
@@ -47,7 +47,7 @@ def validate_directory(
     manifest = manifest_of(directory, clock=clock)
     if (directory / MANIFEST_PATH).is_file():
         manifests.verify(directory, manifest)
-    material = gather(manifest, gates, lambda path: read_staged(directory, path))
+    prepared = prepare_gates(manifest, gates, lambda path: read_staged(directory, path))
     with runner.serve(directory, model, version) as target:
         client = connect(target)
         try:
@@ -57,8 +57,7 @@ def validate_directory(
                 {target: client},
                 model,
                 version,
-                material=material,
-                gates=gates,
+                gates=prepared,
                 live=compared,
                 clock=clock,
             )

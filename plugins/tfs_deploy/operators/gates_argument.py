@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from tfs_deploy.validation.config import Gates, gates_from, read_gates
 
 
@@ -15,8 +13,4 @@ def gates_of(given: Any) -> Gates:
         return Gates()
     if isinstance(given, str):
         return read_gates(given)
-    try:
-        return msgspec.convert(given, type=Gates, strict=False)
-    except msgspec.ValidationError:
-        # Raises with the sentence that a user can act on.
-        return gates_from(given)
+    return gates_from(given, strict=False)

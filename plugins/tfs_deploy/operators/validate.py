@@ -110,13 +110,15 @@ class ValidateModelVersionOperator(TFServingOperator):
 
 def report_value(report: ValidationReport) -> dict[str, Any]:
     """Return the gist of `report` as one flat dict, for an XCom; the store keeps all of it."""
+    from tfs_deploy.validation.runner import worst_metrics
+
     return {
         "model": report.model,
         "version": report.version,
         "fingerprint": report.fingerprint,
         "verdict": report.verdict.value,
         "reason": report.reason(),
-        "measured": report.measured(),
+        "measured": worst_metrics(report),
         "replicas": list(report.replicas),
         "seconds": report.seconds,
     }

@@ -115,6 +115,15 @@ def compatible(expected: Mapping[str, Signature], found: Mapping[str, Signature]
     return tuple(differences)
 
 
+def covers(wide: Shape, narrow: Shape) -> bool:
+    """Tell whether every array of shape `narrow` is also one of shape `wide`."""
+    if wide is None:
+        return True
+    if narrow is None or len(wide) != len(narrow):
+        return False
+    return all(outer is None or outer == inner for outer, inner in zip(wide, narrow, strict=True))
+
+
 def _check_input(alias: str, spec: TensorSpec, array: npt.NDArray[Any], where: str) -> None:
     given = tensors.dtype_name(array)
     if given != spec.dtype:
@@ -154,24 +163,15 @@ def _signature_differences(name: str, wanted: Signature, found: Signature) -> li
         differences.append(f"The signature {name!r} now needs the input {alias!r}.")
     for alias in sorted(wanted.inputs.keys() & found.inputs.keys()):
         old, new = wanted.inputs[alias], found.inputs[alias]
-        if old.dtype != new.dtype or not _covers(new.shape, old.shape):
+        if old.dtype != new.dtype or not covers(new.shape, old.shape):
             differences.append(f"The input {alias!r} of signature {name!r} is {new} instead of {old}.")
     for alias in sorted(wanted.outputs.keys() - found.outputs.keys()):
         differences.append(f"The signature {name!r} no longer gives the output {alias!r}.")
     for alias in sorted(wanted.outputs.keys() & found.outputs.keys()):
         old, new = wanted.outputs[alias], found.outputs[alias]
-        if old.dtype != new.dtype or not _covers(old.shape, new.shape):
+        if old.dtype != new.dtype or not covers(old.shape, new.shape):
             differences.append(f"The output {alias!r} of signature {name!r} is {new} instead of {old}.")
     return differences
-
-
-def _covers(wide: Shape, narrow: Shape) -> bool:
-    """Tell whether every array of shape `narrow` is also one of shape `wide`."""
-    if wide is None:
-        return True
-    if narrow is None or len(wide) != len(narrow):
-        return False
-    return all(outer is None or outer == inner for outer, inner in zip(wide, narrow, strict=True))
 
 
 def _spec(info: Any) -> TensorSpec:

@@ -2,57 +2,37 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
 from tfs_deploy.errors import InvalidInput
+from tfs_deploy.validation import gates as registry
+from tfs_deploy.validation.gate import Gate
 from tfs_deploy.yamlfile import read_yaml
 
-_Fraction = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
-# Finite: with an infinite tolerance a gate passes whatever it is shown.
-_NotNegative = Annotated[float, msgspec.Meta(ge=0.0, le=sys.float_info.max)]
+_RPC_SECONDS = "rpc_seconds"
+_RpcSeconds = Annotated[float, msgspec.Meta(gt=0.0, le=3600.0)]
+_DEFAULT_RPC_SECONDS = 30.0
 
 
-# Structs, not dataclasses: a misspelt key must be an error here, or a gate would be silently missing.
-class GoldenGate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Recorded requests must be answered as recorded: ``|answer - recorded| <= atol + rtol * |recorded|``.
-
-    `file` is a PredictionLog TFRecord; empty means the requests that the export wrote into the version.
-    """
-
-    file: str = ""
-    rtol: _NotNegative = 1e-3
-    atol: _NotNegative = 1e-5
+def _default_options() -> dict[str, Any]:
+    return {gate.name: gate.default for gate in registry.GATES if _enabled(gate.default)}
 
 
-class AccuracyGate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The share of right answers on a labelled set must reach `floor` and the live version's share.
+@dataclass(frozen=True, slots=True)
+class Gates:
+    """The gates of a deploy: by name the options of each gate that runs, and the seconds that one RPC may take."""
 
-    `file` is an .npz with one array per input and `labels`; `output` names the output that is compared (argmax over
-    its last axis where it has one more axis than the labels). `allowed_drop` is how far below the live version is
-    still accepted; `compare_live` switches that comparison off.
-    """
+    options: Mapping[str, Any] = field(default_factory=_default_options)
+    rpc_seconds: float = _DEFAULT_RPC_SECONDS
 
-    file: str
-    output: str = ""
-    signature: str = "serving_default"
-    floor: _Fraction = 0.0
-    compare_live: bool = True
-    allowed_drop: _Fraction = 0.0
-    batch_size: Annotated[int, msgspec.Meta(ge=1, le=65536)] = 256
-
-
-class Gates(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Every gate of a deploy; `signature` and `prediction` run unless they are switched off by name."""
-
-    signature: bool = True
-    prediction: bool = True
-    golden: GoldenGate = GoldenGate()
-    accuracy: AccuracyGate | None = None
-    rpc_seconds: Annotated[float, msgspec.Meta(gt=0.0, le=3600.0)] = 30.0
+    def enabled(self) -> list[tuple[Gate[Any, Any], Any]]:
+        """Return the gates that run and their options, in the order of the registry."""
+        return [(gate, self.options[gate.name]) for gate in registry.GATES if gate.name in self.options]
 
 
 def read_gates(path: str | Path | None) -> Gates:
@@ -64,26 +44,44 @@ def read_gates(path: str | Path | None) -> Gates:
         return Gates()
     source = Path(path)
     data = read_yaml(source, "gates file")
-    where = f"The gates file {str(source)!r} does"
-    return _anchored(gates_from({} if data is None else data, where=where), source.parent)
+    gates = gates_from({} if data is None else data, where=f"The gates file {str(source)!r} does")
+    options = {gate.name: _resolved(gate, options, source.parent) for gate, options in gates.enabled()}
+    return Gates(options, gates.rpc_seconds)
 
 
-def gates_from(data: object, *, where: str = "The gates do") -> Gates:
-    """Return `data` (dicts and lists) as gates; raise InvalidInput naming the key that does not fit."""
+def gates_from(data: object, *, where: str = "The gates do", strict: bool = True) -> Gates:
+    """Return `data` (dicts and lists) as gates; raise InvalidInput that names the key that does not fit.
+
+    `where` begins the message. Without `strict`, text is read as the number or switch that it spells ("0.9").
+    """
+    fields = [(gate.name, _field_type(gate), gate.default) for gate in registry.GATES]
+    # A struct: a misspelt key must be an error here, or a gate would be silently missing.
+    file_type = msgspec.defstruct(
+        "GatesFile", [*fields, (_RPC_SECONDS, _RpcSeconds, _DEFAULT_RPC_SECONDS)], forbid_unknown_fields=True
+    )
     try:
-        return msgspec.convert(data, type=Gates)
+        file = msgspec.convert(data, type=file_type, strict=strict)
     except msgspec.ValidationError as error:
-        raise InvalidInput(
-            f"{where} not fit: {error}.",
-            "Known keys: signature, prediction, golden{file,rtol,atol}, "
-            "accuracy{file,output,signature,floor,compare_live,allowed_drop,batch_size}, rpc_seconds.",
-        ) from error
+        raise InvalidInput(f"{where} not fit: {error}.", f"Known keys: {_known_keys()}.") from error
+    given = {gate.name: getattr(file, gate.name) for gate in registry.GATES}
+    return Gates({name: value for name, value in given.items() if _enabled(value)}, getattr(file, _RPC_SECONDS))
 
 
-def _anchored(gates: Gates, base: Path) -> Gates:
-    golden, accuracy = gates.golden, gates.accuracy
-    if golden.file:
-        golden = msgspec.structs.replace(golden, file=str(base / golden.file))
-    if accuracy:
-        accuracy = msgspec.structs.replace(accuracy, file=str(base / accuracy.file))
-    return msgspec.structs.replace(gates, golden=golden, accuracy=accuracy)
+def _enabled(options: object) -> bool:
+    return options is not None and options is not False
+
+
+def _field_type(gate: Gate[Any, Any]) -> Any:
+    return gate.options if gate.default is not None else gate.options | None
+
+
+def _known_keys() -> str:
+    fields = {gate.name: getattr(gate.options, "__struct_fields__", ()) for gate in registry.GATES}
+    keys = (name + (f"{{{','.join(options)}}}" if options else "") for name, options in fields.items())
+    return ", ".join((*keys, _RPC_SECONDS))
+
+
+def _resolved(gate: Gate[Any, Any], options: Any, base: Path) -> Any:
+    """Return `options` with their relative paths below `base`."""
+    paths = {name: str(base / value) for name in gate.paths if (value := getattr(options, name))}
+    return msgspec.structs.replace(options, **paths) if paths else options

@@ -1,4 +1,4 @@
-"""What a gate found and what all gates together say."""
+"""The verdict of one gate on one replica, and the report of all gates on all replicas."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
+from tfs_deploy.names import plural
+
 
 class Verdict(str, Enum):
-    """The answer of a gate: `inconclusive` means that nobody can tell, which is not a pass."""
+    """The answer of a gate; `inconclusive` (for example, a replica does not answer) is not a pass."""
 
     PASS = "pass"  # noqa: S105 - a verdict, not a password
     FAIL = "fail"
@@ -17,7 +19,7 @@ class Verdict(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One gate on one replica, with the numbers that it measured."""
+    """One gate on one replica, with the metrics that it measured."""
 
     gate: str
     replica: str
@@ -28,7 +30,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class ValidationReport:
-    """Everything that the gates found about one version; `at` is ISO 8601 in UTC, `seconds` the time it took.
+    """The checks of one version; `at` is ISO 8601 in UTC, `seconds` the time that they took.
 
     `compared_with` are the live versions that a gate compared it with, 0 where nothing was live; empty: no gate did.
     """
@@ -43,26 +45,17 @@ class ValidationReport:
     seconds: float
     compared_with: tuple[int, ...] = ()
 
-    def measured(self) -> dict[str, float]:
-        """Return per figure the worst replica's value, which is the one that a client may meet."""
-        figures: dict[str, float] = {}
-        for check in self.checks:
-            for name, value in check.measured.items():
-                worst = max if name.endswith(("_error", "_seconds")) else min
-                figures[name] = worst(value, figures.get(name, value))
-        return figures
-
     def reason(self) -> str:
         """Return one sentence: what decided the verdict."""
         if self.verdict is Verdict.PASS:
             gates = ", ".join(dict.fromkeys(check.gate for check in self.checks))
-            count = f"{len(self.replicas)} replica" + ("" if len(self.replicas) == 1 else "s")
-            return f"Version {self.version} of model {self.model!r} passed {gates} on {count}."
+            replicas = plural(len(self.replicas), "replica")
+            return f"Version {self.version} of model {self.model!r} passed {gates} on {replicas}."
         decisive = [check for check in self.checks if check.verdict is self.verdict]
-        told = "; ".join(dict.fromkeys(f"gate {check.gate}: {_one_line(check.detail)}" for check in decisive[:3]))
+        details = "; ".join(dict.fromkeys(f"gate {check.gate}: {_one_line(check.detail)}" for check in decisive[:3]))
         more = f" (and {len(decisive) - 3} more)" if len(decisive) > 3 else ""
         word = "failed" if self.verdict is Verdict.FAIL else "could not be decided on"
-        return f"Version {self.version} of model {self.model!r} {word} {told}{more}."
+        return f"Version {self.version} of model {self.model!r} {word} {details}{more}."
 
 
 def _one_line(text: str) -> str:
@@ -71,9 +64,9 @@ def _one_line(text: str) -> str:
 
 def overall(checks: Iterable[Check]) -> Verdict:
     """Return `fail` if any gate failed, else `inconclusive` if any is (or none ran), else `pass`."""
-    found = {check.verdict for check in checks}
-    if Verdict.FAIL in found:
+    verdicts = {check.verdict for check in checks}
+    if Verdict.FAIL in verdicts:
         return Verdict.FAIL
-    if Verdict.INCONCLUSIVE in found or not found:
+    if Verdict.INCONCLUSIVE in verdicts or not verdicts:
         return Verdict.INCONCLUSIVE
     return Verdict.PASS

@@ -4,53 +4,64 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Any
 
 from tfs_deploy.clock import Clock
-from tfs_deploy.errors import Inconclusive, InvalidInput, ValidationFailed
-from tfs_deploy.savedmodel.labelled import read_labelled
+from tfs_deploy.errors import Inconclusive, Permanent, Transient, ValidationFailed
 from tfs_deploy.savedmodel.manifest import Manifest
-from tfs_deploy.savedmodel.requests import GOLDEN_PATH, parse_golden, read_golden
 from tfs_deploy.serving.protocol import ServingClient
-from tfs_deploy.validation.candidate import Candidate, Gate, LiveVersion, Material, run_gate
+from tfs_deploy.validation import gates as registry
 from tfs_deploy.validation.config import Gates
-from tfs_deploy.validation.gates import accuracy, golden, prediction, signature
+from tfs_deploy.validation.gate import Candidate, Gate, LiveVersion, ModelFiles, Outcome, ServedVersion, Worse
+from tfs_deploy.validation.gates.golden import GoldenGate
 from tfs_deploy.validation.report import Check, ValidationReport, Verdict, overall
 
-ReadFile = Callable[[str], bytes]
 
-# The order in which a reader wants to learn of a fault: what it is, whether it runs, what it says, how good it is.
-GATES: tuple[tuple[str, Gate], ...] = (
-    (signature.NAME, signature.check_signatures),
-    (prediction.NAME, prediction.check_prediction),
-    (golden.NAME, golden.check_golden),
-    (accuracy.NAME, accuracy.check_accuracy),
-)
+@dataclass(frozen=True, slots=True)
+class PreparedGate:
+    """One gate with its options and what it read."""
+
+    gate: Gate[Any, Any]
+    options: Any
+    prepared: Any
+
+    def run(self, candidate: Candidate) -> Check:
+        """Check one replica; a Permanent error of the model is a fail, a Transient one on the way is inconclusive."""
+        try:
+            outcome = self.gate.check(self.options, self.prepared, candidate)
+        except Transient as error:
+            outcome = Outcome(Verdict.INCONCLUSIVE, error.cause)
+        except Permanent as error:
+            outcome = Outcome(Verdict.FAIL, error.cause)
+        return Check(self.gate.name, candidate.client.target, outcome.verdict, outcome.detail, outcome.measured)
 
 
-def gather(manifest: Manifest, gates: Gates, read_file: ReadFile) -> Material:
+@dataclass(frozen=True, slots=True)
+class PreparedGates:
+    """The gates that run on one version: read once, used on every replica."""
+
+    fingerprint: str
+    gates: tuple[PreparedGate, ...]
+    rpc_seconds: float
+
+    def compare_live(self) -> bool:
+        """Tell whether the outcome of a gate depends on the version that is live."""
+        return any(prepared.gate.compares_live(prepared.options) for prepared in self.gates)
+
+
+def prepare_gates(manifest: Manifest, gates: Gates, read_file: Callable[[str], bytes]) -> PreparedGates:
     """Read what the gates need, and refuse what does not fit the model before any server is asked.
 
-    `read_file` returns a small file of the version by its path. Raises InvalidInput or CorruptModel.
+    `read_file` returns a small file of the version by its path. Raises InvalidInput for the gates and the files that
+    they name, CorruptModel for the version.
     """
-    if gates.golden.file:
-        where = gates.golden.file
-        requests = read_golden(Path(where))
-        if not requests:
-            raise InvalidInput(
-                f"The golden file {where!r} holds no request, so the gate that was asked for would not run.",
-                "Record requests, or leave golden.file out.",
-            )
-    else:
-        where = "the version itself"
-        held = any(entry.path == GOLDEN_PATH for entry in manifest.files)
-        requests = parse_golden(read_file(GOLDEN_PATH), where=GOLDEN_PATH) if held else ()
-    golden.fit_golden(requests, manifest.signatures, where=where)
-    labelled = None
-    if gates.accuracy is not None:
-        labelled = read_labelled(Path(gates.accuracy.file))
-        accuracy.fit_labelled(labelled, gates.accuracy, manifest.signatures)
-    return Material(manifest, requests, labelled)
+    golden = gates.options.get(GoldenGate.name)
+    files = ModelFiles(manifest, read_file, golden_file=golden.file if golden else "")
+    prepared = (PreparedGate(gate, options, gate.prepare(options, files)) for gate, options in gates.enabled())
+    return PreparedGates(
+        manifest.fingerprint, tuple(one for one in prepared if one.prepared is not None), gates.rpc_seconds
+    )
 
 
 def validate_replicas(
@@ -58,8 +69,7 @@ def validate_replicas(
     model: str,
     version: int,
     *,
-    material: Material,
-    gates: Gates,
+    gates: PreparedGates,
     live: Mapping[str, LiveVersion],
     clock: Clock,
 ) -> ValidationReport:
@@ -67,31 +77,37 @@ def validate_replicas(
     started = clock.monotonic()
 
     def validate(target: str) -> list[Check]:
-        candidate = Candidate(clients[target], model, version, material, live.get(target), gates.rpc_seconds)
-        found = (run_gate(name, gate, candidate, gates) for name, gate in GATES)
-        return [check for check in found if check is not None]
+        to_compare = None
+        if target in live:
+            to_compare = ServedVersion(live[target].client, model, live[target].version, gates.rpc_seconds)
+        candidate = Candidate(clients[target], model, version, gates.rpc_seconds, to_compare)
+        return [prepared.run(candidate) for prepared in gates.gates]
 
     with ThreadPoolExecutor(max_workers=max(1, min(len(clients), 8))) as pool:
-        checks = tuple(check for found in pool.map(validate, clients) for check in found)
+        checks = tuple(check for on_replica in pool.map(validate, clients) for check in on_replica)
+    compared_with = {live[target].version if target in live else 0 for target in clients if gates.compare_live()}
     return ValidationReport(
         model=model,
         version=version,
-        fingerprint=material.manifest.fingerprint,
+        fingerprint=gates.fingerprint,
         replicas=tuple(clients),
         checks=checks,
         verdict=overall(checks),
         at=clock.now().isoformat(),
         seconds=round(clock.monotonic() - started, 3),
-        compared_with=_compared_with(clients, gates, live),
+        compared_with=tuple(sorted(compared_with)),
     )
 
 
-def _compared_with(
-    clients: Mapping[str, ServingClient], gates: Gates, live: Mapping[str, LiveVersion]
-) -> tuple[int, ...]:
-    if gates.accuracy is None or not gates.accuracy.compare_live:
-        return ()
-    return tuple(sorted({live[target].version if target in live else 0 for target in clients}))
+def worst_metrics(report: ValidationReport) -> dict[str, float]:
+    """Return per metric the worst replica's value, which is the one that a client may meet."""
+    directions = {name: worse for gate in registry.GATES for name, worse in gate.metrics.items()}
+    metrics: dict[str, float] = {}
+    for check in report.checks:
+        for name, value in check.measured.items():
+            worst = max if directions.get(name) is Worse.HIGHER else min
+            metrics[name] = worst(value, metrics.get(name, value))
+    return metrics
 
 
 def require_pass(report: ValidationReport) -> ValidationReport:

@@ -26,8 +26,8 @@ from tfs_deploy.jsonable import from_json, to_json
 from tfs_deploy.serving.runner import ModelServerRunner
 from tfs_deploy.serving.waiting import wait_until_gone
 from tfs_deploy.store.protocol import Published
-from tfs_deploy.validation.candidate import LiveVersion
 from tfs_deploy.validation.config import Gates
+from tfs_deploy.validation.gate import LiveVersion
 from tfs_deploy.validation.report import ValidationReport, Verdict
 from tfs_deploy.validation.runner import require_pass
 

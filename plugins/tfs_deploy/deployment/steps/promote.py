@@ -15,6 +15,7 @@ from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.errors import Refused, TFSDeployError
 from tfs_deploy.names import check_model_name, check_version
 from tfs_deploy.serving.protocol import ServingClient
+from tfs_deploy.validation.runner import worst_metrics
 
 
 def promote(
@@ -60,7 +61,7 @@ def promote(
             version,
             fingerprint=fingerprint,
             reason=reason or report.reason(),
-            measured=report.measured(),
+            measured=worst_metrics(report),
             request=request,
         )
         return move_labels(session, lease, held, draft)

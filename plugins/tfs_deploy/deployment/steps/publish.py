@@ -19,7 +19,7 @@ from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, Manifest
 from tfs_deploy.serving.group import Mode
 from tfs_deploy.store.protocol import Published
 from tfs_deploy.validation.config import Gates
-from tfs_deploy.validation.runner import gather
+from tfs_deploy.validation.runner import prepare_gates
 
 
 def publish(
@@ -60,7 +60,7 @@ def add_version(
     check_model_name(model)
     manifest = manifest_of(staged, clock=session.clock)
     if gates is not None:
-        gather(manifest, gates, lambda path: read_staged(staged, path))
+        prepare_gates(manifest, gates, lambda path: read_staged(staged, path))
     above = observe(session, model, ()).highest_known()
     started = session.clock.monotonic()
     published = session.store.publish(staged, manifest, model, above=above, progress=progress)

@@ -13,10 +13,10 @@ from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.errors import NotFound
 from tfs_deploy.names import check_model_name, check_version
 from tfs_deploy.serving.group import Mode
-from tfs_deploy.validation.candidate import LiveVersion
 from tfs_deploy.validation.config import Gates
+from tfs_deploy.validation.gate import LiveVersion
 from tfs_deploy.validation.report import Check, ValidationReport, Verdict, overall
-from tfs_deploy.validation.runner import gather, validate_replicas
+from tfs_deploy.validation.runner import prepare_gates, validate_replicas, worst_metrics
 
 # What is named in the place of a gate where a replica did not say what it serves.
 _STATUS = "status"
@@ -31,15 +31,14 @@ def validate(session: GroupSession, model: str, version: int, gates: Gates) -> V
     check_model_name(model)
     check_version(version)
     manifest = session.store.manifest(model, version)
-    material = gather(manifest, gates, lambda path: session.store.read(model, version, path))
+    prepared = prepare_gates(manifest, gates, lambda path: session.store.read(model, version, path))
     status = observe_leniently(session, model, (STABLE,))
     _require_available(status, version)
     report = validate_replicas(
         session.clients,
         model,
         version,
-        material=material,
-        gates=gates,
+        gates=prepared,
         live=_live(session, status, version),
         clock=session.clock,
     )
@@ -55,7 +54,7 @@ def validate(session: GroupSession, model: str, version: int, gates: Gates) -> V
             previous=desired_state.read(session.store.documents, session.group).state.labels(model).get(STABLE),
             fingerprint=report.fingerprint,
             reason=f"{report.verdict.value}: {report.reason()}",
-            measured=report.measured(),
+            measured=worst_metrics(report),
             seconds=report.seconds,
         ),
     )

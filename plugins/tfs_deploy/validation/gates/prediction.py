@@ -8,53 +8,66 @@ from tfs_deploy.errors import ModelServerError
 from tfs_deploy.names import plural
 from tfs_deploy.serving.codec.tensors import NUMPY_BY_NAME
 from tfs_deploy.serving.signature import Signature, TensorSpec
-from tfs_deploy.validation.candidate import Candidate
-from tfs_deploy.validation.config import Gates
-from tfs_deploy.validation.report import Check, Verdict
+from tfs_deploy.validation.gate import Candidate, Gate, ModelFiles, Outcome
+from tfs_deploy.validation.report import Verdict
 
-NAME = "prediction"
+Inputs = dict[str, np.ndarray]
+
 # A made-up request has this size along a dimension that the signature leaves open beyond the batch.
 _OPEN_DIMENSION = 32
-# Made-up data may be wrong for the model without the model being wrong.
-_BLAMES_THE_DATA = frozenset({"INVALID_ARGUMENT", "OUT_OF_RANGE"})
+# A made-up request can be invalid for a sound model.
+_REQUEST_ERRORS = frozenset({"INVALID_ARGUMENT", "OUT_OF_RANGE"})
 
 
-def check_prediction(candidate: Candidate, gates: Gates) -> Check | None:
+class PredictionGate(Gate[bool, dict[str, tuple[Inputs | None, bool]]]):
     """Ask every signature with a recorded request, or with a made-up one where none is recorded.
 
     A made-up request that the model calls invalid proves nothing either way, so at least one signature must answer.
     """
-    if not gates.prediction:
+
+    name = "prediction"
+    options = bool
+    default = True
+
+    def prepare(self, options: bool, files: ModelFiles) -> dict[str, tuple[Inputs | None, bool]]:
+        """Return per signature the inputs to send, None where none can be made up, and whether they were recorded."""
+        recorded = {request.signature: request.inputs for request in files.golden_requests}
+        return {
+            name: (recorded.get(name) or _made_up_inputs(signature), name in recorded)
+            for name, signature in sorted(files.manifest.signatures.items())
+        }
+
+    def check(self, options: bool, prepared: dict[str, tuple[Inputs | None, bool]], candidate: Candidate) -> Outcome:
+        """Send one request per signature."""
+        unproven: list[str] = []
+        for name, (inputs, recorded) in prepared.items():
+            if inputs is None:
+                unproven.append(name)
+                continue
+            try:
+                candidate.predict(inputs, name)
+            except ModelServerError as error:
+                if recorded or error.code not in _REQUEST_ERRORS:
+                    raise
+                unproven.append(name)
+        answered = len(prepared) - len(unproven)
+        detail = f"{answered} of {plural(len(prepared), 'signature')} answered"
+        if unproven:
+            detail += f"; {', '.join(unproven)} refused a made-up request, so give golden requests for it"
+        return Outcome(Verdict.PASS if answered else Verdict.INCONCLUSIVE, detail)
+
+
+def _made_up_inputs(signature: Signature) -> Inputs | None:
+    """Return zeros (strings: empty) of batch 1, other open dimensions 32; None for a dtype that cannot be sent."""
+    if any(spec.dtype not in NUMPY_BY_NAME for spec in signature.inputs.values()):
         return None
-    answered: list[str] = []
-    unproven: list[str] = []
-    recorded = {request.signature: request.inputs for request in candidate.material.golden}
-    for name, signature in sorted(candidate.material.manifest.signatures.items()):
-        inputs = recorded.get(name) or made_up_inputs(signature)
-        try:
-            candidate.predict(inputs, name)
-        except ModelServerError as error:
-            if name in recorded or error.code not in _BLAMES_THE_DATA:
-                raise
-            unproven.append(name)
-        else:
-            answered.append(name)
-    detail = f"{len(answered)} of {plural(len(answered) + len(unproven), 'signature')} answered"
-    if unproven:
-        detail += f"; {', '.join(unproven)} refused a made-up request, so give golden requests for it"
-    verdict = Verdict.PASS if answered else Verdict.INCONCLUSIVE
-    return Check(NAME, candidate.client.target, verdict, detail)
-
-
-def made_up_inputs(signature: Signature) -> dict[str, np.ndarray]:
-    """Return zeros (strings: empty) that fit `signature`: batch 1, other open dimensions 32."""
     return {alias: _zeros(spec) for alias, spec in signature.inputs.items()}
 
 
 def _zeros(spec: TensorSpec) -> np.ndarray:
-    known = spec.shape if spec.shape is not None else (None,)
+    dimensions = spec.shape if spec.shape is not None else (None,)
     shape = tuple(
-        size if size is not None else (1 if axis == 0 else _OPEN_DIMENSION) for axis, size in enumerate(known)
+        size if size is not None else (1 if axis == 0 else _OPEN_DIMENSION) for axis, size in enumerate(dimensions)
     )
     if spec.dtype == "DT_STRING":
         return np.full(shape, b"", dtype=object)
