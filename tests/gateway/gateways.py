@@ -101,13 +101,21 @@ class Running:
         """Ask a model."""
         return await self.ask(f"/v1/models/{model}", "POST", body, **headers)
 
-    async def raw(self, data: bytes, *, enough: Callable[[bytes], bool] = lambda got: False) -> bytes:
-        """Send bytes as they are; return what comes until it is `enough` or the gateway hangs up."""
+    async def raw(
+        self, data: bytes, rest: bytes = b"", *, late: bool = False, enough: Callable[[bytes], bool] = lambda got: False
+    ) -> bytes:
+        """Send bytes as they are; return what comes until it is `enough` or the gateway hangs up.
+
+        `late` sends the `rest` after the first bytes of the answer.
+        """
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
-            writer.write(data)
+            writer.write(data if late else data + rest)
             await writer.drain()
             got = b""
+            if late:
+                got = await ended(reader.read(65536))
+                writer.write(rest)
             with contextlib.suppress(ConnectionError):
                 while not enough(got) and (piece := await ended(reader.read(65536), f"more than {got!r}")):
                     got += piece

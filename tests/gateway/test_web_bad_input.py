@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+from pathlib import Path
 
 import pytest
 
-from gateway.gateways import PICTURES, Got, Running, form, is_problem, picture_version, png, run
+from gateway.gateways import KEY, PICTURES, Got, Running, form, is_problem, picture_version, png, run
 from gateway.model_servers import Replica, version
 from gateway.waiting import LONG, until
 
@@ -143,6 +145,64 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read() -> None:
         assert is_problem(got, 413)
 
     run(ask, model={}, limits={"body_mib": 0.05})
+
+
+CHUNKED = b"HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
+KEYED = b"X-API-Key: " + KEY.encode() + b"\r\n"
+MODEL_PATH = b"POST /v1/models/m "
+EARLY = [
+    (b"POST /nope ", KEYED, 404),
+    (b"POST /v1/models/other ", KEYED, 404),
+    (b"PUT /v1/models/m ", KEYED, 405),
+    (MODEL_PATH, b"", 401),
+    (MODEL_PATH, KEYED + b"Content-Encoding: gzip\r\n", 415),
+    (MODEL_PATH, KEYED + b"Content-Length: 999999\r\n", 413),
+]
+
+
+@pytest.mark.parametrize(("start", "headers", "status"), EARLY)
+@pytest.mark.parametrize("late", [False, True])
+def test_a_bad_chunk_after_an_early_answer_gets_no_second_one(
+    tmp_path: Path, start: bytes, headers: bytes, status: int, late: bool
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(f"client:{KEY}\n")
+
+    async def ask(g: Running) -> bytes:
+        got = await g.raw(start + CHUNKED + headers + b"\r\n", b"5\r\nhello\r\nnot a size\r\n", late=late)
+        return got
+
+    got = run(ask, model={}, auth={"keys_file": str(keys)}, limits={"body_mib": 0.05})
+    assert got.startswith(b"HTTP/1.1 %d " % status), got
+    assert got.count(b"HTTP/1.1 ") == 1, got
+    document = json.loads(got.partition(b"\r\n\r\n")[2])
+    assert document["status"] == status
+
+
+@pytest.mark.parametrize("body", [b"not a size\r\n", b"5\r\nhello??", b"0\r\nno end"])
+def test_a_bad_chunk_of_a_request_that_is_taken_gets_one_400(body: bytes) -> None:
+    async def ask(g: Running) -> Running:
+        got = await g.raw(MODEL_PATH + CHUNKED + b"\r\n" + body)
+        assert got == b"HTTP/1.1 400 Bad Request\r\n\r\n"
+        return g
+
+    assert [line["status"] for line in run(ask, model={}).lines()] == [400]
+
+
+def test_a_chunk_beyond_the_limit_that_is_followed_by_a_bad_one_gets_one_413() -> None:
+    large = b"19000\r\n" + b"x" * 0x19000 + b"\r\nnot a size\r\n"
+    got = run(lambda g: g.raw(MODEL_PATH + CHUNKED + b"\r\n" + large), model={}, limits={"body_mib": 0.05})
+    assert got.startswith(b"HTTP/1.1 413 "), got
+    assert got.count(b"HTTP/1.1 ") == 1, got
+
+
+def test_a_connection_goes_on_after_an_early_answer_to_a_whole_body() -> None:
+    async def ask(g: Running) -> bytes:
+        request = b"POST /nope " + CHUNKED + b"\r\n5\r\nhello\r\n0\r\n\r\n"
+        return await g.raw(request + b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+
+    got = run(ask, model={})
+    assert re.findall(rb"HTTP/1\.1 (\d+) ", got) == [b"404", b"200"]
 
 
 def test_a_mistake_of_a_processor_is_told_in_the_log_only(caplog: pytest.LogCaptureFixture) -> None:

@@ -38,6 +38,28 @@ _DISCARD_SECONDS = 5.0
 _WRITE_SECONDS = 30.0
 # Raw bytes in a request line are not ASCII; a proxy would have escaped them.
 _PATH = re.compile(r"/[!-~]*")
+# What Tornado sends for a message that it cannot parse, before it closes the connection.
+_MALFORMED = b"HTTP/1.1 400 Bad Request\r\n\r\n"
+
+
+class _RequestStream:
+    """A connection's stream for the time of one request: after the reply it sends nothing else.
+
+    Tornado answers a body that it cannot parse with a bare 400, even where the request already has its reply.
+    """
+
+    def __init__(self, stream: IOStream) -> None:
+        self._stream = stream
+        self.replied = False
+        self.rejected = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, data: bytes) -> asyncio.Future[None]:
+        """Send `data`, or only flush after the reply."""
+        self.rejected = self.rejected or (not self.replied and data == _MALFORMED)
+        return self._stream.write(b"" if self.replied else data)
 
 
 class Incoming(HTTPMessageDelegate):
@@ -46,6 +68,8 @@ class Incoming(HTTPMessageDelegate):
     def __init__(self, handler: Application, connection: HTTP1Connection, remote: str) -> None:
         self._handler = handler
         self._connection = connection
+        self._stream = _RequestStream(connection.stream)
+        connection.stream = cast("IOStream", self._stream)
         self._remote = remote
         self._request: Request | None = None
         self._match: Match | None = None
@@ -106,9 +130,9 @@ class Incoming(HTTPMessageDelegate):
         self._task = _start(self._answer(request, match))
 
     def on_connection_close(self) -> None:
-        """Note that the client went away while it sent."""
+        """Note that the client went away while it sent, or that Tornado refused its body."""
         self._stop_timer()
-        self._end(_CLIENT_GONE, 0)
+        self._end(HTTPStatus.BAD_REQUEST if self._stream.rejected else _CLIENT_GONE, 0)
 
     async def _answer(self, request: Request, match: Match) -> None:
         try:
@@ -152,6 +176,7 @@ class Incoming(HTTPMessageDelegate):
         line = ResponseStartLine("HTTP/1.1", reply.status, _reason(reply.status))
         with contextlib.suppress(StreamClosedError):
             written = self._connection.write_headers(line, headers, body)
+            self._stream.replied = True
             if not written.done():
                 self._wait_for_reader(written, reply.status, len(body))
                 return
