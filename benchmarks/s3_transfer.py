@@ -77,7 +77,7 @@ class Ours:
         where = "the benchmark's version"
         DownloadTarget(
             manifest, fetcher.files("m", 1), where=where, threads=fetcher.threads, pieces=fetcher.pieces
-        ).into(target)
+        ).fill(target)
 
 
 def s5cmd(server: S3Server, *arguments: str) -> None:

@@ -85,7 +85,7 @@ def measure(title: str, store: Store, work: Path, rounds: int, requests: list[st
         requests.clear()
         publishes.append(seconds(lambda manifest=manifest: store.publish(work / "model", manifest, "m")))
         counts.append(len(requests))
-        polls.append(seconds(lambda: store.tip("m")))
+        polls.append(seconds(lambda: store.change_token("m")))
     figures = {"publish": statistics.median(publishes), "poll": statistics.median(polls)}
     sent = f", {statistics.median(counts):.0f} small requests a publish" if requests else ""
     print(

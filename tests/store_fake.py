@@ -15,7 +15,7 @@ from tfs_deploy.names import MAX_VERSION, check_model_name, check_version
 from tfs_deploy.savedmodel import manifest as manifests
 from tfs_deploy.savedmodel.files import check_relative_path
 from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, FileEntry, Manifest
-from tfs_deploy.store.document_format import seal, unseal
+from tfs_deploy.store.document_format import decode, encode
 from tfs_deploy.store.download.target import DownloadTarget
 from tfs_deploy.store.keys import check_key, check_prefix
 from tfs_deploy.store.protocol import (
@@ -37,7 +37,7 @@ class FakeStateDocuments:
 
     def read(self, key: str) -> Document | None:
         data = self._stored.get(check_key(key))
-        return None if data is None else unseal(data)
+        return None if data is None else decode(data)
 
     def write(self, key: str, body: bytes, *, expected: str | None) -> str:
         check_key(key)
@@ -48,7 +48,7 @@ class FakeStateDocuments:
             if (found.tag if found else None) != expected:
                 state = "exists already" if expected is None else "was changed by somebody else meanwhile"
                 raise Contention(f"The state document {key!r} {state}.", "Read it again.")
-            self._stored[key], tag = seal(body)
+            self._stored[key], tag = encode(body)
         return tag
 
     def list(self, prefix: str) -> tuple[str, ...]:
@@ -79,7 +79,7 @@ class FakeStore:
     def models(self) -> tuple[str, ...]:
         return tuple(sorted(name for name, known in dict(self._models).items() if known.live))
 
-    def tip(self, model: str) -> str:
+    def change_token(self, model: str) -> str:
         changes = self._model(model).changes
         return str(changes) if changes else ""
 
@@ -134,7 +134,7 @@ class FakeStore:
     def download(self, model: str, version: int, target: Path, *, progress: Progress | None = None) -> None:
         manifest, files = self._version(model, version)
         where = f"version {version} of model {model!r}"
-        DownloadTarget(manifest, _Files(files), where=where, progress=progress).into(target)
+        DownloadTarget(manifest, _Files(files), where=where, progress=progress).fill(target)
 
     def spoil(self, model: str, version: int, path: str, data: bytes) -> None:
         """Put other bytes under a published file, as a broken disk does."""

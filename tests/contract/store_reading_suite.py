@@ -1,4 +1,4 @@
-"""The side of `contract.store_suite` that reads: models and tips, downloads, and what many do at once."""
+"""The side of `contract.store_suite` that reads: models and change tokens, downloads, and what many do at once."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ class StoreReadingSuite:
         assert connect().models() == ("n",)
 
     def test_the_tip_changes_with_every_change(self, connect: Connect, store: Store, tmp_path: Path) -> None:
-        assert store.tip("m") == ""
+        assert store.change_token("m") == ""
         seen = []
 
         def look() -> None:
-            token = connect().tip("m")
+            token = connect().change_token("m")
             assert token
             assert token not in seen
-            assert connect().tip("m") == token
+            assert connect().change_token("m") == token
             seen.append(token)
 
         for index in range(3):
             store.publish(*stage(tmp_path / str(index), bytes([index])), "m")
             look()
         store.publish(*stage(tmp_path / "other", b"other"), "n")
-        assert connect().tip("m") == seen[-1]
+        assert connect().change_token("m") == seen[-1]
         store.withdraw("m", 2, "bad")
         look()
         store.delete("m", 3)
         look()
         with pytest.raises(InvalidInput):
-            store.tip("../m")
+            store.change_token("../m")
 
     def test_who_reads_the_tip_before_the_versions_misses_none(self, connect: Connect, tmp_path: Path) -> None:
         finished = threading.Event()
@@ -59,7 +59,7 @@ class StoreReadingSuite:
             store, known, there = connect(), "", ()
             while True:
                 last = finished.is_set()
-                if (token := store.tip("m")) != known:
+                if (token := store.change_token("m")) != known:
                     known, there = token, store.versions("m")
                 if last:
                     return there

@@ -66,10 +66,10 @@ class WholeFiles(Files):
 def land(manifest: Manifest, source: Files, target: Path, files: Filesystem | None = None, **more) -> None:
     """Bring the version; what has more than 100 bytes comes in pieces of 64."""
     target.mkdir(exist_ok=True)
-    landing = DownloadTarget(
+    download = DownloadTarget(
         manifest, source, where="the version", files=files, large_bytes=100, piece_bytes=64, **more
     )
-    landing.into(target)
+    download.fill(target)
 
 
 @pytest.mark.parametrize("kind", [Files, WholeFiles])

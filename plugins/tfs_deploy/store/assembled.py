@@ -13,7 +13,7 @@ class Holdings(Protocol):
     """Lists and reads complete versions; each method as in `tfs_deploy.store.protocol.Store`."""
 
     def models(self) -> tuple[str, ...]: ...
-    def tip(self, model: str) -> str: ...
+    def change_token(self, model: str) -> str: ...
     def versions(self, model: str) -> tuple[int, ...]: ...
     def manifest(self, model: str, version: int) -> Manifest: ...
     def find(self, model: str, fingerprint: str) -> ModelVersion | None: ...
@@ -60,8 +60,8 @@ class AssembledStore:
     def models(self) -> tuple[str, ...]:
         return self._holdings.models()
 
-    def tip(self, model: str) -> str:
-        return self._holdings.tip(model)
+    def change_token(self, model: str) -> str:
+        return self._holdings.change_token(model)
 
     def versions(self, model: str) -> tuple[int, ...]:
         return self._holdings.versions(model)

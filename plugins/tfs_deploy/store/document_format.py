@@ -15,16 +15,16 @@ from tfs_deploy.store.protocol import Document
 
 _HEADER = re.compile(rb"tfs-deploy-document 1 ([0-9a-f]{32})\n")
 # Bytes that the header adds.
-HEADER_BYTES = len(b"tfs-deploy-document 1 ") + 32 + 1
+OVERHEAD_BYTES = len(b"tfs-deploy-document 1 ") + 32 + 1
 
 
-def seal(body: bytes) -> tuple[bytes, str]:
+def encode(body: bytes) -> tuple[bytes, str]:
     """Return the bytes to store for `body`, and the tag of this write."""
     nonce = uuid4().hex.encode()
     return b"tfs-deploy-document 1 %b\n%b" % (nonce, body), _tag(nonce, body)
 
 
-def unseal(data: bytes) -> Document:
+def decode(data: bytes) -> Document:
     """Return the document that lies in the store as `data`."""
     header = _HEADER.match(data)
     if header is None:

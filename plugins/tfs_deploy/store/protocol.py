@@ -91,7 +91,7 @@ class Store(Protocol):
     def models(self) -> tuple[str, ...]:
         """Return, sorted, the names of the models with at least one complete version."""
 
-    def tip(self, model: str) -> str:
+    def change_token(self, model: str) -> str:
         """Return a token that is another one after every appearance, withdrawal or deletion of a version of `model`.
 
         Read it before `versions`, and look at the versions again when it has changed: it costs the same however many

@@ -65,7 +65,7 @@ class LatestModeVersions:
     def read(self) -> Need:
         for model in self._models:
             # The tip first: a version that appears in between is then seen by the next look at the latest.
-            tip = self._store.tip(model)
+            tip = self._store.change_token(model)
             if self._tips.get(model) == tip:
                 continue
             versions = self._store.versions(model)

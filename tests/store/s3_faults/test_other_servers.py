@@ -80,10 +80,10 @@ def test_a_version_that_is_copied_there_is_noticed_when_it_is_whole(
     seen = []
     for key in sorted(keys, key=lambda key: key.endswith(MANIFEST_PATH)):
         client.copy_object(Bucket=other, Key=key, CopySource={"Bucket": bucket, "Key": key})
-        seen.append((copy.tip("m"), copy.versions("m")))
+        seen.append((copy.change_token("m"), copy.versions("m")))
     assert [versions for _, versions in seen] == [()] * (len(keys) - 1) + [(1,)]
     assert seen[-1][0] != seen[-2][0]
-    assert copy.tip("m") == seen[-1][0], "and nothing more happened"
+    assert copy.change_token("m") == seen[-1][0], "and nothing more happened"
 
 
 def test_an_endpoint_that_redirects_everything_is_told_as_such(through_proxy: Open, proxy: Proxy) -> None:

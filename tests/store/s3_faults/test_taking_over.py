@@ -15,7 +15,7 @@ from store.s3_faults.conftest import Open, Staged
 from tfs_deploy.clock import SystemClock
 from tfs_deploy.errors import Contention, TFSDeployError, Transient
 from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, hex_of
-from tfs_deploy.store.object_store.publish_lease import Attempts
+from tfs_deploy.store.object_store.publish_lease import PublishLeases
 from tfs_deploy.store.object_store.store import S3Store
 from tfs_deploy.store.open import open_store
 from tfs_deploy.store.protocol import Store
@@ -46,8 +46,8 @@ def test_who_was_taken_over_leaves_the_pieces_of_the_other_alone(
     begun: list[str] = []
 
     def take_over() -> None:
-        attempts = Attempts(direct.documents, SystemClock(), lease_seconds=-60.0)
-        lease = next(attempts.tries("m", hex_of(staged[1].fingerprint), seconds=0.0))
+        leases = PublishLeases(direct.documents, SystemClock(), lease_seconds=-60.0)
+        lease = next(leases.acquire("m", hex_of(staged[1].fingerprint), seconds=0.0))
         assert lease is not None
         answer = client.create_multipart_upload(Bucket=bucket, Key=f"team/m/{lease.version}/{DATA}")
         begun.append(answer["UploadId"])

@@ -133,7 +133,7 @@ def test_a_bucket_that_is_not_there_is_named(server: S3Server, staged: Staged, t
     for use in (
         lambda: store.publish(*staged, "m"),
         lambda: store.versions("m"),
-        lambda: store.tip("m"),
+        lambda: store.change_token("m"),
         lambda: store.find("m", staged[1].fingerprint),
         lambda: store.download("m", 1, target),
         lambda: store.documents.read("groups/g"),

@@ -30,15 +30,15 @@ class LargeFiles:
     """Brings files that do not fit the memory."""
 
     def __init__(
-        self, source: Source, arrivals: DownloadState, *, connections: int, piece_bytes: int = PIECE_BYTES
+        self, source: Source, state: DownloadState, *, connections: int, piece_bytes: int = PIECE_BYTES
     ) -> None:
         """`connections` is how many pieces are on the way at a time, of all files together."""
         self._source = source
-        self._arrivals = arrivals
+        self._state = state
         self._connections = connections
         self._piece_bytes = piece_bytes
 
-    def bring(self, entries: list[FileEntry], target: Path) -> None:
+    def download(self, entries: list[FileEntry], target: Path) -> None:
         """Bring `entries` below `target`; the first error ends all of it."""
         if not entries:
             return
@@ -46,24 +46,24 @@ class LargeFiles:
         connections = max(1, self._connections // at_once)
         with ThreadPoolExecutor(at_once, thread_name_prefix="tfs-deploy-download") as pool:
             # Files that another one's error stops end in silence.
-            for _ in pool.map(lambda entry: self._bring_one(entry, target / entry.path, connections), entries):
+            for _ in pool.map(lambda entry: self._download_file(entry, target / entry.path, connections), entries):
                 pass
 
-    def _bring_one(self, entry: FileEntry, path: Path, connections: int) -> None:
-        stopped = self._arrivals.stopped
+    def _download_file(self, entry: FileEntry, path: Path, connections: int) -> None:
+        stopped = self._state.stopped
         if stopped.is_set():
             return
         try:
-            if self._arrivals.is_there(entry, path):
-                self._arrivals.advance(entry.size)
+            if self._state.is_complete(entry, path):
+                self._state.advance(entry.size)
                 return
             self._source.begin(entry)
-            problem = self._try(entry, path, connections, self._arrivals.advance)
+            problem = self._try(entry, path, connections, self._state.advance)
             if problem and not stopped.is_set():
-                self._arrivals.again(entry, problem)
+                self._state.log_retry(entry, problem)
                 problem = self._try(entry, path, connections, lambda count: None)
             if problem and not stopped.is_set():
-                raise self._arrivals.wrong(entry, problem)
+                raise self._state.corrupt(entry, problem)
         except BaseException:
             stopped.set()
             raise
@@ -73,16 +73,16 @@ class LargeFiles:
         problem = "nothing"
         try:
             try:
-                file = _File(entry, path, self._source, self._arrivals, advance, piece_bytes=self._piece_bytes)
-                size, digest = file.bring(connections)
+                file = _File(entry, path, self._source, self._state, advance, piece_bytes=self._piece_bytes)
+                size, digest = file.download(connections)
             except NoPieces:
-                self._arrivals.drop(path)
-                file = _File(entry, path, self._source, self._arrivals, advance, piece_bytes=entry.size)
-                size, digest = file.bring(1)
+                self._state.drop(path)
+                file = _File(entry, path, self._source, self._state, advance, piece_bytes=entry.size)
+                size, digest = file.download(1)
             problem = problem_with(entry, size, digest)
         finally:
             if problem and os.path.lexists(path):
-                self._arrivals.drop(path)
+                self._state.drop(path)
         return problem
 
 
@@ -94,7 +94,7 @@ class _File:
         entry: FileEntry,
         path: Path,
         source: Source,
-        arrivals: DownloadState,
+        state: DownloadState,
         advance: Callable[[int], None],
         *,
         piece_bytes: int,
@@ -102,13 +102,13 @@ class _File:
         self._entry = entry
         self._path = path
         self._source = source
-        self._arrivals = arrivals
+        self._state = state
         self._advance = advance
         self._piece_bytes = piece_bytes
         self._broken = threading.Event()
         self._error: BaseException | None = None
 
-    def bring(self, connections: int) -> tuple[int, str]:
+    def download(self, connections: int) -> tuple[int, str]:
         """Return size and SHA-256 (hex) of what came, flushed to the disk; something else if others stop it."""
         digest, size, flushed = hashlib.sha256(), 0, 0
         with self._opened() as (writing, reading):
@@ -125,13 +125,13 @@ class _File:
 
     @property
     def _ends(self) -> bool:
-        return self._broken.is_set() or self._arrivals.stopped.is_set()
+        return self._broken.is_set() or self._state.stopped.is_set()
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[tuple[int, int]]:
         with contextlib.ExitStack() as stack:
             with reporting("create", self._path, who=WHO):
-                writing = self._arrivals.files.create(self._path)
+                writing = self._state.files.create(self._path)
                 stack.callback(os.close, writing)
                 reading = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
                 stack.callback(os.close, reading)
@@ -165,7 +165,7 @@ class _File:
                 if not taken:
                     continue
                 with reporting("write", self._path, who=WHO):
-                    self._arrivals.files.write_at(writing, taken, at)
+                    self._state.files.write_at(writing, taken, at)
                 at += len(taken)
                 self._advance(len(taken))
                 if self._ends:
@@ -189,4 +189,4 @@ class _File:
 
     def _flush(self, writing: int) -> None:
         with reporting("flush", self._path, who=WHO):
-            self._arrivals.files.sync(writing)
+            self._state.files.sync(writing)

@@ -27,14 +27,14 @@ _FILES_AHEAD = 8
 class SmallFiles:
     """Brings files that fit the memory."""
 
-    def __init__(self, source: Source, arrivals: DownloadState, *, threads: int) -> None:
+    def __init__(self, source: Source, state: DownloadState, *, threads: int) -> None:
         self._source = source
-        self._arrivals = arrivals
+        self._state = state
         self._threads = threads
         self._fetched: deque[tuple[FileEntry, Path, Future[list[Block] | None]]] = deque()
         self._flushed: deque[Future[None]] = deque()
 
-    def bring(self, entries: list[FileEntry], target: Path) -> None:
+    def download(self, entries: list[FileEntry], target: Path) -> None:
         """Bring `entries` below `target`; the first error ends all of it."""
         if not entries:
             return
@@ -53,14 +53,14 @@ class SmallFiles:
                 while self._flushed:
                     self._flushed.popleft().result()
             except CorruptModel:
-                self._keep_the_rest(flushers)
-                self._arrivals.stopped.set()
+                self._finish_pending(flushers)
+                self._state.stopped.set()
                 raise
             except BaseException:
-                self._arrivals.stopped.set()
+                self._state.stopped.set()
                 raise
 
-    def _keep_the_rest(self, flushers: ThreadPoolExecutor) -> None:
+    def _finish_pending(self, flushers: ThreadPoolExecutor) -> None:
         """Write what is on its way beside a damaged file: the next try need not fetch it again."""
         while self._fetched:
             with contextlib.suppress(TFSDeployError):
@@ -74,17 +74,17 @@ class SmallFiles:
         blocks = future.result()
         if blocks is not None:
             if problem := _problem(entry, blocks):
-                self._arrivals.again(entry, problem)
+                self._state.log_retry(entry, problem)
                 blocks = self._fetch(entry)
                 if problem := _problem(entry, blocks):
-                    raise self._arrivals.wrong(entry, problem)
+                    raise self._state.corrupt(entry, problem)
             self._flushed.append(flushers.submit(self._flush, self._write(path, blocks), path))
-        self._arrivals.advance(entry.size)
+        self._state.advance(entry.size)
         if len(self._flushed) >= _FLUSHES_AHEAD:
             self._flushed.popleft().result()
 
     def _fetch_unless_there(self, entry: FileEntry, path: Path) -> list[Block] | None:
-        if self._arrivals.stopped.is_set() or self._arrivals.is_there(entry, path):
+        if self._state.stopped.is_set() or self._state.is_complete(entry, path):
             return None
         return self._fetch(entry)
 
@@ -100,7 +100,7 @@ class SmallFiles:
 
     def _write(self, path: Path, blocks: list[Block]) -> int:
         """Write a file and return its open descriptor."""
-        files = self._arrivals.files
+        files = self._state.files
         with reporting("create", path, who=WHO):
             descriptor = files.create(path)
         try:
@@ -109,17 +109,17 @@ class SmallFiles:
                     files.write(descriptor, block)
         except BaseException:
             os.close(descriptor)
-            self._arrivals.drop(path)
+            self._state.drop(path)
             raise
         return descriptor
 
     def _flush(self, descriptor: int, path: Path) -> None:
         try:
-            if not self._arrivals.stopped.is_set():
+            if not self._state.stopped.is_set():
                 with reporting("flush", path, who=WHO):
-                    self._arrivals.files.sync(descriptor)
+                    self._state.files.sync(descriptor)
         except BaseException:
-            self._arrivals.drop(path)
+            self._state.drop(path)
             raise
         finally:
             os.close(descriptor)

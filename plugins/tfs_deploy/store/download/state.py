@@ -47,7 +47,7 @@ class DownloadState:
         self.where = where
         self.files = files
         self.stopped = threading.Event()
-        self.found: set[Path] = set()
+        self.present: set[Path] = set()
         self._progress = progress
         self._done = 0
         self._lock = threading.Lock()
@@ -59,9 +59,9 @@ class DownloadState:
                 self._done += count
                 self._progress(self._done)
 
-    def is_there(self, entry: FileEntry, path: Path) -> bool:
+    def is_complete(self, entry: FileEntry, path: Path) -> bool:
         """Tell whether the file lies there, whole and on the disk; one that is something else is removed."""
-        if path not in self.found:
+        if path not in self.present:
             return False
         try:
             if path.stat().st_size == entry.size and _digest_of(path) == entry.sha256:
@@ -76,11 +76,11 @@ class DownloadState:
             self.files.remove_file(path)
         return False
 
-    def again(self, entry: FileEntry, problem: str) -> None:
+    def log_retry(self, entry: FileEntry, problem: str) -> None:
         """Tell that a file came damaged, which may be the network's doing."""
         log.info("Fetching %s of %s again: it came with %s", entry.path, self.where, problem)
 
-    def wrong(self, entry: FileEntry, problem: str) -> CorruptModel:
+    def corrupt(self, entry: FileEntry, problem: str) -> CorruptModel:
         """Return the error for a file that came damaged twice."""
         return CorruptModel(
             f"The file {entry.path!r} of {self.where} has {problem} instead of {entry.size} bytes with "

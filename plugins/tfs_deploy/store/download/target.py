@@ -40,12 +40,12 @@ class DownloadTarget:
         """
         self._manifest = manifest
         self._files = files or Filesystem()
-        self._arrivals = DownloadState(where, progress, self._files)
-        self._small = SmallFiles(source, self._arrivals, threads=threads)
-        self._large = LargeFiles(source, self._arrivals, connections=pieces, piece_bytes=piece_bytes)
+        self._state = DownloadState(where, progress, self._files)
+        self._small = SmallFiles(source, self._state, threads=threads)
+        self._large = LargeFiles(source, self._state, connections=pieces, piece_bytes=piece_bytes)
         self._large_bytes = large_bytes
 
-    def into(self, target: Path) -> None:
+    def fill(self, target: Path) -> None:
         """Fill the directory `target`; see `tfs_deploy.store.protocol.Store.download`."""
         if not target.is_dir():
             raise NotFound(f"The directory {str(target)!r} to download into does not exist.", "Create it first.")
@@ -59,8 +59,8 @@ class DownloadTarget:
                     self._files.make_folder(target / folder)
         # The largest first, so that no thread starts on one when the others are done.
         entries = sorted(self._manifest.files, key=lambda entry: -entry.size)
-        self._large.bring([entry for entry in entries if entry.size > self._large_bytes], target)
-        self._small.bring([entry for entry in entries if entry.size <= self._large_bytes], target)
+        self._large.download([entry for entry in entries if entry.size > self._large_bytes], target)
+        self._small.download([entry for entry in entries if entry.size <= self._large_bytes], target)
         path = target / MANIFEST_PATH
         # The manifest says that the rest is complete: the rest is on the disk before it.
         for folder in sorted({Path(), *folders}):
@@ -83,7 +83,7 @@ class DownloadTarget:
             elif path not in wanted or not entry.is_file(follow_symlinks=False):
                 self._files.remove_file(path)
             else:
-                self._arrivals.found.add(path)
+                self._state.present.add(path)
 
     def _flush_folder(self, folder: Path) -> None:
         with reporting("flush", folder, who=WHO):

@@ -38,7 +38,7 @@ class Catalogue:
         names = [name for name in names_in(self._layout.root) if is_model_name(name)]
         return tuple(sorted(name for name in names if (self._layout.root / name).is_dir() and self.versions(name)))
 
-    def tip(self, model: str) -> str:
+    def change_token(self, model: str) -> str:
         """Return a token that changes with every change of the model's directory."""
         base = self._layout.base(check_model_name(model))
         with reporting("look at", base):
@@ -47,7 +47,7 @@ class Catalogue:
             except FileNotFoundError:
                 return ""
         # The time alone moves in steps of milliseconds, and names put there by hand move the time alone.
-        noted = self._layout.overviews.noted(model)
+        noted = self._layout.directory_cache.read(model)
         return f"{status.st_ino:x}-{status.st_mtime_ns:x}-{noted.token if noted else ''}"
 
     def versions(self, model: str) -> tuple[int, ...]:
@@ -74,7 +74,7 @@ class Catalogue:
         pointer = self._pointer(check_model_name(model), fingerprint)
         if pointer is not None and self._has(model, pointer.version, fingerprint):
             return self._version(model, pointer.version, fingerprint)
-        overview = self._layout.overviews.valid(model, self._layout.base(model))
+        overview = self._layout.directory_cache.valid(model, self._layout.base(model))
         candidates = set(overview.foreign) if overview else self._numbers(model)
         if overview is None and pointer is None:
             candidates -= self._layout.numbers.claimed(model)
@@ -119,7 +119,7 @@ class Catalogue:
         manifest = self.manifest(model, version)
         directory = self._layout.directory(model, version)
         where = f"version {version} of model {model!r}"
-        DownloadTarget(manifest, VersionFiles(directory, where), where=where, progress=progress).into(target)
+        DownloadTarget(manifest, VersionFiles(directory, where), where=where, progress=progress).fill(target)
 
     def _numbers(self, model: str) -> set[int]:
         """Return the numbers of the directories that may be versions of ours."""

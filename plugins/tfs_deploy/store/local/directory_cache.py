@@ -29,7 +29,7 @@ _NAME = ".overview"
 
 
 @dataclass(frozen=True, slots=True)
-class Overview:
+class CachedDirectory:
     """The highest number ever used, the directories that are versions without a claim, and what a sweep looks at."""
 
     highest: int = 0
@@ -41,7 +41,7 @@ class Overview:
     token: str = ""
 
 
-class Overviews:
+class DirectoryCache:
     """Reads, rebuilds and keeps the overview of each model; whoever changes one holds the lock of the names."""
 
     def __init__(self, folder: Path, *, root: Path, files: Filesystem, numbers: Numbers) -> None:
@@ -51,47 +51,47 @@ class Overviews:
         self._files = files
         self._numbers = numbers
 
-    def noted(self, model: str) -> Overview | None:
+    def read(self, model: str) -> CachedDirectory | None:
         """Return the overview as it was noted, whether it still counts or not."""
         path = self._folder / model / _NAME
         with reporting("read", path):
             try:
-                return from_json(Overview, path.read_bytes())
+                return from_json(CachedDirectory, path.read_bytes())
             except (FileNotFoundError, NotADirectoryError, CorruptModel):
                 return None
 
-    def valid(self, model: str, base: Path) -> Overview | None:
+    def valid(self, model: str, base: Path) -> CachedDirectory | None:
         """Return the overview if nobody changed the directory since it was noted."""
-        noted = self.noted(model)
+        noted = self.read(model)
         return noted if noted is not None and _stamp(base) == (noted.inode, noted.changed_ns) else None
 
-    def look(self, model: str, base: Path) -> Overview:
+    def listed(self, model: str, base: Path) -> CachedDirectory:
         """Return what `base` holds: as noted if that still counts, else from a listing."""
         return self.valid(model, base) or self._list(model, base)
 
     @contextlib.contextmanager
     def changing(self, model: str, base: Path) -> Iterator[Changes]:
         """Let the block change names in `base`, and note the outcome; the caller holds the lock of the names."""
-        changes = Changes(self.look(model, base))
+        changes = Changes(self.listed(model, base))
         yield changes
-        self._note(model, base, changes.overview)
+        self._note(model, base, changes.directory)
 
-    def _list(self, model: str, base: Path) -> Overview:
+    def _list(self, model: str, base: Path) -> CachedDirectory:
         names = names_in(base)
         claimed = self._numbers.claimed(model)
         numbers = [(name, served_number(name)) for name in names]
         withdrawn = [withdrawn_number(name) for name, number in numbers if number is None]
         used = [*claimed, *withdrawn, *(number for _, number in numbers)]
         own_form = {number for name, number in numbers if number and number > 0 and name == str(number)}
-        return Overview(
+        return CachedDirectory(
             highest=max((number for number in used if number is not None), default=0),
             foreign=tuple(sorted(own_form - claimed)),
             loose=tuple(sorted(name for name in names if name.startswith("."))),
         )
 
-    def _note(self, model: str, base: Path, overview: Overview) -> None:
+    def _note(self, model: str, base: Path, directory: CachedDirectory) -> None:
         inode, changed_ns = _stamp(base)
-        noted = replace(overview, inode=inode, changed_ns=changed_ns, token=uuid4().hex[:16])
+        noted = replace(directory, inode=inode, changed_ns=changed_ns, token=uuid4().hex[:16])
         path = self._folder / model / _NAME
         try:
             self._files.make_folders(path.parent, self._root)
@@ -117,21 +117,21 @@ class Overviews:
 class Changes:
     """The overview while names change."""
 
-    def __init__(self, overview: Overview) -> None:
-        self.overview = overview
+    def __init__(self, directory: CachedDirectory) -> None:
+        self.directory = directory
 
     def used(self, number: int) -> None:
         """Note that `number` has a claim now."""
-        foreign = tuple(other for other in self.overview.foreign if other != number)
-        self.overview = replace(self.overview, highest=max(self.overview.highest, number), foreign=foreign)
+        foreign = tuple(other for other in self.directory.foreign if other != number)
+        self.directory = replace(self.directory, highest=max(self.directory.highest, number), foreign=foreign)
 
     def appeared(self, name: str) -> None:
         """Note a name that a sweep has to look at."""
-        self.overview = replace(self.overview, loose=tuple(sorted({*self.overview.loose, name})))
+        self.directory = replace(self.directory, loose=tuple(sorted({*self.directory.loose, name})))
 
     def vanished(self, name: str) -> None:
         """Note that a name that a sweep would look at is gone."""
-        self.overview = replace(self.overview, loose=tuple(other for other in self.overview.loose if other != name))
+        self.directory = replace(self.directory, loose=tuple(other for other in self.directory.loose if other != name))
 
 
 def _stamp(base: Path) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tfs_deploy.errors import Contention, InvalidInput, StoreError
-from tfs_deploy.store.document_format import HEADER_BYTES, seal, unseal
+from tfs_deploy.store.document_format import OVERHEAD_BYTES, decode, encode
 from tfs_deploy.store.keys import check_key, check_prefix
 from tfs_deploy.store.local.filesystem import Filesystem, reporting, store_error, write_new_file
 from tfs_deploy.store.local.locks import Locks
@@ -34,17 +34,17 @@ class LocalStateDocuments:
         path = self._path(key)
         try:
             with path.open("rb") as stream:
-                data = stream.read(MAX_DOCUMENT_BYTES + HEADER_BYTES + 1)
+                data = stream.read(MAX_DOCUMENT_BYTES + OVERHEAD_BYTES + 1)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
         except OSError as error:
             raise store_error("read", path, error) from error
-        if len(data) > MAX_DOCUMENT_BYTES + HEADER_BYTES:
+        if len(data) > MAX_DOCUMENT_BYTES + OVERHEAD_BYTES:
             raise StoreError(
                 f"The state document {str(path)!r} is larger than {MAX_DOCUMENT_BYTES} bytes.",
                 "It was not written by tfs_deploy: move it away.",
             )
-        return unseal(data)
+        return decode(data)
 
     def write(self, key: str, body: bytes, *, expected: str | None) -> str:
         path = self._path(key)
@@ -54,7 +54,7 @@ class LocalStateDocuments:
             )
         with self._locks.hold(_LOCK, seconds=self._lock_seconds):
             self._compare(key, expected)
-            data, tag = seal(body)
+            data, tag = encode(body)
             self._replace(path, data)
         return tag
 

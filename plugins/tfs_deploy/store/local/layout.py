@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tfs_deploy.clock import Clock
 from tfs_deploy.savedmodel.manifest import hex_of
-from tfs_deploy.store.local.directory_cache import Overviews
+from tfs_deploy.store.local.directory_cache import DirectoryCache
 from tfs_deploy.store.local.documents import LocalStateDocuments
 from tfs_deploy.store.local.filesystem import Filesystem
 from tfs_deploy.store.local.locks import Locks
@@ -38,7 +38,7 @@ class LocalLayout:
     files: Filesystem
     locks: Locks
     numbers: Numbers
-    overviews: Overviews
+    directory_cache: DirectoryCache
     documents: LocalStateDocuments
     clock: Clock
 
@@ -53,7 +53,7 @@ class LocalLayout:
             files=files,
             locks=locks,
             numbers=numbers,
-            overviews=Overviews(state / "claims", root=root, files=files, numbers=numbers),
+            directory_cache=DirectoryCache(state / "claims", root=root, files=files, numbers=numbers),
             documents=LocalStateDocuments(state, root=root, locks=locks, files=files),
             clock=clock,
         )

@@ -73,7 +73,7 @@ class Publisher:
         layout, base = self._layout, partial.parent
         with reporting("remove the leftover", partial):
             remove_tree(layout.files, partial)
-        with layout.names_lock(base.name), layout.overviews.changing(base.name, base) as changes:
+        with layout.names_lock(base.name), layout.directory_cache.changing(base.name, base) as changes:
             with reporting("create", partial):
                 layout.files.make_folders(base, layout.root)
                 layout.files.make_folder(partial)
@@ -92,8 +92,8 @@ class Publisher:
 
     def _name(self, partial: Path, manifest: Manifest, model: str, above: int) -> ModelVersion:
         layout, base = self._layout, partial.parent
-        with layout.names_lock(model), layout.overviews.changing(model, base) as changes:
-            highest = max(above, changes.overview.highest)
+        with layout.names_lock(model), layout.directory_cache.changing(model, base) as changes:
+            highest = max(above, changes.directory.highest)
             number = layout.numbers.claim_next(model, base, above=highest, note=manifest.fingerprint)
             # Before the rename: whoever comes after a crash finds the version by its fingerprint, if it is there.
             version = self._catalogue.remember(model, manifest.fingerprint, number)
@@ -129,7 +129,7 @@ class Publisher:
     def _sweep(self, model: str) -> None:
         """Remove what dead publishes and deletions left in the model's directory."""
         base = self._layout.base(model)
-        for name in self._layout.overviews.look(model, base).loose:
+        for name in self._layout.directory_cache.listed(model, base).loose:
             try:
                 if deleting_number(name) is not None:
                     remove_tree(self._layout.files, base / name)

@@ -36,7 +36,7 @@ class Remover:
         """Rename every directory that a model server would serve as `version`, and note the reason."""
         base = self._layout.base(check_model_name(model))
         check_version(version)
-        with self._layout.names_lock(model), self._layout.overviews.changing(model, base) as changes:
+        with self._layout.names_lock(model), self._layout.directory_cache.changing(model, base) as changes:
             served = [name for name in names_in(base) if served_number(name) == version]
             if not served:
                 self._check_known(model, version)
@@ -55,7 +55,7 @@ class Remover:
         """Rename the version's directories to names that nobody reads, then remove them."""
         base = self._layout.base(check_model_name(model))
         check_version(version)
-        with self._layout.names_lock(model), self._layout.overviews.changing(model, base) as changes:
+        with self._layout.names_lock(model), self._layout.directory_cache.changing(model, base) as changes:
             found = [name for name in names_in(base) if version in {served_number(name), withdrawn_number(name)}]
             if not found:
                 self._check_known(model, version)
@@ -75,7 +75,7 @@ class Remover:
     def _remove(self, model: str, doomed: Path) -> None:
         with reporting("remove", doomed):
             remove_below(self._layout.files, doomed)
-        with self._layout.names_lock(model), self._layout.overviews.changing(model, doomed.parent) as changes:
+        with self._layout.names_lock(model), self._layout.directory_cache.changing(model, doomed.parent) as changes:
             with reporting("remove", doomed):
                 remove_tree(self._layout.files, doomed)
             changes.vanished(doomed.name)

@@ -14,7 +14,7 @@ from tfs_deploy.savedmodel import manifest as manifests
 from tfs_deploy.savedmodel.files import check_relative_path
 from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, MAX_MANIFEST_BYTES, FileEntry, Manifest, hex_of
 from tfs_deploy.store.download.target import DownloadTarget
-from tfs_deploy.store.object_store.change_token import Tips
+from tfs_deploy.store.object_store.change_token import ChangeTokens
 from tfs_deploy.store.object_store.documents import S3StateDocuments
 from tfs_deploy.store.object_store.fetching import Fetcher
 from tfs_deploy.store.object_store.layout import WITHDRAWN_MANIFEST_PATH, folder, manifest_name
@@ -23,7 +23,7 @@ from tfs_deploy.store.object_store.objects import Objects
 from tfs_deploy.store.protocol import MAX_READ_BYTES, ModelVersion, Progress
 
 # Requests that wait for the server rather than for a core.
-_LOOK_THREADS = 32
+_HEAD_THREADS = 32
 _RESTORE = "Withdraw that version and publish the model again."
 # The only form that we write; `007` or `..` was put there by somebody else.
 _PLAIN = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
@@ -40,12 +40,17 @@ class Catalogue:
     """Lists and reads complete versions."""
 
     def __init__(
-        self, objects: Objects, documents: S3StateDocuments, numbers: Numbers, tips: Tips, fetcher: Fetcher
+        self,
+        objects: Objects,
+        documents: S3StateDocuments,
+        numbers: Numbers,
+        change_tokens: ChangeTokens,
+        fetcher: Fetcher,
     ) -> None:
         self._objects = objects
         self._documents = documents
         self._numbers = numbers
-        self._tips = tips
+        self._change_tokens = change_tokens
         self._fetcher = fetcher
 
     def models(self) -> tuple[str, ...]:
@@ -53,14 +58,14 @@ class Catalogue:
         names = [name for name in self._objects.folders("") if is_model_name(name)]
         return tuple(sorted(name for name in names if self._has_versions(name)))
 
-    def tip(self, model: str) -> str:
+    def change_token(self, model: str) -> str:
         """Return a token that changes whenever the versions do."""
-        return self._tips.token(model)
+        return self._change_tokens.token(model)
 
     def versions(self, model: str) -> tuple[int, ...]:
         """Return the complete versions in rising order."""
         numbers = self._listed(check_model_name(model))
-        with ThreadPoolExecutor(_LOOK_THREADS, thread_name_prefix="tfs-deploy-look") as pool:
+        with ThreadPoolExecutor(_HEAD_THREADS, thread_name_prefix="tfs-deploy-head") as pool:
             complete = pool.map(lambda number: self.is_complete(model, number), numbers)
             return tuple(number for number, there in zip(numbers, complete, strict=True) if there)
 
@@ -82,7 +87,7 @@ class Catalogue:
         if pointer is not None and self._has(model, pointer[0].version, fingerprint):
             return self.version(model, pointer[0].version, fingerprint)
         # Versions that somebody else copied there have no claim, and are looked into one by one.
-        for number in sorted(self._numbers.look(model).foreign, reverse=True):
+        for number in sorted(self._numbers.known(model).foreign, reverse=True):
             if self._has(model, number, fingerprint):
                 return self.version(model, number, fingerprint)
         return None
@@ -147,7 +152,7 @@ class Catalogue:
             threads=self._fetcher.threads,
             pieces=self._fetcher.pieces,
             progress=progress,
-        ).into(target)
+        ).fill(target)
 
     def version(self, model: str, version: int, fingerprint: str) -> ModelVersion:
         """Return the value that names a version of this store."""

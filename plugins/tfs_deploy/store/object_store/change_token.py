@@ -31,7 +31,7 @@ _NEWEST = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Announced:
+class AnnouncedChange:
     """A version that is about to appear or go; ``at`` is ISO 8601 in UTC."""
 
     version: int
@@ -39,14 +39,14 @@ class Announced:
 
 
 @dataclass(frozen=True, slots=True)
-class Tip:
+class AnnouncedChanges:
     """The document ``tips/<model>``; ``highest`` is the highest version that ever was announced."""
 
     highest: int = 0
-    announced: tuple[Announced, ...] = ()
+    announced: tuple[AnnouncedChange, ...] = ()
 
 
-class Tips:
+class ChangeTokens:
     """Reads and moves the tips of all models."""
 
     def __init__(self, objects: Objects, documents: S3StateDocuments, clock: Clock) -> None:
@@ -56,9 +56,9 @@ class Tips:
 
     def token(self, model: str) -> str:
         """Return the token of `model`, ``""`` for an unknown one."""
-        found = self._documents.read_as(Tip, _key(check_model_name(model)))
+        found = self._documents.read_as(AnnouncedChanges, _key(check_model_name(model)))
         if found is None:
-            return self._token_of_a_copy(model)
+            return self._token_of_copied_versions(model)
         tip, tag = found
         manifests = [self._objects.head(manifest_name(model, one.version)) for one in tip.announced]
         return _digest([tag, *(head.etag if head else "-" for head in manifests)])
@@ -67,28 +67,28 @@ class Tips:
         """Say that `version` is about to appear or go."""
         now = self._clock.now()
 
-        def change(tip: Tip) -> Tip:
+        def change(tip: AnnouncedChanges) -> AnnouncedChanges:
             others = [one for one in tip.announced if one.version != version and not _is_old(one, now)]
-            announced = (*others, Announced(version, now.isoformat()))
-            return Tip(max(tip.highest, version), announced)
+            announced = (*others, AnnouncedChange(version, now.isoformat()))
+            return AnnouncedChanges(max(tip.highest, version), announced)
 
         self._change(model, change)
 
-    def settle(self, model: str, version: int) -> None:
+    def complete(self, model: str, version: int) -> None:
         """Say that what was announced for `version` is done; only spares the readers a request each."""
 
-        def change(tip: Tip) -> Tip:
-            return Tip(tip.highest, tuple(one for one in tip.announced if one.version != version))
+        def change(tip: AnnouncedChanges) -> AnnouncedChanges:
+            return AnnouncedChanges(tip.highest, tuple(one for one in tip.announced if one.version != version))
 
         try:
             self._change(model, change)
         except TFSDeployError as error:
             log.warning("Version %s of model %s stays announced: %s", version, model, error)
 
-    def _change(self, model: str, change: Callable[[Tip], Tip]) -> None:
-        update(self._documents, _key(model), Tip, change, default=Tip(), clock=self._clock)
+    def _change(self, model: str, change: Callable[[AnnouncedChanges], AnnouncedChanges]) -> None:
+        update(self._documents, _key(model), AnnouncedChanges, change, default=AnnouncedChanges(), clock=self._clock)
 
-    def _token_of_a_copy(self, model: str) -> str:
+    def _token_of_copied_versions(self, model: str) -> str:
         """Return a token for versions that were copied there without the documents.
 
         A copy is not one step, so the newest folders may be there before their manifests. Costs one listing, and a
@@ -108,5 +108,5 @@ def _digest(parts: list[str]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
-def _is_old(one: Announced, now: datetime) -> bool:
+def _is_old(one: AnnouncedChange, now: datetime) -> bool:
     return now - datetime.fromisoformat(one.at) > _ANNOUNCED_FOR

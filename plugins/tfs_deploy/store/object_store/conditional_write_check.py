@@ -30,7 +30,7 @@ _TRIES = 16
 
 
 @dataclass(frozen=True, slots=True)
-class ProbeNote:
+class CheckNote:
     """The object ``.probe/<digest>``; ``passed_at`` is ISO 8601 in UTC, empty while somebody is trying.
 
     ``bare_etags`` is that of `tfs_deploy.store.object_store.objects.Objects`.
@@ -43,7 +43,7 @@ class ProbeNote:
     bare_etags: bool = False
 
 
-class Probe:
+class ConditionalWriteCheck:
     """Checks a store before the first write to it.
 
     The note itself is what is tried on, and it is never removed from a store that passes. So many processes may try at
@@ -74,7 +74,7 @@ class Probe:
 
     def _note(self, passed_at: str = "") -> bytes:
         uri = self._objects.address.uri
-        return to_json(ProbeNote(self._endpoint, uri, passed_at, uuid4().hex, self._objects.bare_etags))
+        return to_json(CheckNote(self._endpoint, uri, passed_at, uuid4().hex, self._objects.bare_etags))
 
     def _is_noted(self) -> bool:
         found = self._objects.get(self._name)
@@ -147,8 +147,8 @@ class Probe:
                 )
 
 
-def _parse(body: bytes) -> ProbeNote | None:
+def _parse(body: bytes) -> CheckNote | None:
     try:
-        return from_json(ProbeNote, body)
+        return from_json(CheckNote, body)
     except CorruptModel:
         return None

@@ -10,9 +10,9 @@ from typing import TypeVar
 
 from tfs_deploy.errors import Contention, InvalidInput
 from tfs_deploy.jsonable import from_json
-from tfs_deploy.store.document_format import HEADER_BYTES, seal, unseal
+from tfs_deploy.store.document_format import OVERHEAD_BYTES, decode, encode
 from tfs_deploy.store.keys import check_key, check_prefix
-from tfs_deploy.store.object_store.conditional_write_check import Probe
+from tfs_deploy.store.object_store.conditional_write_check import ConditionalWriteCheck
 from tfs_deploy.store.object_store.errors import PreconditionFailed
 from tfs_deploy.store.object_store.layout import state
 from tfs_deploy.store.object_store.objects import Objects
@@ -20,19 +20,19 @@ from tfs_deploy.store.protocol import MAX_DOCUMENT_BYTES, Document
 
 T = TypeVar("T")
 
-_LIMIT = MAX_DOCUMENT_BYTES + HEADER_BYTES
+_LIMIT = MAX_DOCUMENT_BYTES + OVERHEAD_BYTES
 
 
 class S3StateDocuments:
     """One object per document."""
 
-    def __init__(self, objects: Objects, probe: Probe) -> None:
+    def __init__(self, objects: Objects, conditional_writes: ConditionalWriteCheck) -> None:
         self._objects = objects
-        self._probe = probe
+        self._conditional_writes = conditional_writes
 
     def read(self, key: str) -> Document | None:
         found = self._objects.get(state(check_key(key)), limit=_LIMIT)
-        return None if found is None else Document(unseal(found.body).body, found.etag)
+        return None if found is None else Document(decode(found.body).body, found.etag)
 
     def read_as(self, kind: type[T], key: str) -> tuple[T, str] | None:
         """Return a document's value and its tag, or None."""
@@ -42,7 +42,7 @@ class S3StateDocuments:
     def read_with_age(self, key: str) -> tuple[Document, float] | None:
         """Return a document and the seconds since it was written, by the server's clock; or None."""
         found = self._objects.get(state(check_key(key)), limit=_LIMIT)
-        return None if found is None else (Document(unseal(found.body).body, found.etag), found.age_seconds)
+        return None if found is None else (Document(decode(found.body).body, found.etag), found.age_seconds)
 
     def write(self, key: str, body: bytes, *, expected: str | None) -> str:
         name = state(check_key(key))
@@ -50,8 +50,8 @@ class S3StateDocuments:
             raise InvalidInput(
                 f"The state document {key!r} would have {len(body)} bytes.", f"Keep it below {MAX_DOCUMENT_BYTES}."
             )
-        self._probe.check()
-        data, _ = seal(body)
+        self._conditional_writes.check()
+        data, _ = encode(body)
         try:
             if expected is None:
                 return self._objects.create(name, data)

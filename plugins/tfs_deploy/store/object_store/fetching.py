@@ -34,7 +34,7 @@ class Fetcher:
         """Return the files of a version as a download takes them."""
         return VersionFiles(self, model, version)
 
-    def look_at(self, name: str, entry: FileEntry) -> None:
+    def require(self, name: str, entry: FileEntry) -> None:
         """Raise MissingObject unless the object is there in its full size."""
         head = self._objects.head(name)
         if head is None or head.size != entry.size:
@@ -86,7 +86,7 @@ class VersionFiles:
     def begin(self, entry: FileEntry) -> None:
         """See `tfs_deploy.store.download.state.Source`."""
         try:
-            self.fetcher.look_at(self._name(entry), entry)
+            self.fetcher.require(self._name(entry), entry)
         except MissingObject:
             raise self._missing(entry) from None
 

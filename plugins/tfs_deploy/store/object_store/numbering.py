@@ -13,7 +13,7 @@ from tfs_deploy.jsonable import from_json
 from tfs_deploy.names import MAX_VERSION, served_number
 from tfs_deploy.savedmodel.manifest import hex_of
 from tfs_deploy.store.documents import update
-from tfs_deploy.store.object_store.conditional_write_check import Probe
+from tfs_deploy.store.object_store.conditional_write_check import ConditionalWriteCheck
 from tfs_deploy.store.object_store.documents import S3StateDocuments
 from tfs_deploy.store.object_store.errors import PreconditionFailed
 from tfs_deploy.store.object_store.layout import folder, state
@@ -40,11 +40,13 @@ class Numbers:
     copied into the bucket by other means after that are noticed at their own number only.
     """
 
-    def __init__(self, objects: Objects, documents: S3StateDocuments, probe: Probe, clock: Clock) -> None:
+    def __init__(
+        self, objects: Objects, documents: S3StateDocuments, conditional_writes: ConditionalWriteCheck, clock: Clock
+    ) -> None:
         self._objects = objects
         self._clock = clock
         self._documents = documents
-        self._probe = probe
+        self._conditional_writes = conditional_writes
 
     def hint(self, model: str) -> Numbering | None:
         """Return the hint, if there is a usable one."""
@@ -54,7 +56,7 @@ class Numbers:
         except CorruptModel:
             return None
 
-    def look(self, model: str) -> Numbering:
+    def known(self, model: str) -> Numbering:
         """Return what numbers are used: from the hint, or from a listing where there is none."""
         return self.hint(model) or self._list(model)
 
@@ -69,7 +71,7 @@ class Numbers:
 
     def claim(self, model: str, version: int, *, note: str) -> bool:
         """Mark `version` as used, and return whether it was not before."""
-        self._probe.check()
+        self._conditional_writes.check()
         try:
             # The random part tells our claim from another one for the same bytes.
             self._objects.create(_claim(model, version), f"{note}\n{uuid4().hex}\n".encode())
@@ -79,7 +81,7 @@ class Numbers:
 
     def claim_next(self, model: str, *, above: int, note: str) -> int:
         """Claim the first free number above `above`, the hint, and whatever is found on the way up."""
-        known = self.look(model)
+        known = self.known(model)
         number, misses = max(above, known.highest, 0), 0
         while number < MAX_VERSION:
             number += 1

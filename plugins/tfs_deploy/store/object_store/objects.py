@@ -60,7 +60,8 @@ class ListedObject:
 class Objects:
     """The objects below a store's prefix; a name is the part of the key behind the prefix.
 
-    `bare_etags`: the server wants the ETag of a condition without its quotes (Ceph before 17; `Probe` finds out).
+    `bare_etags`: the server wants the ETag of a condition without its quotes (Ceph before 17), as
+    `ConditionalWriteCheck` finds out.
     """
 
     def __init__(self, connection: Connection, clock: Clock) -> None:

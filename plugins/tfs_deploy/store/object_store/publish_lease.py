@@ -27,18 +27,18 @@ _LONGEST_WAIT = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class PublishAttempt:
     """The document ``attempts/<model>/<hex>``; version 0: no number yet; owner ``""``: broke off, free to go on."""
 
     version: int = 0
     owner: str = ""
 
 
-class Lease:
+class PublishLease:
     """The right to publish some bytes; used by many threads."""
 
     def __init__(
-        self, documents: S3StateDocuments, key: str, attempt: Attempt, tag: str, *, clock: Clock, every: float
+        self, documents: S3StateDocuments, key: str, attempt: PublishAttempt, tag: str, *, clock: Clock, every: float
     ) -> None:
         self._documents = documents
         self._key = key
@@ -64,7 +64,7 @@ class Lease:
         """Return what no other publish is called."""
         return self._attempt.owner
 
-    def number(self, version: int) -> None:
+    def set_version(self, version: int) -> None:
         """Note the number that was claimed."""
         with self._lock:
             self._write(replace(self._attempt, version=version))
@@ -83,7 +83,7 @@ class Lease:
                 self._lock.release()
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[Lease]:
+    def held(self) -> Iterator[PublishLease]:
         """Forget the publish when the block ends well; else let whoever comes next go on at once."""
         try:
             yield self
@@ -103,13 +103,13 @@ class Lease:
         except TFSDeployError as error:
             log.info("The next publish of the same bytes waits until this one's lease ends: %s", error)
 
-    def _write(self, attempt: Attempt) -> None:
+    def _write(self, attempt: PublishAttempt) -> None:
         self._tag = self._documents.write(self._key, to_json(attempt), expected=self._tag)
         self._attempt = attempt
         self._renewed = self._clock.monotonic()
 
 
-class Attempts:
+class PublishLeases:
     """Gives out the leases of one store."""
 
     def __init__(self, documents: S3StateDocuments, clock: Clock, *, lease_seconds: float) -> None:
@@ -118,7 +118,7 @@ class Attempts:
         self._clock = clock
         self._seconds = lease_seconds
 
-    def tries(self, model: str, digits: str, *, seconds: float) -> Iterator[Lease | None]:
+    def acquire(self, model: str, digits: str, *, seconds: float) -> Iterator[PublishLease | None]:
         """Yield None while another publish holds these bytes, then the lease; Contention after `seconds`."""
         key = attempt_key(model, digits)
         deadline = Deadline.after(seconds, self._clock)
@@ -136,7 +136,7 @@ class Attempts:
             wait = min(wait * 2, _LONGEST_WAIT)
         yield lease
 
-    def running(self, model: str, digits: str) -> int:
+    def running_version(self, model: str, digits: str) -> int:
         """Return the version that a living publish of these bytes is working on, or 0."""
         found = self._documents.read_with_age(attempt_key(model, digits))
         if found is None:
@@ -144,30 +144,38 @@ class Attempts:
         attempt = _parse(found[0].body)
         return attempt.version if attempt.owner and found[1] < self._seconds else 0
 
-    def goes_on(self, lost: Lease) -> bool:
+    def may_continue(self, lost: PublishLease) -> bool:
         """Tell whether a publish may go on under the number of a lease that was lost."""
         found = self._documents.read(lost.key)
         return found is not None and _parse(found.body).version == lost.version
 
-    def forget(self, model: str, digits: str, version: int) -> None:
+    def clear(self, model: str, digits: str, version: int) -> None:
         """Remove what a publish left that ended with `version`."""
         key = attempt_key(model, digits)
         found = self._documents.read(key)
         if found is not None and _parse(found.body).version == version:
             self._documents.delete(key)
 
-    def forget_number(self, model: str, digits: str, version: int) -> None:
+    def revoke(self, model: str, digits: str, version: int) -> None:
         """Let no publish go on under `version`, whose files are about to be removed."""
 
-        def ended(attempt: Attempt) -> Attempt:
-            return Attempt() if attempt.version == version else attempt
+        def ended(attempt: PublishAttempt) -> PublishAttempt:
+            return PublishAttempt() if attempt.version == version else attempt
 
         key = attempt_key(model, digits)
-        update(self._documents, key, Attempt, ended, default=Attempt(), clock=self._clock, replace_corrupt=True)
+        update(
+            self._documents,
+            key,
+            PublishAttempt,
+            ended,
+            default=PublishAttempt(),
+            clock=self._clock,
+            replace_corrupt=True,
+        )
 
-    def _try(self, key: str) -> Lease | None:
+    def _try(self, key: str) -> PublishLease | None:
         found = self._documents.read_with_age(key)
-        attempt, tag = Attempt(), None
+        attempt, tag = PublishAttempt(), None
         if found is not None:
             attempt, tag = _parse(found[0].body), found[0].tag
             if attempt.owner and found[1] < self._seconds:
@@ -177,7 +185,7 @@ class Attempts:
             tag = self._documents.write(key, to_json(mine), expected=tag)
         except Contention:
             return None
-        return Lease(self._documents, key, mine, tag, clock=self._clock, every=self._seconds / 4)
+        return PublishLease(self._documents, key, mine, tag, clock=self._clock, every=self._seconds / 4)
 
 
 def attempt_key(model: str, digits: str) -> str:
@@ -185,8 +193,8 @@ def attempt_key(model: str, digits: str) -> str:
     return f"attempts/{model}/{digits}"
 
 
-def _parse(body: bytes) -> Attempt:
+def _parse(body: bytes) -> PublishAttempt:
     try:
-        return from_json(Attempt, body)
+        return from_json(PublishAttempt, body)
     except CorruptModel:
-        return Attempt()
+        return PublishAttempt()

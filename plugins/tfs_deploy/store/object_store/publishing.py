@@ -13,14 +13,14 @@ from tfs_deploy.savedmodel import manifest as manifests
 from tfs_deploy.savedmodel.manifest import Manifest, hex_of
 from tfs_deploy.store.documents import update
 from tfs_deploy.store.object_store.catalogue import Catalogue, Pointer, pointer_key
-from tfs_deploy.store.object_store.change_token import Tips
-from tfs_deploy.store.object_store.conditional_write_check import Probe
+from tfs_deploy.store.object_store.change_token import ChangeTokens
+from tfs_deploy.store.object_store.conditional_write_check import ConditionalWriteCheck
 from tfs_deploy.store.object_store.documents import S3StateDocuments
 from tfs_deploy.store.object_store.errors import PreconditionFailed
 from tfs_deploy.store.object_store.layout import WITHDRAWN_MANIFEST_PATH, folder, manifest_name, state
 from tfs_deploy.store.object_store.numbering import Numbers
 from tfs_deploy.store.object_store.objects import Objects
-from tfs_deploy.store.object_store.publish_lease import Attempt, Attempts, Lease, attempt_key
+from tfs_deploy.store.object_store.publish_lease import PublishAttempt, PublishLease, PublishLeases, attempt_key
 from tfs_deploy.store.object_store.sending import Sender
 from tfs_deploy.store.object_store.transfer import Transfer
 from tfs_deploy.store.protocol import ModelVersion, Progress, Published
@@ -47,9 +47,9 @@ class Publisher:
         transfer: Transfer,
         catalogue: Catalogue,
         numbers: Numbers,
-        tips: Tips,
-        attempts: Attempts,
-        probe: Probe,
+        change_tokens: ChangeTokens,
+        leases: PublishLeases,
+        conditional_writes: ConditionalWriteCheck,
         wait_seconds: float,
     ) -> None:
         self._objects = objects
@@ -57,9 +57,9 @@ class Publisher:
         self._transfer = transfer
         self._catalogue = catalogue
         self._numbers = numbers
-        self._tips = tips
-        self._attempts = attempts
-        self._probe = probe
+        self._change_tokens = change_tokens
+        self._leases = leases
+        self._conditional_writes = conditional_writes
         self._wait_seconds = wait_seconds
 
     def publish(
@@ -69,12 +69,12 @@ class Publisher:
         check_model_name(model)
         check_above(above)
         _check(directory, manifest)
-        self._probe.check()
+        self._conditional_writes.check()
         staged = StagedFiles(directory, manifest, progress)
         existing = self._catalogue.find(model, manifest.fingerprint)
         if existing is not None:
             return self._answer_with(existing, staged)
-        for lease in self._attempts.tries(model, hex_of(manifest.fingerprint), seconds=self._wait_seconds):
+        for lease in self._leases.acquire(model, hex_of(manifest.fingerprint), seconds=self._wait_seconds):
             if lease is not None:
                 with lease.held():
                     return self._publish_under(lease, staged, model, above)
@@ -84,7 +84,7 @@ class Publisher:
                 return self._answer_with(existing, staged)
         raise AssertionError("the tries end with a lease or an error")
 
-    def _publish_under(self, lease: Lease, staged: StagedFiles, model: str, above: int) -> Published:
+    def _publish_under(self, lease: PublishLease, staged: StagedFiles, model: str, above: int) -> Published:
         existing = self._catalogue.find(model, staged.manifest.fingerprint)
         if existing is not None:
             return self._answer_with(existing, staged)
@@ -104,11 +104,11 @@ class Publisher:
                 "Withdraw that version, then publish again.",
             ) from error
         # What a publish left that died after its manifest.
-        self._tips.settle(existing.model, existing.version)
-        self._attempts.forget(existing.model, hex_of(existing.fingerprint), existing.version)
+        self._change_tokens.complete(existing.model, existing.version)
+        self._leases.clear(existing.model, hex_of(existing.fingerprint), existing.version)
         return Published(existing, uploaded_bytes=0, created=False)
 
-    def _publish_new(self, staged: StagedFiles, model: str, above: int, lease: Lease) -> Published:
+    def _publish_new(self, staged: StagedFiles, model: str, above: int, lease: PublishLease) -> Published:
         manifest = staged.manifest
         sender = Sender(staged, self._objects, self._transfer, model=model, beat=lease.renew_when_due)
         sender.check_names()
@@ -116,7 +116,7 @@ class Publisher:
         if lease.version and not resumed and not self._is_withdrawn(model, lease.version):
             self._remove_files(model, lease.version)
         if not resumed:
-            lease.number(self._numbers.claim_next(model, above=above, note=manifest.fingerprint))
+            lease.set_version(self._numbers.claim_next(model, above=above, note=manifest.fingerprint))
         else:
             log.info("Going on with version %s of model %s, whose publish broke off", lease.version, model)
             self._objects.abort_uploads(folder(model, lease.version))
@@ -129,11 +129,11 @@ class Publisher:
             self._tidy(model, lease)
             raise
 
-    def _commit(self, manifest: Manifest, model: str, lease: Lease, sent: int) -> Published:
+    def _commit(self, manifest: Manifest, model: str, lease: PublishLease, sent: int) -> Published:
         number = lease.version
         # Before the manifest: whoever comes after a crash finds the version by its bytes, if it is there.
         self._point(model, manifest.fingerprint, number)
-        self._tips.announce(model, number)
+        self._change_tokens.announce(model, number)
         lease.renew()
         version = self._catalogue.version(model, number, manifest.fingerprint)
         try:
@@ -143,10 +143,10 @@ class Publisher:
         else:
             created = True
             self._take_back_if_too_late(lease, version, manifest)
-        self._tips.settle(model, number)
+        self._change_tokens.complete(model, number)
         return Published(version, uploaded_bytes=sent, created=created)
 
-    def _take_back_if_too_late(self, lease: Lease, version: ModelVersion, manifest: Manifest) -> None:
+    def _take_back_if_too_late(self, lease: PublishLease, version: ModelVersion, manifest: Manifest) -> None:
         """Remove the manifest again if it took so long that the version was published by another and taken away since.
 
         An object cannot be created on the condition that another one is unchanged. So this comes after it.
@@ -175,7 +175,7 @@ class Publisher:
     def _point(self, model: str, fingerprint: str, version: int) -> None:
         update(self._documents, pointer_key(model, fingerprint), Pointer, lambda _: Pointer(version))
 
-    def _tidy(self, model: str, lease: Lease) -> None:
+    def _tidy(self, model: str, lease: PublishLease) -> None:
         """Drop pieces that nobody can go on with; whole objects stay for the next try."""
         try:
             lease.renew()
@@ -186,10 +186,10 @@ class Publisher:
         except TFSDeployError as error:
             log.info("The next publish drops the unfinished uploads of version %s: %s", lease.version, error)
 
-    def _remove_if_nobodys(self, model: str, lease: Lease) -> None:
+    def _remove_if_nobodys(self, model: str, lease: PublishLease) -> None:
         """Remove what this publish sent after the one that took over had cleared it away."""
         try:
-            if not self._attempts.goes_on(lease):
+            if not self._leases.may_continue(lease):
                 self._remove_dead(model, lease.version)
         except TFSDeployError as error:
             log.warning("Files of version %s of model %s may be left: %s", lease.version, model, error)
@@ -201,12 +201,12 @@ class Publisher:
             digits = found.name[len(start) :]
             if digits == own_digits or self._objects.seconds_since(found.modified) < _KEPT_FOR.total_seconds():
                 continue
-            attempt = self._documents.read_as(Attempt, attempt_key(model, digits))
+            attempt = self._documents.read_as(PublishAttempt, attempt_key(model, digits))
             if attempt is None:
                 continue
             try:
                 # Taken over first: a publish of those bytes that comes now waits, and then gets a new number.
-                lease = next(self._attempts.tries(model, digits, seconds=0))
+                lease = next(self._leases.acquire(model, digits, seconds=0))
                 if lease is not None:
                     with lease.held():
                         self._remove_dead(model, lease.version)

@@ -9,13 +9,13 @@ from tfs_deploy.clock import Clock
 from tfs_deploy.errors import Contention, NotFound, Refused
 from tfs_deploy.names import check_model_name, check_version
 from tfs_deploy.store.documents import update
-from tfs_deploy.store.object_store.change_token import Tips
-from tfs_deploy.store.object_store.conditional_write_check import Probe
+from tfs_deploy.store.object_store.change_token import ChangeTokens
+from tfs_deploy.store.object_store.conditional_write_check import ConditionalWriteCheck
 from tfs_deploy.store.object_store.documents import S3StateDocuments
 from tfs_deploy.store.object_store.layout import WITHDRAWN_MANIFEST_PATH, folder, manifest_name
 from tfs_deploy.store.object_store.numbering import Numbers
 from tfs_deploy.store.object_store.objects import Objects
-from tfs_deploy.store.object_store.publish_lease import Attempts
+from tfs_deploy.store.object_store.publish_lease import PublishLeases
 
 log = logging.getLogger(__name__)
 
@@ -37,17 +37,17 @@ class Remover:
         documents: S3StateDocuments,
         *,
         numbers: Numbers,
-        tips: Tips,
-        attempts: Attempts,
-        probe: Probe,
+        change_tokens: ChangeTokens,
+        leases: PublishLeases,
+        conditional_writes: ConditionalWriteCheck,
         clock: Clock,
     ) -> None:
         self._objects = objects
         self._documents = documents
         self._numbers = numbers
-        self._tips = tips
-        self._attempts = attempts
-        self._probe = probe
+        self._change_tokens = change_tokens
+        self._leases = leases
+        self._conditional_writes = conditional_writes
         self._clock = clock
 
     def withdraw(self, model: str, version: int, reason: str) -> None:
@@ -56,17 +56,17 @@ class Remover:
         found = self._objects.get(name)
         if found is None:
             self._check_known(model, version)
-        self._probe.check()
+        self._conditional_writes.check()
         if found is not None:
             self._numbers.claim(model, version, note="withdrawn")
             self._objects.put(folder(model, version) + WITHDRAWN_MANIFEST_PATH, found.body)
             self._end_attempt(model, version)
-            self._tips.announce(model, version)
+            self._change_tokens.announce(model, version)
             self._objects.delete(name)
             log.info("Withdrew version %s of model %s: %s", version, model, reason)
         self._note(model, version, reason)
         # Also of a withdrawal that died before it came here.
-        self._tips.settle(model, version)
+        self._change_tokens.complete(model, version)
 
     def delete(self, model: str, version: int) -> None:
         """Remove the manifest, then the files."""
@@ -74,17 +74,17 @@ class Remover:
         complete = self._objects.head(name) is not None
         if not complete:
             self._check_known(model, version)
-        self._probe.check()
+        self._conditional_writes.check()
         self._end_attempt(model, version, refuse_running=not complete)
         self._numbers.claim(model, version, note="deleted")
         if complete:
-            self._tips.announce(model, version)
+            self._change_tokens.announce(model, version)
             log.info("Deleting version %s of model %s", version, model)
             self._objects.delete(name)
         start = folder(model, version)
         self._objects.abort_uploads(start)
         self._objects.delete_all(found.name for found in self._objects.list(start))
-        self._tips.settle(model, version)
+        self._change_tokens.complete(model, version)
 
     def _check_known(self, model: str, version: int) -> None:
         if self._numbers.is_claimed(model, version):
@@ -104,12 +104,12 @@ class Remover:
         digits = self._numbers.claimant(model, version)
         if digits is None or len(digits) != 64:
             return
-        if refuse_running and self._attempts.running(model, digits) == version:
+        if refuse_running and self._leases.running_version(model, digits) == version:
             raise Contention(
                 f"Version {version} of model {model!r} is being published right now.",
                 "Wait until that publish is done, then run the same step again.",
             )
-        self._attempts.forget_number(model, digits, version)
+        self._leases.revoke(model, digits, version)
 
     def _note(self, model: str, version: int, reason: str) -> None:
         """Keep the first reason; a repeated withdrawal says nothing new."""

@@ -75,14 +75,14 @@ class Sender:
         self._objects.delete_all(start + path for path in found if path not in wanted)
         right: set[str] = set()
 
-        def look(entry: FileEntry) -> None:
+        def compare(entry: FileEntry) -> None:
             head = self._objects.head(start + entry.path)
             if head and head.size == entry.size and head.metadata.get(DIGEST_METADATA) == entry.sha256:
                 right.add(entry.path)
             self._beat()
 
         candidates = [wanted[path] for path, size in found.items() if path in wanted and wanted[path].size == size]
-        self._staged.for_each(look, candidates, threads=_SMALL_THREADS)
+        self._staged.for_each(compare, candidates, threads=_SMALL_THREADS)
         return right
 
     def _read(self, entry: FileEntry) -> None:

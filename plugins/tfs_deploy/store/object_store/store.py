@@ -6,16 +6,16 @@ from tfs_deploy.clock import Clock, SystemClock
 from tfs_deploy.store.assembled import AssembledStore
 from tfs_deploy.store.object_store.address import S3Address
 from tfs_deploy.store.object_store.catalogue import Catalogue
-from tfs_deploy.store.object_store.change_token import Tips
+from tfs_deploy.store.object_store.change_token import ChangeTokens
 from tfs_deploy.store.object_store.choosing import open_transfer
-from tfs_deploy.store.object_store.conditional_write_check import Probe
+from tfs_deploy.store.object_store.conditional_write_check import ConditionalWriteCheck
 from tfs_deploy.store.object_store.connection import connect
 from tfs_deploy.store.object_store.documents import S3StateDocuments
 from tfs_deploy.store.object_store.fetching import Fetcher
 from tfs_deploy.store.object_store.numbering import Numbers
 from tfs_deploy.store.object_store.objects import Objects
 from tfs_deploy.store.object_store.options import S3Options
-from tfs_deploy.store.object_store.publish_lease import Attempts
+from tfs_deploy.store.object_store.publish_lease import PublishLeases
 from tfs_deploy.store.object_store.publishing import Publisher
 from tfs_deploy.store.object_store.removal import Remover
 
@@ -41,12 +41,12 @@ class S3Store(AssembledStore):
         connection = connect(S3Address.parse(uri), options or S3Options())
         objects = Objects(connection, clock)
         transfer = open_transfer(connection)
-        probe = Probe(objects, endpoint=connection.endpoint, clock=clock)
-        documents = S3StateDocuments(objects, probe)
-        numbers = Numbers(objects, documents, probe, clock)
-        tips = Tips(objects, documents, clock)
-        attempts = Attempts(documents, clock, lease_seconds=lease_seconds)
-        catalogue = Catalogue(objects, documents, numbers, tips, Fetcher(objects, transfer))
+        conditional_writes = ConditionalWriteCheck(objects, endpoint=connection.endpoint, clock=clock)
+        documents = S3StateDocuments(objects, conditional_writes)
+        numbers = Numbers(objects, documents, conditional_writes, clock)
+        change_tokens = ChangeTokens(objects, documents, clock)
+        leases = PublishLeases(documents, clock, lease_seconds=lease_seconds)
+        catalogue = Catalogue(objects, documents, numbers, change_tokens, Fetcher(objects, transfer))
         super().__init__(
             connection.address.uri,
             documents,
@@ -57,12 +57,18 @@ class S3Store(AssembledStore):
                 transfer=transfer,
                 catalogue=catalogue,
                 numbers=numbers,
-                tips=tips,
-                attempts=attempts,
-                probe=probe,
+                change_tokens=change_tokens,
+                leases=leases,
+                conditional_writes=conditional_writes,
                 wait_seconds=publish_wait_seconds,
             ),
             removal=Remover(
-                objects, documents, numbers=numbers, tips=tips, attempts=attempts, probe=probe, clock=clock
+                objects,
+                documents,
+                numbers=numbers,
+                change_tokens=change_tokens,
+                leases=leases,
+                conditional_writes=conditional_writes,
+                clock=clock,
             ),
         )
