@@ -21,11 +21,11 @@ class Wire:
         self.channel = grpc.insecure_channel(target)
         self.models: tuple[Any, ...] = ()
 
-    def call(self, method: rpc.Method, request: Any, timeout: float = 60.0) -> Any:
-        """Return the reply, or raise grpc.RpcError."""
+    def call(self, method: rpc.Method, request: Any, timeout: float | None = 60.0) -> Any:
+        """Return the reply, or raise grpc.RpcError; a `timeout` of None sends no deadline."""
         return self.start(method, request, timeout).result()
 
-    def start(self, method: rpc.Method, request: Any, timeout: float = 60.0) -> Any:
+    def start(self, method: rpc.Method, request: Any, timeout: float | None = 60.0) -> Any:
         """Return the future of a call."""
         stub = self.channel.unary_unary(
             method.path,

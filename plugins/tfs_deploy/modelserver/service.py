@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 # Status and reload calls have threads of their own, so that reloads which wait for ever leave Predict alone.
 _STATUS_THREADS = 4
 _RELOAD_THREADS = 64
+# `gpr_time_to_millis`: C++ servers cut the time left to an int32.
+_MAX_TIMEOUT_MS = 2**31 - 1
 
 _GRPC_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -229,9 +231,10 @@ def _serialize(response: Any) -> bytes:
 
 
 def _timeout_ms(context: grpc.ServicerContext) -> int | None:
-    """Return the time left: the run ends with the caller's deadline; without one there is no limit."""
+    """Return the milliseconds until the caller's deadline; None, for no limit, without one or with one far away."""
     remaining = context.time_remaining()
-    return None if remaining is None else int(remaining * 1000)
+    # grpcio describes a call without a deadline as one with some 9.2e18 s left, which no RunOptions can hold.
+    return None if remaining is None or remaining * 1000 > _MAX_TIMEOUT_MS else int(remaining * 1000)
 
 
 def _require_spec(request: Any) -> None:

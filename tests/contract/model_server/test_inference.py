@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from modelserver.wire import Wire, model, wait_state
+from modelserver.wire import Wire, model, predict_request, wait_state
 from tfs_deploy.serving import rpc
 from tfs_deploy.serving.codec import messages
 
@@ -257,6 +257,21 @@ def test_labels_that_are_not_utf8_go_over_the_wire(loaded):
 )
 def test_deadline_ends_the_run(loaded, method, request_):
     assert loaded.error(method, request_, timeout=0.5)[0] == "DEADLINE_EXCEEDED"
+
+
+@pytest.mark.parametrize("timeout", [None, 1e9], ids=["no deadline", "in 30 years"])
+@pytest.mark.parametrize(
+    ("method", "request_"),
+    [
+        (rpc.PREDICT, predict_request("two")),
+        (rpc.CLASSIFY, classification("two", "classify_x_to_y")),
+        (rpc.REGRESS, regression("two", "regress_x_to_y")),
+        (rpc.MULTI_INFERENCE, multi(("two", "regress_x_to_y", REGRESS_METHOD))),
+    ],
+    ids=["Predict", "Classify", "Regress", "MultiInference"],
+)
+def test_a_caller_without_a_deadline_is_answered(loaded, method, request_, timeout):
+    assert loaded.call(method, request_, timeout=timeout).ByteSize()
 
 
 @pytest.mark.parametrize(("name", "version"), [("two", 124), ("tf2", 123)])
