@@ -20,7 +20,7 @@ import numpy as np
 
 from tfs_deploy.errors import ExportFailed, TFSDeployError
 from tfs_deploy.savedmodel.export.arrays import ArrayFile
-from tfs_deploy.savedmodel.export.interface import reason
+from tfs_deploy.savedmodel.export.signature import reason
 from tfs_deploy.savedmodel.source import CheckpointSource, ExportOptions, SourceKind
 
 NO_TENSORFLOW = "no TensorFlow"
@@ -89,14 +89,14 @@ def _export(job: _Job) -> None:
 
         write_graph_model(job.source, job.options, job.directory)
         return
-    from tfs_deploy.savedmodel.export.function import write_saved_model
+    from tfs_deploy.savedmodel.export.signature import write_saved_model
 
     write_saved_model(_loader(job.source.kind)(job.source), job.options, job.directory)
 
 
 def _loader(kind: SourceKind) -> Callable[[CheckpointSource], Any]:
-    from tfs_deploy.savedmodel.export.checkpoint import load_checkpoint
-    from tfs_deploy.savedmodel.export.keras_models import load_keras, load_keras_weights
+    from tfs_deploy.savedmodel.export.keras_model import load_keras, load_keras_weights
+    from tfs_deploy.savedmodel.export.object_checkpoint import load_checkpoint
 
     loaders = {
         SourceKind.KERAS: load_keras,

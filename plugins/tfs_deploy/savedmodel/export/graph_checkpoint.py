@@ -18,15 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from tfs_deploy.errors import ExportFailed, InvalidInput
-from tfs_deploy.savedmodel.export.interface import (
-    call_function,
-    input_names,
-    output_tensors,
-    postprocessed,
-    reason,
-    signature_map,
+from tfs_deploy.savedmodel.export.graph_model import (
+    InferenceGraph,
+    check_tensors,
+    inference_graph,
+    named_tensors,
+    write_inference_graph,
 )
-from tfs_deploy.savedmodel.export.pruning import InferenceGraph, prune
+from tfs_deploy.savedmodel.export.signature import call_function, reason
 from tfs_deploy.savedmodel.source import CheckpointSource, ExportOptions
 
 _AVERAGE = "/ExponentialMovingAverage"
@@ -36,17 +35,12 @@ def write_graph_model(source: CheckpointSource, options: ExportOptions, director
     """Restore the checkpoint into the inference graph and write both as a SavedModel."""
     import tensorflow as tf
 
-    graph = tf.Graph()
-    with graph.as_default():
+    with tf.Graph().as_default():
         inputs, outputs = _built(source, options) if source.builder else _imported(source, options)
-        names = input_names(list(inputs), options.inputs) if options.inputs else list(inputs)
-        inputs = dict(zip(names, inputs.values(), strict=True))
-        outputs = postprocessed(output_tensors(outputs, (), options.outputs), options.postprocess)
-        _check_tensors(outputs, "output")
-    inference = prune(graph, inputs, outputs)
+        inference = inference_graph(inputs, outputs, options)
     with inference.graph.as_default(), tf.compat.v1.Session(graph=inference.graph) as session:
         _restore(session, inference, source)
-        _write(session, inference, options, directory)
+        write_inference_graph(session, inference, options, directory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +64,7 @@ def _built(source: CheckpointSource, options: ExportOptions) -> tuple[dict[str, 
             "Return ({input name: placeholder}, {output name: tensor}).",
         )
     inputs, outputs = dict(built[0]), dict(built[1])
-    _check_tensors(inputs, "input")
+    check_tensors(inputs, "input")
     return inputs, outputs
 
 
@@ -86,35 +80,7 @@ def _imported(source: CheckpointSource, options: ExportOptions) -> tuple[dict[st
         raise ExportFailed(
             f"The graph {meta!r} cannot be imported: {reason(error)}.", "Name a builder instead: module:function."
         ) from error
-    graph = tf.compat.v1.get_default_graph()
-    if not options.input_tensors or not options.output_tensors:
-        found = sorted(op.name + ":0" for op in graph.get_operations() if op.type == "Placeholder")
-        raise InvalidInput(
-            f"The tensors of {meta!r} that are inputs and outputs are not named; its placeholders are {found[:10]}.",
-            "Give input_tensors and output_tensors: name to graph tensor, e.g. x:0.",
-        )
-    return (
-        {name: _tensor(graph, tensor, meta) for name, tensor in options.input_tensors.items()},
-        {name: _tensor(graph, tensor, meta) for name, tensor in options.output_tensors.items()},
-    )
-
-
-def _tensor(graph: Any, name: str, meta: str) -> Any:
-    try:
-        return graph.get_tensor_by_name(name if ":" in name else name + ":0")
-    except (KeyError, ValueError, TypeError) as error:
-        raise InvalidInput(f"The graph {meta!r} has no tensor {name!r}.", "Name an existing one, e.g. x:0.") from error
-
-
-def _check_tensors(tensors: Mapping[str, Any], what: str) -> None:
-    import tensorflow as tf
-
-    for name, tensor in tensors.items():
-        if not tf.is_tensor(tensor) or not hasattr(tensor, "op"):
-            raise ExportFailed(
-                f"The {what} {name!r} is a {type(tensor).__name__} instead of a tensor of the graph.",
-                "Build everything in the default graph and return its tensors.",
-            )
+    return named_tensors(tf.compat.v1.get_default_graph(), options, meta)
 
 
 def _restore(session: Any, inference: InferenceGraph, source: CheckpointSource) -> None:
@@ -183,29 +149,3 @@ def _check_presence(wanted: Mapping[str, Any], found: _Checkpoint) -> None:
             f"{variable.shape.as_list()} in the graph.",
             "Build the graph with the sizes it was trained with.",
         )
-
-
-def _write(session: Any, inference: InferenceGraph, options: ExportOptions, directory: str) -> None:
-    import tensorflow as tf
-
-    v1 = tf.compat.v1
-    definition = v1.saved_model.build_signature_def(
-        {name: v1.saved_model.build_tensor_info(tensor) for name, tensor in inference.inputs.items()},
-        {name: v1.saved_model.build_tensor_info(tensor) for name, tensor in inference.outputs.items()},
-        v1.saved_model.signature_constants.PREDICT_METHOD_NAME,
-    )
-    # A sharded saver, which the builder would make, puts a random name into the graph; the export would never be
-    # the same twice.
-    saver = v1.train.Saver(inference.variables, sharded=False, allow_empty=True) if inference.variables else None
-    builder = v1.saved_model.Builder(directory)
-    builder.add_meta_graph_and_variables(
-        session,
-        [tf.saved_model.SERVING],
-        signature_def_map=signature_map(options.signature, options.also_default, definition),
-        assets_collection=v1.get_collection(v1.GraphKeys.ASSET_FILEPATHS),
-        main_op=v1.tables_initializer() if v1.get_collection(v1.GraphKeys.TABLE_INITIALIZERS) else None,
-        clear_devices=True,
-        strip_default_attrs=True,
-        saver=saver,
-    )
-    builder.save()

@@ -13,8 +13,7 @@ import numpy as np
 
 from tfs_deploy.errors import ExportFailed, InvalidInput
 from tfs_deploy.savedmodel.export.arrays import Array, ArrayFile
-from tfs_deploy.savedmodel.export.interface import reason
-from tfs_deploy.savedmodel.export.session import open_model
+from tfs_deploy.savedmodel.export.signature import reason
 from tfs_deploy.savedmodel.source import ExportOptions
 
 # Unknown sizes other than the batch: images are the usual case, and 64 survives five halvings and an 8x8 crop.
@@ -22,6 +21,9 @@ _MADE_UP_SIZES = (64, 1)
 # A made-up input larger than this would make the warm-up file larger than many models.
 _MADE_UP_BYTES = 16 << 20
 _SAMPLES = "Give one array per input, one row per sample, in exactly the input's dtype: numpy.savez(path, NAME=...)."
+
+_INIT_SIGNATURE = "__saved_model_init_op"
+_INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op")
 
 Inputs = dict[str, Array]
 Run = Callable[[Inputs], Inputs]
@@ -35,7 +37,7 @@ def record_requests(directory: str, options: ExportOptions, samples: Inputs, arr
     import tensorflow as tf
 
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        meta_graph = open_model(session, Path(directory))
+        meta_graph = _open_model(session, Path(directory))
         definition = meta_graph.signature_def[options.signature]
         fetches = {name: info.name for name, info in definition.outputs.items()}
 
@@ -46,6 +48,45 @@ def record_requests(directory: str, options: ExportOptions, samples: Inputs, arr
         if not samples:
             return _made_up(definition.inputs, run, options, arrays)
         return _sampled(definition.inputs, samples, run, options, arrays)
+
+
+def _open_model(session: Any, directory: Path) -> Any:
+    """Import the serving graph into the default graph, restore it, run its initialiser; return its MetaGraphDef."""
+    import tensorflow as tf
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    try:
+        saved_model = saved_model_pb2.SavedModel.FromString((directory / "saved_model.pb").read_bytes())
+        meta_graph = next(one for one in saved_model.meta_graphs if set(one.meta_info_def.tags) == {"serve"})
+        tf.compat.v1.train.import_meta_graph(meta_graph, clear_devices=True)
+        _restore(session, meta_graph, directory)
+    except Exception as error:
+        raise ExportFailed(
+            f"TensorFlow cannot load the SavedModel: {reason(error)}.", "See that its files are whole."
+        ) from error
+    return meta_graph
+
+
+def _restore(session: Any, meta_graph: Any, directory: Path) -> None:
+    assets = {asset.tensor_info.name: str(directory / "assets" / asset.filename) for asset in meta_graph.asset_file_def}
+    saver = meta_graph.saver_def
+    if saver.restore_op_name and (directory / "variables" / "variables.index").is_file():
+        prefix = str(directory / "variables" / "variables")
+        session.run(saver.restore_op_name, {**assets, saver.filename_tensor_name: prefix})
+    initialiser = _initialiser(meta_graph)
+    if initialiser:
+        session.run(session.graph.get_operation_by_name(initialiser), assets)
+
+
+def _initialiser(meta_graph: Any) -> str:
+    if _INIT_SIGNATURE in meta_graph.signature_def:
+        outputs = meta_graph.signature_def[_INIT_SIGNATURE].outputs
+        return next((str(info.name).split(":")[0] for info in outputs.values()), "")
+    for collection in _INIT_COLLECTIONS:
+        if collection in meta_graph.collection_def:
+            names = meta_graph.collection_def[collection].node_list.value
+            return str(names[0]).split(":")[0] if names else ""
+    return ""
 
 
 def _sampled(

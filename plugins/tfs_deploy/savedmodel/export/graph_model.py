@@ -1,4 +1,4 @@
-"""From a TensorFlow 1 graph to the part of it that inference needs.
+"""TensorFlow 1 graphs: named tensors, the part of the graph that inference needs, and its SavedModel.
 
 Runs in the exporting process.
 """
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfs_deploy.errors import ExportFailed, InvalidInput
+from tfs_deploy.savedmodel.export.signature import input_names, output_tensors, postprocessed, signature_map
+from tfs_deploy.savedmodel.source import ExportOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +24,31 @@ class InferenceGraph:
     variables: list[Any]
 
 
-def prune(graph: Any, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> InferenceGraph:
-    """Copy what `outputs` need of `graph` into a new graph, in which every input is a placeholder."""
+def named_tensors(graph: Any, options: ExportOptions, path: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the inputs and outputs that the options name, from the `graph` of the file `path`."""
+    if not options.input_tensors or not options.output_tensors:
+        placeholders = sorted(op.name + ":0" for op in graph.get_operations() if op.type == "Placeholder")
+        raise InvalidInput(
+            f"The input and output tensors of {path!r} are not named; its placeholders are {placeholders[:10]}.",
+            "Give input_tensors and output_tensors: name to graph tensor, e.g. x:0.",
+        )
+    return (
+        {name: _tensor(graph, tensor, path) for name, tensor in options.input_tensors.items()},
+        {name: _tensor(graph, tensor, path) for name, tensor in options.output_tensors.items()},
+    )
+
+
+def inference_graph(inputs: Mapping[str, Any], outputs: Mapping[str, Any], options: ExportOptions) -> InferenceGraph:
+    """Return what `outputs` need of the default graph, under the names and with the post-processing of `options`."""
+    names = input_names(list(inputs), options.inputs) if options.inputs else list(inputs)
+    renamed = output_tensors(outputs, (), options.outputs)
+    postprocessed_outputs = postprocessed(renamed, options.postprocess)
+    check_tensors(postprocessed_outputs, "output")
+    return _prune(dict(zip(names, inputs.values(), strict=True)), postprocessed_outputs)
+
+
+def _prune(inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> InferenceGraph:
+    """Copy what `outputs` need of the default graph into a new graph, in which every input is a placeholder."""
     import tensorflow as tf
 
     for name, tensor in inputs.items():
@@ -33,16 +58,15 @@ def prune(graph: Any, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> 
                 "Name a placeholder, or the tensor that follows.",
             )
     meta = tf.compat.v1.MetaGraphDef()
-    # Variables are described only while their graph is the default one.
-    with graph.as_default():
-        stops = {tensor.op.name: tensor for tensor in inputs.values()}
-        needed = _reachable([tensor.op for tensor in outputs.values()], stops)
-        needed |= _reachable(_table_initializers(graph, needed), stops)
-        _check_fed(needed, stops, outputs)
-        variables = [variable for variable in _all_variables(graph) if variable.op.name in needed]
-        kept = needed | _reachable(_operations_of(graph, variables), stops) | stops.keys()
-        _copy_nodes(graph, kept, stops, meta.graph_def)
-        _copy_collections(graph, kept, variables, meta)
+    graph = tf.compat.v1.get_default_graph()
+    stops = {tensor.op.name: tensor for tensor in inputs.values()}
+    needed = _reachable([tensor.op for tensor in outputs.values()], stops)
+    needed |= _reachable(_table_initializers(graph, needed), stops)
+    _check_fed(needed, stops, outputs)
+    variables = [variable for variable in _all_variables(graph) if variable.op.name in needed]
+    kept = needed | _reachable(_operations_of(graph, variables), stops) | stops.keys()
+    _copy_nodes(graph, kept, stops, meta.graph_def)
+    _copy_collections(graph, kept, variables, meta)
     pruned = tf.Graph()
     with pruned.as_default():
         tf.compat.v1.train.import_meta_graph(meta, clear_devices=True)
@@ -52,6 +76,52 @@ def prune(graph: Any, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> 
             {name: pruned.get_tensor_by_name(tensor.name) for name, tensor in outputs.items()},
             tf.compat.v1.global_variables(),
         )
+
+
+def check_tensors(tensors: Mapping[str, Any], what: str) -> None:
+    """Raise ExportFailed unless every value is a tensor of a graph; `what` is input or output."""
+    import tensorflow as tf
+
+    for name, tensor in tensors.items():
+        if not tf.is_tensor(tensor) or not hasattr(tensor, "op"):
+            raise ExportFailed(
+                f"The {what} {name!r} is a {type(tensor).__name__} instead of a tensor of the graph.",
+                "Build everything in the default graph and return its tensors.",
+            )
+
+
+def write_inference_graph(session: Any, inference: InferenceGraph, options: ExportOptions, directory: str) -> None:
+    """Write the graph, and the values that its variables have in `session`, as a SavedModel."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    definition = v1.saved_model.build_signature_def(
+        {name: v1.saved_model.build_tensor_info(tensor) for name, tensor in inference.inputs.items()},
+        {name: v1.saved_model.build_tensor_info(tensor) for name, tensor in inference.outputs.items()},
+        v1.saved_model.signature_constants.PREDICT_METHOD_NAME,
+    )
+    # A sharded saver, which the builder would make, puts a random name into the graph; the export would never be
+    # the same twice.
+    saver = v1.train.Saver(inference.variables, sharded=False, allow_empty=True) if inference.variables else None
+    builder = v1.saved_model.Builder(directory)
+    builder.add_meta_graph_and_variables(
+        session,
+        [tf.saved_model.SERVING],
+        signature_def_map=signature_map(options.signature, options.also_default, definition),
+        assets_collection=v1.get_collection(v1.GraphKeys.ASSET_FILEPATHS),
+        main_op=v1.tables_initializer() if v1.get_collection(v1.GraphKeys.TABLE_INITIALIZERS) else None,
+        clear_devices=True,
+        strip_default_attrs=True,
+        saver=saver,
+    )
+    builder.save()
+
+
+def _tensor(graph: Any, name: str, path: str) -> Any:
+    try:
+        return graph.get_tensor_by_name(name if ":" in name else name + ":0")
+    except (KeyError, ValueError, TypeError) as error:
+        raise InvalidInput(f"The graph {path!r} has no tensor {name!r}.", "Name an existing one, e.g. x:0.") from error
 
 
 def _reachable(operations: Iterable[Any], stops: Mapping[str, Any]) -> set[str]:

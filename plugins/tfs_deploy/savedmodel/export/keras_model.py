@@ -11,8 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from tfs_deploy.errors import ExportFailed
-from tfs_deploy.savedmodel.export.function import ServedFunction
-from tfs_deploy.savedmodel.export.interface import call_function, reason
+from tfs_deploy.savedmodel.export.signature import ServedFunction, call_function, reason
 from tfs_deploy.savedmodel.source import CheckpointSource
 
 

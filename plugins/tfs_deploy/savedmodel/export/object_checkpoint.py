@@ -17,9 +17,8 @@ import re
 from typing import Any
 
 from tfs_deploy.errors import ExportFailed
-from tfs_deploy.savedmodel.export.function import ServedFunction
-from tfs_deploy.savedmodel.export.interface import call_function, reason
-from tfs_deploy.savedmodel.export.keras_models import served_model
+from tfs_deploy.savedmodel.export.keras_model import served_model
+from tfs_deploy.savedmodel.export.signature import ServedFunction, call_function, reason
 from tfs_deploy.savedmodel.source import CheckpointSource
 
 _CONTRACT = (
