@@ -25,7 +25,7 @@ with DAG(
             "",
             type="string",
             minLength=1,
-            description="A .keras or .weights.h5 file, a checkpoint prefix, or the directory of a SavedModel.",
+            description="A .keras or .h5 file, a checkpoint prefix, a frozen .pb graph, or the directory of a SavedModel.",
         ),
         "kind": Param("auto", type="string", enum=KINDS, description="auto: as the path looks."),
         "builder": Param(

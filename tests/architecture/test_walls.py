@@ -20,6 +20,7 @@ ROOMS = {
     "tensorflow": ["savedmodel/export/*.py", "modelserver/*.py"],
     # The demo trains: its process of its own needs Keras, and its post-processing is compiled by the export.
     "keras": ["savedmodel/export/*.py", "modelserver/*.py", "demo/digits*.py"],
+    "h5py": ["savedmodel/export/keras_model.py"],
     "sklearn": ["demo/digits_training.py"],
     "airflow": [
         "operators/*.py",

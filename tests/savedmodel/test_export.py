@@ -36,6 +36,26 @@ def cases(root: Path) -> dict[str, tuple[CheckpointSource, ExportOptions, dict[s
             ExportOptions(samples=str(root / "features.npz"), warmup=2, golden=3),
             {"scores": "classifier"},
         ),
+        "keras_h5": (
+            detect(root / "classifier.h5"),
+            ExportOptions(samples=str(root / "features.npz"), golden=1),
+            {"scores": "classifier"},
+        ),
+        "keras_2": (
+            detect(root / "keras_2.hdf5"),
+            ExportOptions(samples=str(root / "features.npz"), golden=1),
+            {"scores": "classifier"},
+        ),
+        "keras_2_arguments": (
+            detect(root / "recurrent.h5"),
+            ExportOptions(samples=images, golden=1),
+            {"state": "recurrent"},
+        ),
+        "weights_of_a_whole_file": (
+            detect(root / "classifier.h5", "tiny_models:classifier"),
+            ExportOptions(samples=str(root / "features.npz"), golden=1, search_path=here),
+            {"scores": "classifier"},
+        ),
         "two_inputs": (
             detect(root / "two_inputs.keras"),
             ExportOptions(outputs=("total", "order"), samples=str(root / "two_inputs.npz"), golden=2),
@@ -73,6 +93,21 @@ def cases(root: Path) -> dict[str, tuple[CheckpointSource, ExportOptions, dict[s
             CheckpointSource(SourceKind.TF1_GRAPH, graph, "tiny_models:detector", 0.5),
             ExportOptions(signature="predict_images", samples=images, golden=2, search_path=here),
             {"result": "averaged"},
+        ),
+        "frozen_graph": (
+            detect(root / "frozen.pb"),
+            ExportOptions(signature="predict_images", samples=images, golden=2, **META_TENSORS),
+            {"result": "result"},
+        ),
+        "frozen_table": (
+            detect(root / "frozen_table.pb"),
+            ExportOptions(
+                input_tensors={"word": "word"},
+                output_tensors={"number": "number:0"},
+                samples=str(root / "words.npz"),
+                golden=1,
+            ),
+            {"number": "number"},
         ),
         "tf1_meta": (
             detect(root / "graph"),
@@ -158,7 +193,7 @@ def test_signatures_have_the_names_and_shapes_that_were_asked_for(exported: dict
         )
 
     images = ({"images": ("DT_FLOAT", (None, None, None, 3))}, {"result": ("DT_FLOAT", (None, None, None, 1))})
-    for name in ("tf1_graph", "tf1_meta"):
+    for name in ("tf1_graph", "tf1_meta", "frozen_graph"):
         assert interface(name, "predict_images") == interface(name, "serving_default") == images
         assert exported[name].manifest.signatures["predict_images"].method_name == "tensorflow/serving/predict"
     assert list(exported["keras_weights"].manifest.signatures) == ["classify"]
@@ -183,7 +218,7 @@ def test_what_only_training_needs_stays_behind(exported: dict[str, StagedModel])
     assert b"global_step" not in index
 
 
-@pytest.mark.parametrize("name", ["keras", "tf1_graph"])
+@pytest.mark.parametrize("name", ["keras", "tf1_graph", "frozen_graph"])
 def test_exporting_again_gives_the_same_bytes(checkpoints: Any, exported: dict[str, StagedModel], name: str) -> None:
     source, options, _ = cases(checkpoints.root)[name]
     again = export(source, Path(exported[name].path), options, clock=SystemClock(), timeout=480)

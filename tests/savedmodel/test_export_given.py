@@ -149,7 +149,7 @@ def test_an_unknown_signature_is_named_with_those_there_are(tiny_saved_model: Pa
 
 
 def test_missing_inputs_are_named_before_anything_starts(tiny_saved_model: Path, tmp_path: Path, clock: Any) -> None:
-    with pytest.raises(NotFound, match="nowhere"):
+    with pytest.raises(InvalidInput, match="nowhere"):
         take(tmp_path / "nowhere", tmp_path / "out", UNTRIED, clock)
     with pytest.raises(NotFound, match=r"none\.npz"):
         take(tiny_saved_model, tmp_path / "out", ExportOptions(samples=str(tmp_path / "none.npz")), clock)

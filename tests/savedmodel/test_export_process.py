@@ -67,7 +67,7 @@ def test_a_hanging_export_is_stopped_with_all_it_started(source: CheckpointSourc
 @pytest.mark.parametrize(
     ("script", "message"),
     [
-        ("echo I am out of memory; kill -9 $$", r"signal 9, SIGKILL\); its last words: 'I am out of memory'"),
+        ("echo I am out of memory; kill -9 $$", r"signal 9, SIGKILL\); its last output: 'I am out of memory'"),
         ("exit 3", r"exit code 3"),
         ("exit 0", r"exit code 0"),
     ],

@@ -1,4 +1,4 @@
-"""Checkpoints and wishes that cannot be exported: one sentence each, and no output directory."""
+"""Checkpoints and options that cannot be exported: one sentence each, and no output directory."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from tfs_deploy.savedmodel.source import CheckpointSource, ExportOptions, Source
 pytestmark = pytest.mark.tensorflow
 
 HERE = Path(__file__).parent
-KERAS, WEIGHTS, OBJECTS, GRAPH = (
+KERAS, WEIGHTS, OBJECTS, GRAPH, FROZEN = (
     SourceKind.KERAS,
     SourceKind.KERAS_WEIGHTS,
     SourceKind.TF_CHECKPOINT,
     SourceKind.TF1_GRAPH,
+    SourceKind.FROZEN_GRAPH,
 )
 META = {"input_tensors": {"images": "input_images:0"}, "output_tensors": {"result": "score_map:0"}}
 
@@ -42,8 +43,22 @@ CASES: dict[str, tuple[SourceKind, str, str, float | None, dict[str, Any], str, 
         *(KERAS, "classifier.keras", "", None, {"samples": "named_x.npz"}),
         *("InvalidInput", "no array for the input 'features'"),
     ),
-    "no such module": (WEIGHTS, "classifier.weights.h5", "no_module:f", None, {}, "ExportFailed", "'no_module'"),
-    "no such function": (WEIGHTS, "classifier.weights.h5", "tiny_models:f", None, {}, "ExportFailed", "not a function"),
+    "no such module": (WEIGHTS, "classifier.weights.h5", "no_module:f", None, {}, "InvalidInput", "'no_module'"),
+    "no such function": (WEIGHTS, "classifier.weights.h5", "tiny_models:f", None, {}, "InvalidInput", "not a function"),
+    "module that cannot be imported": (
+        *(WEIGHTS, "classifier.weights.h5", "broken_builder:f", None, {}),
+        *("ExportFailed", "cannot be imported: ModuleNotFoundError: No module named 'no_dependency'."),
+    ),
+    "weights without a builder": (KERAS, "weights.h5", "", None, {}, "InvalidInput", "the model must be built first"),
+    "junk hdf5 file": (KERAS, "junk.h5", "", None, {}, "ExportFailed", "cannot be read as HDF5"),
+    "layer that Keras 3 does not know": (
+        *(KERAS, "unknown_layer.h5", "", None, {}),
+        *("ExportFailed", "cannot be loaded: ValueError: Unknown layer: 'TFOpLambda'"),
+    ),
+    "weights builder returns custom objects for weights": (
+        *(WEIGHTS, "weights.h5", "tiny_models:custom_objects", None, {}),
+        *("ExportFailed", "No model config found"),
+    ),
     "builder raises": (
         *(WEIGHTS, "classifier.weights.h5", "tiny_models:raising", None, {}),
         *("ExportFailed", "raised ValueError: no such layer type."),
@@ -79,6 +94,17 @@ CASES: dict[str, tuple[SourceKind, str, str, float | None, dict[str, Any], str, 
         *(GRAPH, "graph/model.ckpt-4", "tiny_models:checkpointed", None, {}),
         *("ExportFailed", "instead of a pair of dicts"),
     ),
+    "frozen without names": (FROZEN, "frozen.pb", "", None, {}, "InvalidInput", "['input_images:0']"),
+    "frozen with an unknown tensor": (
+        *(FROZEN, "frozen.pb", "", None, {**META, "output_tensors": {"result": "nope:0"}}),
+        *("InvalidInput", "no tensor 'nope:0'"),
+    ),
+    "graph that is not frozen": (
+        *(FROZEN, "not_frozen.pb", "", None, META),
+        *("ExportFailed", "is not frozen: the outputs need the variable 'feature/bias'"),
+    ),
+    "pb file of a SavedModel": (FROZEN, "renamed.pb", "", None, META, "InvalidInput", "holds a SavedModel"),
+    "junk pb file": (FROZEN, "junk.pb", "", None, META, "InvalidInput", "neither a frozen graph nor a SavedModel"),
     "meta without names": (GRAPH, "graph/model.ckpt-4", "", None, {}, "InvalidInput", "['input_images:0']"),
     "meta with an unknown tensor": (
         *(GRAPH, "graph/model.ckpt-4", "", None, {**META, "output_tensors": {"result": "nope:0"}}),
@@ -105,12 +131,12 @@ def results(checkpoints: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[
     folder = tmp_path_factory.mktemp("jobs")
     jobs = []
     for number, (kind, path, builder, decay, options, _, _) in enumerate(CASES.values()):
-        wishes = ExportOptions(search_path=checkpoints.search_path, **options)
-        if wishes.samples:
-            wishes = replace(wishes, samples=str(checkpoints / wishes.samples))
+        with_options = ExportOptions(search_path=checkpoints.search_path, **options)
+        if with_options.samples:
+            with_options = replace(with_options, samples=str(checkpoints / with_options.samples))
         job = {
             "source": to_builtins(CheckpointSource(kind, str(checkpoints / path), builder, decay)),
-            "options": to_builtins(wishes),
+            "options": to_builtins(with_options),
             "directory": str(folder / f"out-{number}"),
             "result": str(folder / f"result-{number}.json"),
             "arrays": str(folder / f"arrays-{number}.npz"),
@@ -135,7 +161,10 @@ def test_the_reason_is_one_sentence(results: dict[str, dict[str, Any]], name: st
 
 @pytest.mark.parametrize(
     ("builder", "message"),
-    [("tiny_models:checkpointed_with_more", "lacks values"), ("tiny_models:crashing", r"SIGSEGV.*last words")],
+    [
+        ("tiny_models:checkpointed_with_more", "lacks values"),
+        ("tiny_models:crashing", r"SIGSEGV.*last output.*the end"),
+    ],
 )
 def test_no_output_directory_is_left(checkpoints: Any, tmp_path: Path, builder: str, message: str) -> None:
     with pytest.raises(ExportFailed, match=message):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tfs_deploy import jsonable
-from tfs_deploy.errors import InvalidInput, NotFound
+from tfs_deploy.errors import InvalidInput
 from tfs_deploy.savedmodel.source import (
     CheckpointSource,
     ExportOptions,
@@ -28,6 +28,8 @@ def touch(*paths: Path) -> None:
     ("files", "given", "kind", "path"),
     [
         (["m.keras"], "m.keras", SourceKind.KERAS, "m.keras"),
+        (["m.h5"], "m.h5", SourceKind.KERAS_WEIGHTS, "m.h5"),
+        (["m.hdf5"], "m.hdf5", SourceKind.KERAS_WEIGHTS, "m.hdf5"),
         (["m.weights.h5"], "m.weights.h5", SourceKind.KERAS_WEIGHTS, "m.weights.h5"),
         (["d/saved_model.pb"], "d", SourceKind.SAVED_MODEL, "d"),
         (["c-1.index"], "c-1", SourceKind.TF_CHECKPOINT, "c-1"),
@@ -36,12 +38,23 @@ def touch(*paths: Path) -> None:
         (["c-1.index", "c-1.meta"], "c-1.meta", SourceKind.TF1_GRAPH, "c-1"),
     ],
 )
-def test_the_kind_is_told_from_the_files(
+def test_the_kind_follows_from_the_files(
     tmp_path: Path, files: list[str], given: str, kind: SourceKind, path: str
 ) -> None:
     touch(*(tmp_path / name for name in files))
     source = detect(tmp_path / given, BUILDER)
     assert source == CheckpointSource(kind, str(tmp_path / path), BUILDER)
+    check_source(source)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("m.h5", SourceKind.KERAS), ("m.hdf5", SourceKind.KERAS), ("m.pb", SourceKind.FROZEN_GRAPH)],
+)
+def test_without_a_builder(tmp_path: Path, name: str, kind: SourceKind) -> None:
+    touch(tmp_path / name)
+    source = detect(tmp_path / name)
+    assert source == CheckpointSource(kind, str(tmp_path / name))
     check_source(source)
 
 
@@ -57,8 +70,12 @@ def test_a_directory_means_its_latest_checkpoint(tmp_path: Path, named: str) -> 
 @pytest.mark.parametrize(
     ("name", "builder", "message"),
     [
-        ("nothing", BUILDER, "not a checkpoint"),
-        ("none.keras", BUILDER, "no file"),
+        ("nothing", BUILDER, "There is no file, directory or checkpoint"),
+        ("none.keras", BUILDER, "There is no file, directory or checkpoint"),
+        ("none.pb", "", "There is no file, directory or checkpoint"),
+        ("odd/checkpoint", BUILDER, "not a checkpoint"),
+        ("saved_model.pb", "", "Name its directory"),
+        ("directory.pb", "", "neither saved_model.pb nor a checkpoint"),
         ("empty", BUILDER, "neither saved_model.pb nor a checkpoint"),
         ("c-1", "", "must be built"),
         ("m.weights.h5", "", "must be built"),
@@ -67,8 +84,10 @@ def test_a_directory_means_its_latest_checkpoint(tmp_path: Path, named: str) -> 
 )
 def test_what_cannot_be_exported_is_refused(tmp_path: Path, name: str, builder: str, message: str) -> None:
     touch(tmp_path / "c-1.index", tmp_path / "m.weights.h5", tmp_path / "odd" / "checkpoint")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises((InvalidInput, NotFound), match=message):
+    touch(tmp_path / "saved_model.pb")
+    for directory in ("empty", "directory.pb"):
+        (tmp_path / directory).mkdir()
+    with pytest.raises(InvalidInput, match=message):
         detect(tmp_path / name, builder)
 
 
@@ -77,6 +96,19 @@ def test_a_builder_is_module_and_function(tmp_path: Path, builder: str) -> None:
     touch(tmp_path / "c.index")
     with pytest.raises(InvalidInput, match="module:function"):
         check_source(CheckpointSource(SourceKind.TF_CHECKPOINT, str(tmp_path / "c"), builder))
+
+
+@pytest.mark.parametrize("kind", list(SourceKind))
+def test_a_path_that_is_gone_is_reported(tmp_path: Path, kind: SourceKind) -> None:
+    builder = "" if kind is SourceKind.FROZEN_GRAPH else BUILDER
+    with pytest.raises(InvalidInput, match=r"There is no (file|directory)"):
+        check_source(CheckpointSource(kind, str(tmp_path / "gone"), builder))
+
+
+def test_a_frozen_graph_takes_no_builder(tmp_path: Path) -> None:
+    touch(tmp_path / "g.pb")
+    with pytest.raises(InvalidInput, match="builder"):
+        check_source(CheckpointSource(SourceKind.FROZEN_GRAPH, str(tmp_path / "g.pb"), BUILDER))
 
 
 @pytest.mark.parametrize("decay", [0.0, 1.0, float("nan")])

@@ -26,6 +26,16 @@ def wider_classifier() -> keras.Model:
     return keras.Sequential([keras.Input((4,), name="features"), keras.layers.Dense(9, name="hidden")])
 
 
+def recurrent() -> keras.Model:
+    images = keras.Input((16, 24, 3), name="images")
+    features = keras.layers.DepthwiseConv2D(8, 8, name="features")(images)
+    return keras.Model(images, keras.layers.LSTM(2, name="state")(keras.layers.Reshape((-1, 3))(features)))
+
+
+def custom_objects() -> dict[str, object]:
+    return {"TFOpLambda": keras.layers.DepthwiseConv2D}
+
+
 def two_inputs() -> keras.Model:
     left, right = keras.Input((4,), name="left"), keras.Input((2,), dtype="int32", name="right")
     joined = keras.layers.Concatenate()([left, keras.ops.cast(right, "float32")])
@@ -126,7 +136,7 @@ def crashing():
     import os
     import signal
 
-    print("last words", flush=True)
+    print("the end", flush=True)
     os.kill(os.getpid(), signal.SIGSEGV)
 
 

@@ -28,8 +28,8 @@ _LISTS = ("inputs", "outputs", "search_path")
 class ExportSavedModelOperator(BaseOperator):
     """Export a checkpoint; on failure no output directory is left, and the very same output again is no error.
 
-    :param checkpoint: a .keras or .weights.h5 file, a checkpoint prefix, a directory with a ``checkpoint`` file, or a
-        SavedModel directory.
+    :param checkpoint: a .keras or .h5 file, a checkpoint prefix, a directory with a ``checkpoint`` file, a frozen .pb
+        graph, or a SavedModel directory.
     :param out: the directory to write; it must not exist, or hold the same model.
     :param kind: ``auto``, or one of the values of `SourceKind` where the path does not tell.
     :param builder: ``module:function`` that builds the model, for checkpoints that hold weights only.

@@ -25,7 +25,7 @@ from tfs_deploy.savedmodel.export.graph_model import (
     named_tensors,
     write_inference_graph,
 )
-from tfs_deploy.savedmodel.export.signature import call_function, reason
+from tfs_deploy.savedmodel.export.signature import call_function, error_summary
 from tfs_deploy.savedmodel.source import CheckpointSource, ExportOptions
 
 _AVERAGE = "/ExponentialMovingAverage"
@@ -78,7 +78,8 @@ def _imported(source: CheckpointSource, options: ExportOptions) -> tuple[dict[st
         tf.compat.v1.train.import_meta_graph(meta, clear_devices=True)
     except Exception as error:
         raise ExportFailed(
-            f"The graph {meta!r} cannot be imported: {reason(error)}.", "Name a builder instead: module:function."
+            f"The graph {meta!r} cannot be imported: {error_summary(error)}.",
+            "Name a builder instead: module:function.",
         ) from error
     return named_tensors(tf.compat.v1.get_default_graph(), options, meta)
 
@@ -92,7 +93,7 @@ def _restore(session: Any, inference: InferenceGraph, source: CheckpointSource) 
         shapes = tf.train.load_checkpoint(source.path).get_variable_to_shape_map()
     except Exception as error:
         raise ExportFailed(
-            f"The checkpoint {source.path!r} cannot be read: {reason(error)}.", "Copy it again as a whole."
+            f"The checkpoint {source.path!r} cannot be read: {error_summary(error)}.", "Copy it again as a whole."
         ) from error
     found = _Checkpoint(source.path, shapes)
     wanted = _names_in_checkpoint(inference, source, found)
@@ -101,7 +102,7 @@ def _restore(session: Any, inference: InferenceGraph, source: CheckpointSource) 
         tf.compat.v1.train.Saver(wanted).restore(session, source.path)
     except Exception as error:
         raise ExportFailed(
-            f"The checkpoint {source.path!r} cannot be restored: {reason(error)}.", "Copy it again as a whole."
+            f"The checkpoint {source.path!r} cannot be restored: {error_summary(error)}.", "Copy it again as a whole."
         ) from error
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from tfs_deploy.errors import ExportFailed
 from tfs_deploy.savedmodel.export.keras_model import served_model
-from tfs_deploy.savedmodel.export.signature import ServedFunction, call_function, reason
+from tfs_deploy.savedmodel.export.signature import ServedFunction, call_function, error_summary
 from tfs_deploy.savedmodel.source import CheckpointSource
 
 _CONTRACT = (
@@ -58,7 +58,7 @@ def _served(objects: Any, function: Any, builder: str) -> ServedFunction:
         positional, named = concrete.structured_input_signature
     except Exception as error:
         raise ExportFailed(
-            f"The function of builder {builder!r} cannot be traced: {reason(error)}.", _CONTRACT
+            f"The function of builder {builder!r} cannot be traced: {error_summary(error)}.", _CONTRACT
         ) from error
     return _of_function(function, positional, named, main, builder)
 
@@ -100,7 +100,7 @@ def _restore(source: CheckpointSource, objects: Any) -> None:
         ) from error
     except Exception as error:
         raise ExportFailed(
-            f"The checkpoint {source.path!r} does not fit what {source.builder!r} builds: {reason(error)}.",
+            f"The checkpoint {source.path!r} does not fit what {source.builder!r} builds: {error_summary(error)}.",
             "Build the same objects that were saved, and see that the checkpoint is whole.",
         ) from error
 

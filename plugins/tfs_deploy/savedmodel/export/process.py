@@ -1,4 +1,4 @@
-"""Start the exporting process, wait for it, and turn what it left into a result or an error."""
+"""Start the exporting process, wait for it, and turn its result file into a result or an error."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from tfs_deploy.savedmodel.source import CheckpointSource, ExportOptions
 logger = logging.getLogger(__name__)
 
 _TAIL_BYTES = 4096
-# Loads this package by its place, without putting that place's other packages on the interpreter's path: they
-# belong to another interpreter. The current directory goes, so that no file in it can pass for a module.
+# Loads this package by its path, without adding that directory to sys.path: the other packages in it belong to another
+# interpreter. The current directory is removed, so that no file in it is imported as a module.
 _BOOTSTRAP = """
 import importlib.util, os, sys
 if sys.path and sys.path[0] == "":
@@ -49,7 +49,7 @@ _ERRORS: dict[str, type[Permanent]] = {"InvalidInput": InvalidInput, "NotFound":
 
 @dataclass(frozen=True, slots=True)
 class ChildResult:
-    """What the exporting process did: `index` describes the requests in the file `arrays`."""
+    """The result of the exporting process: `index` describes the requests in the file `arrays`."""
 
     index: dict[str, Any]
     arrays: Path
@@ -65,7 +65,7 @@ def run_child(
     python: str | None,
     deadline: Deadline,
 ) -> ChildResult:
-    """Export `source` into `directory` in a process of its own; files between the two live in `workspace`."""
+    """Export `source` into `directory` in a process of its own; the two exchange files in `workspace`."""
     job = {
         "source": to_builtins(source),
         "options": to_builtins(options),
@@ -76,29 +76,31 @@ def run_child(
     (workspace / "job.json").write_text(json.dumps(job), encoding="utf-8")
     code = _run(_interpreter(python), workspace, deadline, own=python is None)
     result = _read_result(workspace / "result.json")
-    tail = _tail(workspace / "output.txt")
+    output = _output_tail(workspace / "output.txt")
     if "error" in result:
-        logger.error("The export process said:\n%s", tail)
+        logger.error("Output of the export process:\n%s", output)
         raise _error(result["error"], python)
     if result.get("done"):
         return ChildResult(result, workspace / "arrays.npz", tuple(result["warnings"]))
     if result.get("exported") and not options.samples:
-        warning = f"No warm-up request was written: the model ended its process on made-up inputs ({_ending(code)})."
+        warning = (
+            f"No warm-up request was written: the model ended its process on inputs of zeros ({_exit_text(code)})."
+        )
         return ChildResult({"warmup": [], "golden": []}, workspace / "arrays.npz", (warning,))
     raise ExportFailed(
-        f"The export process for {source.path!r} ended without a result ({_ending(code)}); "
-        f"its last words: {tail[-600:]!r}.",
-        "See the log of the export; the model may have crashed TensorFlow or used up the memory.",
+        f"The export process for {source.path!r} ended without a result ({_exit_text(code)}); "
+        f"its last output: {output[-600:]!r}.",
+        "Read the log of the export; the model may have crashed TensorFlow or used up the memory.",
     )
 
 
 @contextlib.contextmanager
 def termination_unwinds() -> Iterator[None]:
-    """Let SIGTERM raise SystemExit inside, so that clean-up runs; a handler that is set already stays."""
+    """Let SIGTERM raise SystemExit in the block, so that clean-up runs; an existing handler stays."""
     try:
         unset = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
         previous = signal.signal(signal.SIGTERM, _terminate) if unset else None
-    except ValueError:  # not the main thread, which is where signals arrive
+    except ValueError:  # signals can be handled in the main thread only
         previous = None
     try:
         yield
@@ -114,10 +116,10 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
 def _interpreter(python: str | None) -> str:
     if python is None:
         return sys.executable
-    found = shutil.which(python)
-    if found is None:
+    executable = shutil.which(python)
+    if executable is None:
         raise InvalidInput(f"There is no Python interpreter {python!r}.", "Name an executable that has TensorFlow.")
-    return found
+    return executable
 
 
 def _run(interpreter: str, workspace: Path, deadline: Deadline, *, own: bool) -> int:
@@ -126,7 +128,7 @@ def _run(interpreter: str, workspace: Path, deadline: Deadline, *, own: bool) ->
         try:
             process = subprocess.Popen(  # noqa: S603 - no shell; the interpreter is the caller's choice
                 command,
-                stdin=subprocess.PIPE,  # held open, never written: its end tells the child that we are gone
+                stdin=subprocess.PIPE,  # held open, never written: its end tells the child that the parent died
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=_environment(own=own),
@@ -141,7 +143,7 @@ def _run(interpreter: str, workspace: Path, deadline: Deadline, *, own: bool) ->
             return process.wait(timeout=deadline.remaining())
         except subprocess.TimeoutExpired as error:
             raise DeadlineExceeded(
-                "The export did not end in time and was stopped.", "Give it a longer timeout, or see what hangs."
+                "The export did not end in time and was stopped.", "Give it a longer timeout, or check why it hangs."
             ) from error
         finally:
             _end(process)
@@ -149,7 +151,7 @@ def _run(interpreter: str, workspace: Path, deadline: Deadline, *, own: bool) ->
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
-        # The process leads its own group, so what a builder started ends with it.
+        # The process leads its own group, so processes that a builder started end with it.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -161,13 +163,13 @@ def _environment(*, own: bool) -> dict[str, str]:
     environment = dict(os.environ)
     environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     environment.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-    # oneDNN picks kernels by CPU model, so recorded outputs would differ between machines in the last digits; and
-    # an input of a wrong rank aborts the process with it, where it is an error without it (contract 20.1).
+    # With oneDNN, recorded outputs differ between CPU models in the last digits, and an input of a wrong rank aborts
+    # the process instead of raising an error (contract 20.1).
     environment.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     # Only Keras on TensorFlow can write a SavedModel. A fixed hash seed keeps exports the same byte for byte.
     environment.update(KERAS_BACKEND="tensorflow", PYTHONHASHSEED="0")
     if not own:
-        # They were set for this interpreter; another one must not find its packages.
+        # They were set for this interpreter and would lead another one to its packages.
         for name in ("PYTHONHOME", "PYTHONPATH", "__PYVENV_LAUNCHER__"):
             environment.pop(name, None)
     return environment
@@ -192,14 +194,14 @@ def _read_result(path: Path) -> dict[str, Any]:
     return result
 
 
-def _tail(path: Path) -> str:
+def _output_tail(path: Path) -> str:
     with path.open("rb") as stream:
         stream.seek(0, os.SEEK_END)
         stream.seek(max(0, stream.tell() - _TAIL_BYTES))
         return stream.read().decode("utf-8", errors="replace").strip()
 
 
-def _ending(code: int) -> str:
+def _exit_text(code: int) -> str:
     if code >= 0:
         return f"exit code {code}"
     return f"signal {-code}, {signal.Signals(-code).name}"

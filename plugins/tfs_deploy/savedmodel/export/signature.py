@@ -20,7 +20,10 @@ _WORD = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class ServedFunction:
-    """What is served: `call` takes one tensor per spec of `specs`; `root` tracks every variable that it uses."""
+    """The function that a signature calls.
+
+    `call` takes one tensor per spec of `specs`; `root` tracks every variable that it uses.
+    """
 
     root: Any
     specs: tuple[Any, ...]
@@ -28,45 +31,50 @@ class ServedFunction:
     output_names: tuple[str, ...] = ()
 
 
-def reason(error: BaseException) -> str:
+def error_summary(error: BaseException) -> str:
     """Return the type and the first line of `error`, short enough for one sentence."""
-    # TensorFlow puts a title above what a session or a function ran into.
+    # TensorFlow puts a title above the error of a session or a function.
     lines = [line.strip() for line in str(error).splitlines() if line.strip(" \t") not in _TITLES]
     text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     return text[:300].rstrip(".")
 
 
-def load_function(reference: str, what: str) -> Callable[..., Any]:
-    """Return the function that `reference` (``module:function``) names; `what` says its part in errors."""
+def load_function(reference: str, role: str) -> Callable[..., Any]:
+    """Return the function that `reference` (``module:function``) names; `role` is its name in errors.
+
+    Raise InvalidInput where there is no such module or function, ExportFailed where the module's own code fails.
+    """
     module_name, _, function_name = reference.partition(":")
     try:
-        found: Any = importlib.import_module(module_name)
+        function: Any = importlib.import_module(module_name)
     # A module can raise anything while it is imported, and leave by sys.exit.
     except (Exception, SystemExit) as error:
-        raise ExportFailed(
-            f"The module {module_name!r} of the {what} {reference!r} cannot be imported: {reason(error)}.",
-            "Put its directory on the search path, and see that it can be imported with that interpreter.",
+        missing = isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}.")
+        raise (InvalidInput if missing else ExportFailed)(
+            f"The module {module_name!r} of the {role} {reference!r} cannot be imported: {error_summary(error)}.",
+            "Put its directory on the search path, and check that the exporting interpreter can import it.",
         ) from error
     for part in function_name.split("."):
-        found = getattr(found, part, None)
-    if not callable(found):
-        raise ExportFailed(f"The {what} {reference!r} is not a function.", f"Define it in {module_name!r}.")
-    return found  # type: ignore[no-any-return]
+        function = getattr(function, part, None)
+    if not callable(function):
+        raise InvalidInput(f"The {role} {reference!r} is not a function.", f"Define it in {module_name!r}.")
+    return function  # type: ignore[no-any-return]
 
 
-def call_function(reference: str, what: str, *arguments: Any) -> Any:
-    """Call the function that `reference` names; whatever it raises becomes ExportFailed."""
-    function = load_function(reference, what)
+def call_function(reference: str, role: str, *arguments: Any) -> Any:
+    """Call the function that `reference` names; raise ExportFailed for any exception of its own."""
+    function = load_function(reference, role)
     try:
         return function(*arguments)
     except (Exception, SystemExit) as error:
         raise ExportFailed(
-            f"The {what} {reference!r} raised {reason(error)}.", "Run it by itself to see where it fails."
+            f"The {role} {reference!r} raised {error_summary(error)}.",
+            "Call it outside of the export to see where it fails.",
         ) from error
 
 
 def input_names(own: Sequence[str], wanted: Sequence[str]) -> list[str]:
-    """Return one name per input: the `wanted` ones in order, else the model's `own`, made into plain words."""
+    """Return one name per input: the `wanted` names in order, or the model's `own` names without special characters."""
     if wanted and len(wanted) != len(own):
         raise InvalidInput(
             f"{len(wanted)} input names {list(wanted)} were given, but the model has {len(own)} inputs: {list(own)}.",
@@ -84,8 +92,8 @@ def input_names(own: Sequence[str], wanted: Sequence[str]) -> list[str]:
 def output_tensors(outputs: Any, own: Sequence[str], wanted: Sequence[str]) -> dict[str, Any]:
     """Return the outputs by name.
 
-    `outputs` is a mapping, a sequence or one tensor. When all `wanted` names exist, those outputs are picked;
-    else there must be one wanted name per output, and they are renamed in their order.
+    `outputs` is a mapping, a sequence or one tensor. If all `wanted` names exist, those outputs are picked; otherwise
+    there must be one wanted name per output, and the outputs are renamed in their order.
     """
     named = _named(outputs, own)
     if not wanted:
@@ -102,31 +110,31 @@ def output_tensors(outputs: Any, own: Sequence[str], wanted: Sequence[str]) -> d
 
 
 def postprocessed(outputs: dict[str, Any], reference: str) -> dict[str, Any]:
-    """Return what the function `reference` makes of `outputs`; `outputs` itself without a reference."""
+    """Return the outputs of the function `reference` applied to `outputs`; `outputs` itself without a reference."""
     if not reference:
         return outputs
-    what = "post-processing function"
-    result = call_function(reference, what, dict(outputs))
+    role = "post-processing function"
+    result = call_function(reference, role, dict(outputs))
     if not isinstance(result, Mapping) or not result or not all(isinstance(name, str) and name for name in result):
         raise ExportFailed(
-            f"The {what} {reference!r} returned a {type(result).__name__} instead of a dict of named tensors.",
+            f"The {role} {reference!r} returned a {type(result).__name__} instead of a dict of named tensors.",
             "Return a dict from output name to tensor.",
         )
     return dict(result)
 
 
 def signature_map(signature: str, also_default: bool, value: Any) -> dict[str, Any]:
-    """Return `value` under the name `signature`, and as TF Serving's default where that is wanted."""
+    """Return `value` under the name `signature` and, if `also_default`, under ``serving_default``."""
     return {signature: value, "serving_default": value} if also_default else {signature: value}
 
 
 def write_saved_model(served: ServedFunction, options: ExportOptions, directory: str) -> None:
-    """Write `served` to `directory` under the names that `options` asks for."""
+    """Write `served` to `directory` with the names of `options`."""
     import tensorflow as tf
 
     names = input_names([spec.name or "" for spec in served.specs], options.inputs)
     specs = [tf.TensorSpec(spec.shape, spec.dtype, name) for spec, name in zip(served.specs, names, strict=True)]
-    # tf.function wraps what is raised while it traces; the first error of ours is kept aside.
+    # tf.function wraps exceptions of the trace, so this package's own error is kept here.
     failures: list[TFSDeployError] = []
 
     def serve(*tensors: Any) -> dict[str, Any]:
@@ -152,7 +160,7 @@ def write_saved_model(served: ServedFunction, options: ExportOptions, directory:
         if failures:
             raise failures[0] from error
         raise ExportFailed(
-            f"The model cannot be written as a SavedModel: {reason(error)}.",
+            f"The model cannot be written as a SavedModel: {error_summary(error)}.",
             "Call it with tensors of its input signature to see where it fails.",
         ) from error
 
@@ -177,14 +185,14 @@ def _variables(signature: Any) -> list[Any]:
     ``signature.variables`` comes from a set, and its order would make every export another sequence of bytes.
     """
     places = {id(tensor): place for place, tensor in enumerate(signature.captured_inputs)}
-    return sorted(signature.variables, key=lambda one: (places.get(id(one.handle), len(places)), one.name))
+    return sorted(signature.variables, key=lambda v: (places.get(id(v.handle), len(places)), v.name))
 
 
 def _resources(root: Any) -> list[Any]:
-    """Return the lookup tables and the like below `root`."""
+    """Return the resources below `root`, e.g. lookup tables."""
     import tensorflow as tf
 
     holder = tf.Module()
     holder.root = root
-    found = tf.train.TrackableView(holder).descendants()
-    return [one for one in found if isinstance(one, tf.saved_model.experimental.TrackableResource)]
+    objects = tf.train.TrackableView(holder).descendants()
+    return [child for child in objects if isinstance(child, tf.saved_model.experimental.TrackableResource)]

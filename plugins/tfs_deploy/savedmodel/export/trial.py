@@ -1,6 +1,6 @@
-"""Run a finished SavedModel on sample or made-up inputs, as TF Serving will: a session on its signature.
+"""Run a finished SavedModel on samples or on zeros, as TF Serving will: a session on its signature.
 
-Runs in the exporting process. What ran becomes the warm-up requests; what came out becomes the golden requests.
+Runs in the exporting process. The inputs become warm-up requests; inputs and outputs become golden requests.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import numpy as np
 
 from tfs_deploy.errors import ExportFailed, InvalidInput
 from tfs_deploy.savedmodel.export.arrays import Array, ArrayFile
-from tfs_deploy.savedmodel.export.signature import reason
+from tfs_deploy.savedmodel.export.signature import error_summary
 from tfs_deploy.savedmodel.source import ExportOptions
 
 # Unknown sizes other than the batch: images are the usual case, and 64 survives five halvings and an 8x8 crop.
-_MADE_UP_SIZES = (64, 1)
-# A made-up input larger than this would make the warm-up file larger than many models.
-_MADE_UP_BYTES = 16 << 20
+_SYNTHETIC_SIZES = (64, 1)
+# A larger input of zeros would make the warm-up file larger than many models.
+_SYNTHETIC_BYTES = 16 << 20
 _SAMPLES = "Give one array per input, one row per sample, in exactly the input's dtype: numpy.savez(path, NAME=...)."
 
 _INIT_SIGNATURE = "__saved_model_init_op"
@@ -30,9 +30,9 @@ Run = Callable[[Inputs], Inputs]
 
 
 def record_requests(directory: str, options: ExportOptions, samples: Inputs, arrays: ArrayFile) -> dict[str, Any]:
-    """Run the SavedModel and return the index of what is to be written, with warnings.
+    """Run the SavedModel and return the index of the requests to write, with warnings.
 
-    Made-up inputs that the model refuses are a warning; samples that it refuses are ExportFailed.
+    A model that fails on zeros gets a warning; raise ExportFailed for one that fails on its samples.
     """
     import tensorflow as tf
 
@@ -46,23 +46,27 @@ def record_requests(directory: str, options: ExportOptions, samples: Inputs, arr
             return {name: np.asarray(array) for name, array in session.run(fetches, feed).items()}
 
         if not samples:
-            return _made_up(definition.inputs, run, options, arrays)
-        return _sampled(definition.inputs, samples, run, options, arrays)
+            return _record_synthetic(definition.inputs, run, options, arrays)
+        return _record_samples(definition.inputs, samples, run, options, arrays)
 
 
 def _open_model(session: Any, directory: Path) -> Any:
-    """Import the serving graph into the default graph, restore it, run its initialiser; return its MetaGraphDef."""
+    """Load a SavedModel in the steps of TensorFlow's C++ loader, which TF Serving uses; return its MetaGraphDef.
+
+    ``tf.compat.v1.saved_model.load`` skips the restore when the graph's collections name no variables, as in every
+    TensorFlow 2 export.
+    """
     import tensorflow as tf
     from tensorflow.core.protobuf import saved_model_pb2
 
     try:
         saved_model = saved_model_pb2.SavedModel.FromString((directory / "saved_model.pb").read_bytes())
-        meta_graph = next(one for one in saved_model.meta_graphs if set(one.meta_info_def.tags) == {"serve"})
+        meta_graph = next(graph for graph in saved_model.meta_graphs if set(graph.meta_info_def.tags) == {"serve"})
         tf.compat.v1.train.import_meta_graph(meta_graph, clear_devices=True)
         _restore(session, meta_graph, directory)
     except Exception as error:
         raise ExportFailed(
-            f"TensorFlow cannot load the SavedModel: {reason(error)}.", "See that its files are whole."
+            f"TensorFlow cannot load the SavedModel: {error_summary(error)}.", "Check that its files are complete."
         ) from error
     return meta_graph
 
@@ -89,7 +93,7 @@ def _initialiser(meta_graph: Any) -> str:
     return ""
 
 
-def _sampled(
+def _record_samples(
     specs: Mapping[str, Any], samples: Inputs, run: Run, options: ExportOptions, arrays: ArrayFile
 ) -> dict[str, Any]:
     prepared = {name: _checked(name, info, samples) for name, info in sorted(specs.items())}
@@ -119,7 +123,8 @@ def _sampled(
         }
     except Exception as error:
         raise ExportFailed(
-            f"The model fails on the samples: {reason(error)}.", "Give samples that it can answer, or export it anew."
+            f"The model fails on the samples: {error_summary(error)}.",
+            "Give samples that the model accepts, or export it again.",
         ) from error
 
 
@@ -134,7 +139,7 @@ def _checked(name: str, info: Any, samples: Inputs) -> Array:
     elif array.dtype != dtype.as_numpy_dtype:
         raise InvalidInput(f"The samples of the input {name!r} are {array.dtype.name}, not {dtype.name}.", _SAMPLES)
     shape = _shape(info)
-    # An input of rank 0 takes one row's value as it is.
+    # An input of rank 0 takes the value of one row.
     if shape is None or not shape:
         return array
     known = all(size in (None, given) for size, given in zip(shape[1:], array.shape[1:], strict=False))
@@ -146,14 +151,14 @@ def _checked(name: str, info: Any, samples: Inputs) -> Array:
 
 
 def _rows(samples: Inputs, specs: Mapping[str, Any], start: int, count: int) -> Inputs:
-    """Return `count` rows from `start` on, beginning again where the samples end."""
-    picked = {}
+    """Return `count` rows from `start` on, starting again at the end of the samples."""
+    batch = {}
     for name, array in samples.items():
         if _shape(specs[name]) == []:
-            picked[name] = array[start % len(array)]
+            batch[name] = array[start % len(array)]
         else:
-            picked[name] = np.take(array, range(start, start + count), axis=0, mode="wrap")
-    return picked
+            batch[name] = np.take(array, range(start, start + count), axis=0, mode="wrap")
+    return batch
 
 
 def _fixed_batch(specs: Mapping[str, Any]) -> int | None:
@@ -162,19 +167,19 @@ def _fixed_batch(specs: Mapping[str, Any]) -> int | None:
     return next((size for size in sizes if size is not None), None)
 
 
-def _made_up(specs: Mapping[str, Any], run: Run, options: ExportOptions, arrays: ArrayFile) -> dict[str, Any]:
+def _record_synthetic(specs: Mapping[str, Any], run: Run, options: ExportOptions, arrays: ArrayFile) -> dict[str, Any]:
     result: dict[str, Any] = {"warmup": [], "golden": [], "warnings": []}
     problem = ""
-    for size in _MADE_UP_SIZES:
+    for size in _SYNTHETIC_SIZES:
         try:
             inputs = {name: _zeros(info, size) for name, info in sorted(specs.items())}
             run(inputs)
-        # Whatever the model does with made-up inputs says nothing about real ones.
+        # A failure on zeros says nothing about real inputs.
         except Exception as error:
-            problem = problem or reason(error)
+            problem = problem or error_summary(error)
             continue
         return {**result, "warmup": [arrays.add(inputs)]}
-    warning = f"No warm-up request was written: the model fails on made-up inputs ({problem}). Give samples."
+    warning = f"No warm-up request was written: the model fails on inputs of zeros ({problem}). Give samples."
     return {**result, "warnings": [warning]}
 
 
@@ -188,7 +193,7 @@ def _zeros(info: Any, size: int) -> Array:
     dtype = tf.as_dtype(info.dtype)
     if dtype == tf.string:
         return np.full(sizes, b"", object)
-    if int(np.prod(sizes, dtype=object)) * dtype.size > _MADE_UP_BYTES:
+    if int(np.prod(sizes, dtype=object)) * dtype.size > _SYNTHETIC_BYTES:
         raise ValueError("the inputs would be too large")
     return np.zeros(sizes, dtype.as_numpy_dtype)
 

@@ -1,0 +1,3 @@
+"""A builder's module with an import of its own that fails."""
+
+import no_dependency  # noqa: F401
