@@ -11,7 +11,7 @@ from airflow.sdk import DAG, Param
 from tfs_deploy import ExportSavedModelOperator, deploy_model
 
 WORK_DIR = str(Path(os.environ.get("AIRFLOW_HOME", "~/airflow"), "tfs_deploy").expanduser())
-KINDS = ["auto", "keras", "keras_weights", "tf_checkpoint", "tf1_graph", "saved_model"]
+KINDS = ["auto", "keras", "keras_weights", "tf_checkpoint", "tf1_graph", "frozen_graph", "saved_model"]
 
 with DAG(
     dag_id="deploy_checkpoint",
@@ -25,7 +25,7 @@ with DAG(
             "",
             type="string",
             minLength=1,
-            description="A .keras or .h5 file, a checkpoint prefix, a frozen .pb graph, or the directory of a SavedModel.",
+            description="A .keras or .h5 file, a checkpoint prefix, a frozen .pb graph, or a SavedModel directory.",
         ),
         "kind": Param("auto", type="string", enum=KINDS, description="auto: as the path looks."),
         "builder": Param(

@@ -20,7 +20,7 @@ def export(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A .keras or .h5 file, a checkpoint prefix or directory, a frozen .pb graph, or a SavedModel directory.",
+            help="A .keras or .h5 file, a checkpoint prefix or directory, a frozen .pb graph, or a SavedModel.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory to create.")],
@@ -41,11 +41,11 @@ def export(
     ] = False,
     inputs: Annotated[
         list[str] | None,
-        typer.Option("--input", metavar="NAME[=TENSOR]", help="Input names in order; TENSOR for a .meta or .pb file."),
+        typer.Option("--input", metavar="NAME[=TENSOR]", help="Input names in order; TENSOR in a .meta or .pb file."),
     ] = None,
     outputs: Annotated[
         list[str] | None,
-        typer.Option("--output", metavar="NAME[=TENSOR]", help="Output names in order; TENSOR for a .meta or .pb file."),
+        typer.Option("--output", metavar="NAME[=TENSOR]", help="Output names in order; TENSOR in a .meta or .pb file."),
     ] = None,
     postprocess: Annotated[
         str, typer.Option(metavar="MODULE:FUNCTION", help="Compiled into the graph, from outputs to outputs.")
