@@ -11,8 +11,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tfs_deploy.containers.flags import FLAGS
 from tfs_deploy.containers.options import ServerOptions
+from tfs_deploy.serving.flags import FLAGS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")

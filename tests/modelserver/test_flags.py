@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tfs_deploy.modelserver.flags import FLAGS, MalformedFlag, parse, usage
+from tfs_deploy.modelserver.flags import MalformedFlag, parse, usage
+from tfs_deploy.serving.flags import FLAGS
 
 
 def test_all_48_flags_of_tf_serving_2_20_with_their_defaults():
-    assert len({flag.name for flag in FLAGS}) == 48
+    assert len({flag.name for flag in FLAGS.values()}) == 48
     flags = parse([])
     assert flags.number("port") == 8500
     assert flags.number("max_num_load_retries") == 5
@@ -74,8 +75,8 @@ def test_help_must_be_the_first_that_is_no_flag(arguments, asks):
 
 
 def test_no_boolean_flag_takes_the_arguments_of_another():
-    switches = [flag.name for flag in FLAGS if isinstance(flag.default, bool)]
-    assert not [(a, b.name) for a in switches for b in FLAGS if b.name != a and b.name.startswith(a)]
+    switches = [flag.name for flag in FLAGS.values() if isinstance(flag.default, bool)]
+    assert not [(a, b.name) for a in switches for b in FLAGS.values() if b.name != a and b.name.startswith(a)]
 
 
 def test_flags_without_effect_are_named():
@@ -85,4 +86,9 @@ def test_flags_without_effect_are_named():
 
 def test_usage_lists_every_flag():
     text = usage("server")
-    assert all(f"--{flag.name}=" in text for flag in FLAGS)
+    assert all(f"--{flag.name}=" in text for flag in FLAGS.values())
+
+
+def test_the_type_of_a_flag_is_that_of_its_default():
+    kinds = {bool: {"bool"}, str: {"string"}, float: {"float"}, int: {"int32", "int64"}}
+    assert all(flag.type.value in kinds[type(flag.default)] for flag in FLAGS.values())
