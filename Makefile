@@ -39,6 +39,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo 'Installing into .venv; this takes some minutes.'
 	@# Dependency groups need a recent pip.
 	$(PIP) --upgrade pip
+	@# The distribution was called tfs-deploy once; two of them would register the plugin twice.
+	@$(BIN)/python -m pip uninstall --yes -qq tfs-deploy
 	$(PIP) -e '.[all]' --group dev
 	@touch $(STAMP)
 

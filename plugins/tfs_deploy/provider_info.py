@@ -70,7 +70,7 @@ _FIELDS: dict[str, dict[str, Any]] = {
 def get_provider_info() -> dict[str, Any]:
     """Return the provider's description in the form of Airflow's provider info schema."""
     return {
-        "package-name": "tfs-deploy",
+        "package-name": "airflow-provider-tfs-deploy",
         "name": "TensorFlow Serving deployments",
         "description": "From a training checkpoint to a version that answers production traffic in TensorFlow Serving.",
         "connection-types": [

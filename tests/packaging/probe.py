@@ -69,7 +69,7 @@ def provider() -> dict[str, Any]:
     hook = manager.hooks.get("tf_serving")
     fields = [name for name in manager.connection_form_widgets if name.startswith("extra__tf_serving__")]
     return {
-        "provider": "tfs-deploy" in manager.providers,
+        "provider": "airflow-provider-tfs-deploy" in manager.providers,
         "connection_type": None if hook is None else hook.hook_class_name,
         "fields": sorted(name.removeprefix("extra__tf_serving__") for name in fields),
     }

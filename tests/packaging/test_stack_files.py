@@ -111,8 +111,8 @@ def test_the_gateway_of_the_stack(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_requirements_of_extras(tmp_path: Path) -> None:
     requirements = runpy.run_path(str(DOCKER / "requirements.py"))["requirements"]
     project = {
-        "name": "tfs-deploy",
-        "optional-dependencies": {"a": ["x>=1"], "b": ["tfs-deploy[a, c]", "y>=2"], "c": ["z"]},
+        "name": "airflow-provider-tfs-deploy",
+        "optional-dependencies": {"a": ["x>=1"], "b": ["airflow-provider-tfs-deploy[a, c]", "y>=2"], "c": ["z"]},
     }
     assert list(requirements(project, ["b"])) == ["x>=1", "z", "y>=2"]
     assert list(requirements(project, [])) == []
