@@ -18,7 +18,7 @@ from tfs_deploy.store.protocol import Store
 class StoreReadingSuite:
     """A part of `StoreSuite`, which has the fixtures."""
 
-    # Models and tips
+    # Models and change tokens
 
     def test_models_are_those_with_versions(self, connect: Connect, store: Store, tmp_path: Path) -> None:
         assert store.models() == ()

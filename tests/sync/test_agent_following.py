@@ -70,4 +70,4 @@ def test_following_costs_one_look_per_model_and_pass(bench):
     store.calls.clear()
     for _ in range(10):
         agent.poll()
-    assert dict(store.calls) == {"tip": 20}
+    assert dict(store.calls) == {"change_token": 20}

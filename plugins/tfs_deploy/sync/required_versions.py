@@ -56,7 +56,7 @@ class LatestModeVersions:
     def __init__(self, store: Store, models: Iterable[str]) -> None:
         self._store = store
         self._models = tuple(check_model_name(model) for model in dict.fromkeys(models))
-        self._tips: dict[str, str] = {}
+        self._tokens: dict[str, str] = {}
         self._highest: dict[str, int] = {}
         self.state: DesiredState | None = None
         if not self._models:
@@ -64,12 +64,12 @@ class LatestModeVersions:
 
     def read(self) -> Need:
         for model in self._models:
-            # The tip first: a version that appears in between is then seen by the next look at the latest.
-            tip = self._store.change_token(model)
-            if self._tips.get(model) == tip:
+            # The token first: the next pass then sees a version that appears in between.
+            token = self._store.change_token(model)
+            if self._tokens.get(model) == token:
                 continue
             versions = self._store.versions(model)
-            self._tips[model] = tip
+            self._tokens[model] = token
             # A store that shows nothing any more says nothing about what the server has: it keeps that.
             if versions:
                 self._highest[model] = versions[-1]

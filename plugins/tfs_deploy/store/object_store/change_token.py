@@ -1,8 +1,8 @@
 """A token per model that changes whenever a version appears or goes, from one small document.
 
-An object cannot be changed together with another one, so a change is announced before it is made and settled after:
-while it is announced, the token also says whether that version's manifest is there. So no crash between the two hides
-a version from those who look at the token.
+S3 cannot change two objects in one step. So a writer announces a change before it makes it and completes it after.
+While a change is announced, the token includes the ETag of that version's manifest: a crash between the two steps hides
+no version from a reader of the token.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from tfs_deploy.store.object_store.objects import Objects
 
 log = logging.getLogger(__name__)
 
-# An announced change follows within a request or two; one this old died.
+# The change follows its announcement within a request or two; the writer of an older announcement is dead.
 _ANNOUNCED_FOR = timedelta(hours=1)
-# Enough to tell that a model that others copied there is not unknown; and the newest, which may still be arriving.
-_LOOK_AT = 1000
-_NEWEST = 8
+# Folders listed of a model without the document, and how many of the newest may still be incomplete.
+_LISTED_FOLDERS = 1000
+_NEWEST_FOLDERS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class AnnouncedChanges:
 
 
 class ChangeTokens:
-    """Reads and moves the tips of all models."""
+    """Reads the change tokens of all models and changes them."""
 
     def __init__(self, objects: Objects, documents: S3StateDocuments, clock: Clock) -> None:
         self._objects = objects
@@ -59,43 +59,44 @@ class ChangeTokens:
         found = self._documents.read_as(AnnouncedChanges, _key(check_model_name(model)))
         if found is None:
             return self._token_of_copied_versions(model)
-        tip, tag = found
-        manifests = [self._objects.head(manifest_name(model, one.version)) for one in tip.announced]
+        changes, tag = found
+        manifests = [self._objects.head(manifest_name(model, change.version)) for change in changes.announced]
         return _digest([tag, *(head.etag if head else "-" for head in manifests)])
 
     def announce(self, model: str, version: int) -> None:
-        """Say that `version` is about to appear or go."""
+        """Note that `version` is about to appear or go."""
         now = self._clock.now()
 
-        def change(tip: AnnouncedChanges) -> AnnouncedChanges:
-            others = [one for one in tip.announced if one.version != version and not _is_old(one, now)]
+        def add(changes: AnnouncedChanges) -> AnnouncedChanges:
+            others = [other for other in changes.announced if other.version != version and not _is_old(other, now)]
             announced = (*others, AnnouncedChange(version, now.isoformat()))
-            return AnnouncedChanges(max(tip.highest, version), announced)
+            return AnnouncedChanges(max(changes.highest, version), announced)
 
-        self._change(model, change)
+        self._update(model, add)
 
     def complete(self, model: str, version: int) -> None:
-        """Say that what was announced for `version` is done; only spares the readers a request each."""
+        """Drop the announcement of `version`, which saves every reader a request."""
 
-        def change(tip: AnnouncedChanges) -> AnnouncedChanges:
-            return AnnouncedChanges(tip.highest, tuple(one for one in tip.announced if one.version != version))
+        def remove(changes: AnnouncedChanges) -> AnnouncedChanges:
+            others = tuple(other for other in changes.announced if other.version != version)
+            return AnnouncedChanges(changes.highest, others)
 
         try:
-            self._change(model, change)
+            self._update(model, remove)
         except TFSDeployError as error:
             log.warning("Version %s of model %s stays announced: %s", version, model, error)
 
-    def _change(self, model: str, change: Callable[[AnnouncedChanges], AnnouncedChanges]) -> None:
+    def _update(self, model: str, change: Callable[[AnnouncedChanges], AnnouncedChanges]) -> None:
         update(self._documents, _key(model), AnnouncedChanges, change, default=AnnouncedChanges(), clock=self._clock)
 
     def _token_of_copied_versions(self, model: str) -> str:
-        """Return a token for versions that were copied there without the documents.
+        """Return a token for versions that were copied into the bucket without the documents.
 
-        A copy is not one step, so the newest folders may be there before their manifests. Costs one listing, and a
-        request for each of those.
+        Copies may be incomplete, so the token covers the manifests of the newest folders. Costs one listing and one
+        request for each of these.
         """
-        names = list(self._objects.folders(f"{model}/", limit=_LOOK_AT))
-        newest = sorted({number for name in names if (number := served_number(name)) and number > 0})[-_NEWEST:]
+        names = list(self._objects.folders(f"{model}/", limit=_LISTED_FOLDERS))
+        newest = sorted({number for name in names if (number := served_number(name)) and number > 0})[-_NEWEST_FOLDERS:]
         heads = [self._objects.head(manifest_name(model, number)) for number in newest]
         return _digest(["copy", *names, *(head.etag if head else "-" for head in heads)]) if names else ""
 
@@ -108,5 +109,5 @@ def _digest(parts: list[str]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
-def _is_old(one: AnnouncedChange, now: datetime) -> bool:
-    return now - datetime.fromisoformat(one.at) > _ANNOUNCED_FOR
+def _is_old(change: AnnouncedChange, now: datetime) -> bool:
+    return now - datetime.fromisoformat(change.at) > _ANNOUNCED_FOR
