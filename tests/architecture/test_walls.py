@@ -61,7 +61,7 @@ LIGHT = (
     "serving.client_aio",
     "savedmodel.export.exporter",
     "validation.runner",
-    "deployment.modes.labels",
+    "deployment.modes",
     "deployment.steps.status",
     "cli.main",
     "containers.runner",

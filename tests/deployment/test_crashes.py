@@ -16,12 +16,11 @@ import pytest
 from deployment.fuse import Fuse, Killed, fused
 from deployment_names import MODEL
 from tfs_deploy.deployment import desired_state
-from tfs_deploy.deployment.modes.labels import load_or_reject, validate_or_reject
-from tfs_deploy.deployment.records import Action, history, what_served
+from tfs_deploy.deployment.modes.labels import deploy
+from tfs_deploy.deployment.records import Action, history, version_at
 from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.deployment.steps.load import load
 from tfs_deploy.deployment.steps.promote import promote
-from tfs_deploy.deployment.steps.publish import publish
 from tfs_deploy.deployment.steps.reject import reject
 from tfs_deploy.deployment.steps.retire import retire
 from tfs_deploy.deployment.steps.rollback import rollback
@@ -32,10 +31,7 @@ pytestmark = pytest.mark.faults
 
 
 def deploy_good(bench, session: GroupSession) -> None:
-    version = publish(session, bench.staged("good two"), MODEL).version.version
-    load_or_reject(session, MODEL, version)
-    validate_or_reject(session, MODEL, version, Gates())
-    promote(session, MODEL, version)
+    deploy(session, bench.staged("good two"), MODEL, Gates())
 
 
 def roll_back(bench, session: GroupSession) -> None:
@@ -72,7 +68,7 @@ def finished(bench, scenario: Callable[..., None]) -> None:
     state = desired_state.read(bench.store.documents, bench.group).state
     assert state.move is None
     records = history(bench.store.documents, "default", MODEL)
-    served = what_served(bench.store.documents, "default", MODEL, bench.clock.now())
+    served = version_at(bench.store.documents, "default", MODEL, bench.clock.now())
     assert [served.version] * 2 == bench.answers(), "the record tells what is live"
     if scenario is deploy_good:
         assert bench.store.versions(MODEL) == (bench.first, bench.first + 1), "one version, no second one"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,9 @@ from deployment.fuse import Fuse, Killed, fused
 from deployment_names import MODEL
 from fakes import FakeClient, FakeModelServer
 from tfs_deploy.deployment import records
-from tfs_deploy.deployment.modes.latest import deploy_latest, rollback_latest, withdraw
-from tfs_deploy.deployment.records import Action, history, what_served
+from tfs_deploy.deployment.modes import latest
+from tfs_deploy.deployment.records import Action, history, version_at
 from tfs_deploy.deployment.session import GroupSession
-from tfs_deploy.deployment.steps.publish import publish
 from tfs_deploy.errors import NotFound, Refused
 from tfs_deploy.serving.codec import messages
 from tfs_deploy.serving.config import ModelEntry, to_proto
@@ -54,10 +53,8 @@ class SimpleGroup:
 
     def deploy(self, behaviour: str, session: GroupSession | None = None) -> int:
         session, staged = session or self.session, self.bench.staged(behaviour)
-        published, _, _ = deploy_latest(
-            session, staged, MODEL, Gates(), runner=self.runner, steps=lambda name: nullcontext()
-        )
-        return published.version.version
+        done = latest.deploy(session, staged, MODEL, Gates(), make_runner=lambda: self.runner)
+        return done.published.version.version
 
     def live(self) -> list[int]:
         """Return what answers a client that names no version, per replica."""
@@ -70,7 +67,7 @@ class SimpleGroup:
         return [(each.action.value, each.version, each.previous) for each in entries if each.action in moved]
 
     def recorded_live(self) -> int | None:
-        return what_served(self.bench.store.documents, "default", MODEL, self.bench.clock.now()).version
+        return version_at(self.bench.store.documents, "default", MODEL, self.bench.clock.now()).version
 
 
 @pytest.fixture(params=[1, 2], ids=["latest-1", "latest-2"])
@@ -134,7 +131,7 @@ def test_the_bytes_of_an_older_version_are_refused_before_anything_is_done(simpl
 
 def test_nothing_is_published_where_that_moves_traffic(simple):
     with pytest.raises(Refused, match="publishing is going live"):
-        publish(simple.session, simple.bench.staged("wrong"), MODEL)
+        latest.publish(simple.session, simple.bench.staged("wrong"), MODEL)
     assert simple.bench.store.versions(MODEL) == ()
 
 
@@ -142,10 +139,10 @@ def test_a_rollback_that_was_begun_and_given_up_does_not_stand_in_the_way_of_the
     simple.deploy("good 1")
     simple.deploy("good 2")
     with pytest.raises(Killed):
-        rollback_latest(killed_before(simple.session, "withdraw"), MODEL)
+        latest.rollback(killed_before(simple.session, "withdraw"), MODEL)
     simple.bench.clock.advance(60)
     assert simple.deploy("good 3") == 3
-    assert rollback_latest(simple.session, MODEL).version == 2
+    assert latest.rollback(simple.session, MODEL).version == 2
     assert simple.live() == [2, 2]
     assert simple.recorded_live() == 2
 
@@ -155,12 +152,12 @@ def test_a_rollback_that_was_killed_at_its_very_end_goes_back_once(simple):
     simple.deploy("good 2")
     simple.deploy("good 3")
     with pytest.raises(Killed):
-        rollback_latest(killed_before(simple.session, "delete"), MODEL)
+        latest.rollback(killed_before(simple.session, "delete"), MODEL)
     simple.bench.clock.advance(60)
-    assert rollback_latest(simple.session, MODEL).version == 2
+    assert latest.rollback(simple.session, MODEL).version == 2
     assert simple.live() == [2, 2]
     assert simple.moves()[-1] == ("rolled_back", 2, 3)
-    assert rollback_latest(simple.session, MODEL).version == 1, "that was another one"
+    assert latest.rollback(simple.session, MODEL).version == 1, "that was another one"
     assert simple.moves()[-2:] == [("rolled_back", 2, 3), ("rolled_back", 1, 2)]
 
 
@@ -168,9 +165,9 @@ def test_another_request_after_a_rollback_that_was_killed_at_its_very_end_goes_o
     for number in range(1, 4):
         simple.deploy(f"good {number}")
     with pytest.raises(Killed):
-        rollback_latest(killed_before(simple.session, "delete"), MODEL, request="run 7")
+        latest.rollback(killed_before(simple.session, "delete"), MODEL, idempotency_key="run 7")
     simple.bench.clock.advance(60)
-    assert rollback_latest(simple.session, MODEL, request="run 8").version == 1
+    assert latest.rollback(simple.session, MODEL, idempotency_key="run 8").version == 1
     assert simple.moves()[-2:] == [("rolled_back", 2, 3), ("rolled_back", 1, 2)]
 
 
@@ -186,7 +183,7 @@ def test_a_retry_beside_its_living_first_try_goes_back_once(simple):
         def read(self, key: str) -> Any:
             if key.endswith("lease.json") and not first:
                 first.append(None)
-                first[0] = rollback_latest(simple.session, MODEL, request="run 7")
+                first[0] = latest.rollback(simple.session, MODEL, idempotency_key="run 7")
             return simple.bench.store.documents.read(key)
 
     class Store:
@@ -196,14 +193,14 @@ def test_a_retry_beside_its_living_first_try_goes_back_once(simple):
             return getattr(simple.bench.store, name)
 
     retry = replace(simple.session, store=Store())
-    assert rollback_latest(retry, MODEL, request="run 7") == first[0]
+    assert latest.rollback(retry, MODEL, idempotency_key="run 7") == first[0]
     assert simple.live() == [2, 2]
 
 
 def test_a_live_version_that_is_taken_away_is_live_no_more_by_the_record(simple):
     simple.deploy("good 1")
     simple.deploy("good 2")
-    withdraw(simple.session, MODEL, 2, reason="it is too slow")
+    latest.reject(simple.session, MODEL, 2, reason="it is too slow")
     assert simple.live() == [1, 1]
     assert simple.recorded_live() == 1
     assert simple.moves()[-1] == ("put_back", 1, 2)
@@ -212,12 +209,11 @@ def test_a_live_version_that_is_taken_away_is_live_no_more_by_the_record(simple)
 def test_a_group_with_labels_that_is_said_to_have_none_keeps_what_is_live(bench):
     old, live = bench.promoted("good one"), bench.promoted("good two")
     mistaken = replace(bench.session, group=replace(bench.group, mode=Mode.LATEST))
-    steps: Callable[[str], Any] = lambda name: nullcontext()  # noqa: E731
     runner = FakeRunner(bench.servers[0]._discover)
     for change in (
-        lambda: rollback_latest(mistaken, MODEL),
-        lambda: withdraw(mistaken, MODEL, live, reason="a mistake"),
-        lambda: deploy_latest(mistaken, bench.staged("good three"), MODEL, Gates(), runner=runner, steps=steps),
+        lambda: latest.rollback(mistaken, MODEL),
+        lambda: latest.reject(mistaken, MODEL, live, reason="a mistake"),
+        lambda: latest.deploy(mistaken, bench.staged("good three"), MODEL, Gates(), make_runner=lambda: runner),
     ):
         with pytest.raises(Refused, match="by labels"):
             change()
@@ -229,18 +225,18 @@ def test_what_another_group_holds_is_not_taken_back(simple):
     simple.deploy("good 1")
     simple.deploy("good 2")
     other = replace(simple.session, group=replace(simple.session.group, name="other"))
-    records.append(simple.bench.store.documents, records.draft(other, MODEL, Action.PROMOTED, 2))
+    records.append(simple.bench.store.documents, records.new_record(other, MODEL, Action.PROMOTED, 2))
     with pytest.raises(Refused, match="held by group 'other'"):
-        rollback_latest(simple.session, MODEL)
+        latest.rollback(simple.session, MODEL)
     with pytest.raises(Refused, match="held by group 'other'"):
-        withdraw(simple.session, MODEL, 2, reason="it is too slow")
+        latest.reject(simple.session, MODEL, 2, reason="it is too slow")
     assert simple.live() == [2, 2]
 
 
 def test_there_is_nothing_below_the_first_version(simple):
     simple.deploy("good 1")
     with pytest.raises(NotFound, match="no version below"):
-        rollback_latest(simple.session, MODEL)
+        latest.rollback(simple.session, MODEL)
 
 
 def deploy_good(simple: SimpleGroup, session: GroupSession) -> None:
@@ -248,11 +244,11 @@ def deploy_good(simple: SimpleGroup, session: GroupSession) -> None:
 
 
 def roll_back(simple: SimpleGroup, session: GroupSession) -> None:
-    rollback_latest(session, MODEL, request="run 7")
+    latest.rollback(session, MODEL, idempotency_key="run 7")
 
 
 def take_away(simple: SimpleGroup, session: GroupSession) -> None:
-    withdraw(session, MODEL, 3, reason="it is too slow")
+    latest.reject(session, MODEL, 3, reason="it is too slow")
 
 
 @pytest.mark.faults

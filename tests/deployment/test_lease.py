@@ -12,7 +12,7 @@ import pytest
 from deployment_names import MODEL
 from fakes import FakeClock
 from tfs_deploy.deployment.lease import LEASE_SECONDS, Lease, hold
-from tfs_deploy.deployment.records import Action, history, what_served
+from tfs_deploy.deployment.records import Action, history, version_at
 from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.deployment.steps.load import load
 from tfs_deploy.deployment.steps.promote import promote
@@ -68,11 +68,11 @@ def test_a_clock_that_is_wrong_takes_no_lease_that_is_kept_alive(bench, off):
     holder = Lease(bench.session, "a long job")
     holder.acquire()
 
-    def keep(name: str, key: str) -> None:
+    def save(name: str, key: str) -> None:
         if (name, key) == ("read", KEY):
             holder.renew()
 
-    wrong = with_documents(replace(bench.session, clock=OffClock(bench.clock, off)), keep)
+    wrong = with_documents(replace(bench.session, clock=OffClock(bench.clock, off)), save)
     with pytest.raises(Contention, match="is held by a test for a long job"):
         Lease(wrong, "another").acquire()
     holder.check()
@@ -139,7 +139,7 @@ def test_a_deployer_that_was_stopped_before_its_record_records_nothing_that_is_n
         promote(with_documents(bench.session, stop), MODEL, new)
     assert stopped, "it was never stopped"
     assert bench.answers() == [old, old]
-    assert what_served(bench.store.documents, "default", MODEL, bench.clock.now()).version == old
+    assert version_at(bench.store.documents, "default", MODEL, bench.clock.now()).version == old
     actions = [entry.action for entry in history(bench.store.documents, "default", MODEL)]
     assert actions.count(Action.PROMOTED) == 1
 

@@ -10,8 +10,7 @@ import pytest
 
 from asking_clients import AskingClients, X
 from embedded_server import EmbeddedServer
-from tfs_deploy.deployment.modes.labels import deploy
-from tfs_deploy.deployment.modes.latest import rollback_latest
+from tfs_deploy.deployment.modes import latest, steps_of
 from tfs_deploy.deployment.session import GroupSession, open_session
 from tfs_deploy.deployment.steps.load import load, wait_until_available
 from tfs_deploy.deployment.steps.publish import publish
@@ -55,7 +54,7 @@ def session(replicas, tmp_path) -> Iterator[GroupSession]:
 
 
 def go(session: GroupSession, directory: Path, model: str, gates: Gates = Gates()):
-    return deploy(session, directory, model, gates, runner=EmbeddedRunner())
+    return steps_of(session).deploy(session, directory, model, gates, make_runner=EmbeddedRunner)
 
 
 def answers(session, model: str, label: str | None = "stable", x=X) -> list[tuple[int, list[float]]]:
@@ -139,11 +138,11 @@ def test_a_simple_group_validates_before_it_publishes(tmp_path, shared_models):
             assert store.versions(model) == (1,), "nothing was published"
             assert go(opened, variant(shared_models, tmp_path), model, gates).record.previous == 1
             assert answers(opened, model, None) == [(2, [2.5, 3.0, 4.5])]
-            assert rollback_latest(opened, model, request="once").version == 1
-            assert rollback_latest(opened, model, request="once").version == 1
+            assert latest.rollback(opened, model, idempotency_key="once").version == 1
+            assert latest.rollback(opened, model, idempotency_key="once").version == 1
             assert answers(opened, model, None) == [(1, [2.5, 3.0, 4.5])]
             with pytest.raises(NotFound, match="no version below"):
-                rollback_latest(opened, model)
+                latest.rollback(opened, model)
     finally:
         server.stop()
 

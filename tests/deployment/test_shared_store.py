@@ -78,7 +78,9 @@ def test_versions_of_a_simple_group_are_known_by_its_record(bench, staging):
     simple = replace(bench.session, group=replace(bench.group, name="simple", mode=Mode.LATEST, startup_config=None))
     versions = [bench.publish(f"good {number}") for number in range(1, 5)]
     for previous, version in ((None, versions[0]), (versions[0], versions[1])):
-        records.append(bench.store.documents, records.draft(simple, MODEL, Action.PROMOTED, version, previous=previous))
+        records.append(
+            bench.store.documents, records.new_record(simple, MODEL, Action.PROMOTED, version, previous=previous)
+        )
     go(staging, versions[3])
     assert retire(staging, MODEL, keep=0).retired == (versions[2],)
 

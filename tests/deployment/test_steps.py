@@ -10,7 +10,7 @@ import pytest
 
 from deployment_names import MODEL
 from tfs_deploy.deployment import desired_state, validation_results
-from tfs_deploy.deployment.records import Action, history, what_served
+from tfs_deploy.deployment.records import Action, history, version_at
 from tfs_deploy.deployment.steps.load import load, wait_until_available
 from tfs_deploy.deployment.steps.promote import promote
 from tfs_deploy.deployment.steps.publish import publish
@@ -229,8 +229,11 @@ def test_a_labelled_version_is_never_rejected(bench):
 
 def test_rollback_to_a_version_that_is_not_loaded_is_refused(bench):
     versions = [bench.promoted(f"good {number}") for number in range(1, 4)]
-    retire(bench.session, MODEL, keep=0)
+    published = bench.publish("good 4")
     with pytest.raises(Refused, match="not loaded"):
+        rollback(bench.session, MODEL, to=published)
+    retire(bench.session, MODEL, keep=0)
+    with pytest.raises(NotFound, match="no complete version"):
         rollback(bench.session, MODEL, to=versions[0])
     with pytest.raises(NotFound):
         promote(bench.session, MODEL, versions[0])
@@ -297,12 +300,12 @@ def test_what_served_follows_the_record(bench):
     bench.clock.advance(10)
     new = bench.promoted("good two")
     documents = bench.store.documents
-    assert what_served(documents, "default", MODEL, start).version is None
-    assert what_served(documents, "default", MODEL, between).version == old
-    served = what_served(documents, "default", MODEL, bench.clock.now())
+    assert version_at(documents, "default", MODEL, start).version is None
+    assert version_at(documents, "default", MODEL, between).version == old
+    served = version_at(documents, "default", MODEL, bench.clock.now())
     assert (served.version, served.actor) == (new, "a test")
     with pytest.raises(InvalidInput, match="time zone"):
-        what_served(documents, "default", MODEL, start.replace(tzinfo=None))
+        version_at(documents, "default", MODEL, start.replace(tzinfo=None))
 
 
 def test_other_models_of_the_group_keep_their_config(bench):
@@ -325,10 +328,10 @@ def _config(bench, version):
 
 def test_a_rollback_that_is_asked_for_again_by_its_retry_does_not_go_forward(bench):
     old, new = bench.promoted("good one"), bench.promoted("good two")
-    first = rollback(bench.session, MODEL, request="run 7, task rollback")
-    assert rollback(bench.session, MODEL, request="run 7, task rollback") == first
+    first = rollback(bench.session, MODEL, idempotency_key="run 7, task rollback")
+    assert rollback(bench.session, MODEL, idempotency_key="run 7, task rollback") == first
     assert bench.answers() == [old, old]
-    rollback(bench.session, MODEL, request="run 8, task rollback")
+    rollback(bench.session, MODEL, idempotency_key="run 8, task rollback")
     assert bench.answers() == [new, new]
 
 
@@ -348,23 +351,23 @@ def test_a_start_up_file_that_cannot_be_written_is_told_and_does_not_stop_going_
 def test_a_retry_after_somebody_else_has_moved_stable_changes_nothing(bench):
     bench.promoted("good one")
     bench.promoted("good two")
-    rollback(bench.session, MODEL, request="run 7, task rollback")
+    rollback(bench.session, MODEL, idempotency_key="run 7, task rollback")
     newest = bench.promoted("good three")
     with pytest.raises(Refused, match=r"was carried out at .* has moved `stable` to version 3 since"):
-        rollback(bench.session, MODEL, request="run 7, task rollback")
+        rollback(bench.session, MODEL, idempotency_key="run 7, task rollback")
     assert bench.answers() == [newest, newest]
 
 
 def test_a_late_retry_of_a_promotion_does_not_undo_the_next_one(bench):
     bench.promoted("good one")
     version = bench.validated("good two")
-    done = promote(bench.session, MODEL, version, request="run 7, task promote")
-    assert promote(bench.session, MODEL, version, request="run 7, task promote") == done
+    done = promote(bench.session, MODEL, version, idempotency_key="run 7, task promote")
+    assert promote(bench.session, MODEL, version, idempotency_key="run 7, task promote") == done
     newest = bench.promoted("good three")
     with pytest.raises(Refused, match="has moved `stable` to version 3 since"):
-        promote(bench.session, MODEL, version, request="run 7, task promote")
+        promote(bench.session, MODEL, version, idempotency_key="run 7, task promote")
     assert bench.answers() == [newest, newest]
-    assert promote(bench.session, MODEL, version, request="run 8, task promote").version == version
+    assert promote(bench.session, MODEL, version, idempotency_key="run 8, task promote").version == version
 
 
 def test_an_inconclusive_look_does_not_undo_a_pass(bench):
@@ -379,14 +382,13 @@ def test_an_inconclusive_look_does_not_undo_a_pass(bench):
 
 def test_gates_that_do_not_fit_are_told_before_anything_is_published(bench, tmp_path):
     from tfs_deploy.deployment.modes.labels import deploy
-    from tfs_deploy.serving.runner import EmbeddedRunner
     from tfs_deploy.validation.config import gates_from
 
     np.savez(tmp_path / "text.npz", x=np.zeros(2, np.float32), labels=np.array(["a", "b"]))
     for name in ("absent.npz", "text.npz"):
         gates = gates_from({"accuracy": {"file": str(tmp_path / name)}})
         with pytest.raises(InvalidInput, match=name):
-            deploy(bench.session, bench.staged("good one"), MODEL, gates, runner=EmbeddedRunner())
+            deploy(bench.session, bench.staged("good one"), MODEL, gates)
     assert bench.store.versions(MODEL) == ()
 
 

@@ -22,7 +22,6 @@ from tfs_deploy.errors import TFSDeployError
 from tfs_deploy.serving.client import connect
 from tfs_deploy.serving.config import ModelEntry, from_text
 from tfs_deploy.serving.group import ServingGroup
-from tfs_deploy.serving.runner import EmbeddedRunner
 from tfs_deploy.serving.waiting import WaitLimits
 from tfs_deploy.validation.config import Gates
 
@@ -80,7 +79,7 @@ def session(replicas: tuple[Replica, Replica], tmp_path: Path) -> Iterator[Group
 
 
 def go(session: GroupSession, directory: Path) -> int:
-    return deploy(session, directory, MODEL, Gates(), runner=EmbeddedRunner()).published.version.version
+    return deploy(session, directory, MODEL, Gates()).published.version.version
 
 
 def test_the_whole_way_without_one_failed_request(replicas, session, shared_models, tmp_path):

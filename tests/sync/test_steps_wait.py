@@ -21,7 +21,8 @@ from sync.bench import at_once
 from sync.remote import RemoteStore
 from tfs_deploy.deployment import desired_state, sync_agents, sync_requests
 from tfs_deploy.deployment.agent_wait import AgentWait
-from tfs_deploy.deployment.modes.labels import deploy, load_or_reject
+from tfs_deploy.deployment.modes import reject_on_failure
+from tfs_deploy.deployment.modes.labels import deploy
 from tfs_deploy.deployment.steps.load import load
 from tfs_deploy.deployment.steps.reject import reject
 from tfs_deploy.deployment.steps.retire import retire
@@ -214,8 +215,11 @@ def test_a_version_that_is_damaged_in_the_store_is_rejected_with_the_agents_word
     second = side.publish("good two")
     path = side.folder / "store" / MODEL / str(second) / DATA
     path.write_bytes(path.read_bytes()[:-1] + b"?")
-    with pytest.raises(LoadFailed, match=rf"Sync agent one refused version {second} .* 3 times: .*{DATA}"):
-        load_or_reject(side.session, MODEL, second)
+    with (
+        pytest.raises(LoadFailed, match=rf"Sync agent one refused version {second} .* 3 times: .*{DATA}"),
+        reject_on_failure(side.session, MODEL, second, reject),
+    ):
+        load(side.session, MODEL, second)
     assert side.store.versions(MODEL) == (first,)
     assert side.state().models[MODEL].versions == (first,)
     assert side.publish("good two") == second + 1, "the same bytes get a new number"
@@ -301,6 +305,6 @@ def test_killed_before_any_operation_a_plain_rerun_converges(
 
 
 def test_a_deploy_in_one_go(side: Side) -> None:
-    done = deploy(side.session, side.staged("good one"), MODEL, Gates(), runner=None)
+    done = deploy(side.session, side.staged("good one"), MODEL, Gates())
     assert (done.record.version, side.answers()) == (1, [1, 1])
     assert isinstance(side.clock, FakeClock)

@@ -71,7 +71,7 @@ def what_served(
     when = now if at is None else past(at, now=now)
     documents, group = call.store().documents, call.settings.group
     _known(call, model, records.history(documents, group, _checked(model)))
-    served = records.what_served(documents, group, model, when)
+    served = records.version_at(documents, group, model, when)
     if served.version is None:
         told = f"No version of {model} answered `stable` at {readable(served.at)} UTC."
     else:

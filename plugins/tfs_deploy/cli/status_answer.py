@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tfs_deploy.deployment import records, validation_results
-from tfs_deploy.deployment.desired_state import STABLE, LabelMove
+from tfs_deploy.deployment.desired_state import LabelMove
+from tfs_deploy.deployment.modes import steps_of
 from tfs_deploy.deployment.replica_status import ReplicaStatus
 from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.deployment.steps.status import GroupReport, ModelReport
-from tfs_deploy.serving.group import Mode
 from tfs_deploy.serving.protocol import VersionState
 
 # A model server answers for a model that it does not know as well: that it does not know it.
@@ -81,7 +81,7 @@ def _model(session: GroupSession, name: str, report: ModelReport) -> ModelAnswer
         versions=report.desired.versions if report.desired else (),
         published=report.published,
         verdicts=verdicts,
-        live=_live(session, name, labels.get(STABLE)),
+        live=_live(session, name),
         replicas=replicas,
     )
 
@@ -99,12 +99,12 @@ def _replica(replica: ReplicaStatus) -> ReplicaAnswer:
     )
 
 
-def _live(session: GroupSession, name: str, stable: int | None) -> Live | None:
-    """Return the version that should be live, with the last recorded move if that is where it led."""
-    history = records.history(session.store.documents, session.group.name, name)
-    moves = [entry for entry in history if entry.action in records.MOVES_STABLE]
-    if session.group.mode is Mode.LATEST and moves:
-        stable = moves[-1].version
-    if moves and moves[-1].version == stable:
-        return Live(stable, moves[-1].at, moves[-1].actor)
-    return None if stable is None else Live(stable, "", "")
+def _live(session: GroupSession, name: str) -> Live | None:
+    """Return the version that should be live; since when and by whom, if the last recorded move led to it."""
+    version = steps_of(session).live_version(session, name)
+    latest = records.latest_move(session.store.documents, session.group.name, name)
+    if version is None:
+        return None
+    if latest is not None and latest.version == version:
+        return Live(version, latest.at, latest.actor)
+    return Live(version, "", "")

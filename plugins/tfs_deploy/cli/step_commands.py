@@ -27,10 +27,8 @@ def deploy(
 ) -> None:
     """Publish, load, validate and promote; a version that fails is rejected and `stable` stays where it is."""
     from tfs_deploy.cli import embedded, staged
-    from tfs_deploy.deployment.modes.labels import deploy as run_deploy
+    from tfs_deploy.deployment.modes import steps_of
     from tfs_deploy.names import check_model_name
-    from tfs_deploy.serving.group import Mode
-    from tfs_deploy.serving.runner import EmbeddedRunner
     from tfs_deploy.validation.config import read_gates
     from tfs_deploy.validation.runner import worst_metrics
 
@@ -38,15 +36,12 @@ def deploy(
     wanted = read_gates(gates)
     size = staged.check(directory)
     with call.session() as session, call.working() as work:
-        # Only a group that serves the latest version by itself needs a throw-away server.
-        latest = session.group.mode is Mode.LATEST
-        runner = embedded.runner(python) if latest else EmbeddedRunner(python=python)
-        done = run_deploy(
+        done = steps_of(session).deploy(
             session,
             directory,
             model,
             wanted,
-            runner=runner,
+            make_runner=lambda: embedded.runner(python),
             on_step=lambda step: work.begin(step, total=size if step == "publish" else None),
             on_bytes=work.reach,
         )
@@ -72,14 +67,14 @@ def publish(call: Invocation, directory: options.Directory, model: options.Model
     """Put a SavedModel into the store as the next version; the same bytes again give the version they have."""
     from tfs_deploy.cli import staged
     from tfs_deploy.cli.progress import size_of
-    from tfs_deploy.deployment.steps.publish import publish as run_publish
+    from tfs_deploy.deployment.modes import steps_of
     from tfs_deploy.names import check_model_name
 
     check_model_name(model)
     size = staged.check(directory)
     with call.session() as session, call.working() as work:
         work.begin("publish", total=size)
-        done = run_publish(session, directory, model, progress=work.reach)
+        done = steps_of(session).publish(session, directory, model, progress=work.reach)
     version = done.version
     if done.created:
         told = f"Published version {version.version} of {model}: {size_of(done.uploaded_bytes)}, {version.fingerprint}."
@@ -97,16 +92,17 @@ def load(
 ) -> None:
     """Load a version on every replica, beside what is live; no label moves."""
     from tfs_deploy.cli.versions import version_of
-    from tfs_deploy.deployment.steps import load as loading
+    from tfs_deploy.deployment.modes import steps_of
+    from tfs_deploy.deployment.steps.load import wait_until_available
 
     with call.session() as session, call.working() as work:
         number = version_of(session, model, version)
         count = len(session.group.replicas)
         work.begin(f"load version {number} of {model} on {count} replica(s)")
-        loading.load(session, model, number)
+        steps_of(session).load(session, model, number)
         if wait:
             work.begin(f"wait until version {number} of {model} is AVAILABLE")
-            loading.wait_until_available(session, model, number)
+            wait_until_available(session, model, number)
         replicas = list(session.group.replicas)
     data = {"model": model, "version": number, "replicas": replicas, "available": True if wait else None}
     told = "is AVAILABLE on" if wait else "was asked for on"
@@ -128,7 +124,7 @@ def validate(
     """Run the gates on a loaded version on every replica, or on a directory (or in images) in a throw-away server."""
     from tfs_deploy.cli.report_view import show_report
     from tfs_deploy.cli.versions import version_of
-    from tfs_deploy.deployment.steps.validate import validate as run_validate
+    from tfs_deploy.deployment.modes import steps_of
     from tfs_deploy.validation.config import read_gates
     from tfs_deploy.validation.runner import worst_metrics
 
@@ -141,7 +137,7 @@ def validate(
         with call.session() as session, call.working() as work:
             number = version_of(session, model, version)
             work.begin(f"validate version {number} of {model} on {len(session.group.replicas)} replica(s)")
-            report = run_validate(session, model, number, wanted)
+            report = steps_of(session).validate(session, model, number, wanted)
     data = {**_builtins(report), "reason": report.reason(), "measured": worst_metrics(report)}
     call.answer(data, lambda console: show_report(console, report))
     call.exit_code = _exit_code(report)
@@ -151,12 +147,12 @@ def validate(
 def promote(call: Invocation, model: options.Model, version: options.Version, reason: options.Reason = "") -> None:
     """Move `stable` to a version that passed its gates, on all replicas or on none."""
     from tfs_deploy.cli.versions import version_of
-    from tfs_deploy.deployment.steps.promote import promote as run_promote
+    from tfs_deploy.deployment.modes import steps_of
 
     with call.session() as session, call.working() as work:
         number = version_of(session, model, version)
         work.begin(f"promote version {number} of {model}")
-        done = run_promote(session, model, number, reason=reason)
+        done = steps_of(session).promote(session, model, number, reason=reason)
     call.say(done, f"Version {number} of {model} is live{_before(done)}.")
 
 
@@ -171,25 +167,14 @@ def rollback(
 ) -> None:
     """Move `stable` back to the version that was live before; no load, no bytes."""
     from tfs_deploy.cli.versions import version_of
-    from tfs_deploy.deployment.modes.latest import rollback_latest
-    from tfs_deploy.deployment.steps.rollback import rollback as run_rollback
-    from tfs_deploy.errors import InvalidInput
+    from tfs_deploy.deployment.modes import steps_of
     from tfs_deploy.names import check_model_name
-    from tfs_deploy.serving.group import Mode
 
     check_model_name(model)
     with call.session() as session, call.working() as work:
         work.begin(f"roll back {model}")
-        if session.group.mode is not Mode.LATEST:
-            number = None if to is None else version_of(session, model, to)
-            done = run_rollback(session, model, to=number, reason=reason)
-        elif to is None:
-            done = rollback_latest(session, model, reason=reason)
-        else:
-            raise InvalidInput(
-                f"Group {session.group.name!r} serves the latest version by itself and goes back one by one.",
-                "Leave --to out.",
-            )
+        number = None if to is None else version_of(session, model, to)
+        done = steps_of(session).rollback(session, model, to=number, reason=reason)
     call.say(done, f"Version {done.version} of {model} is live again{_before(done)}.")
 
 
@@ -202,13 +187,12 @@ def reject(
 ) -> None:
     """Unload a version that nothing points to and take it out of the store; its number is never used again."""
     from tfs_deploy.cli.versions import version_of
-    from tfs_deploy.deployment.steps.reject import reject as run_reject
+    from tfs_deploy.deployment.modes import steps_of
 
     with call.session() as session, call.working() as work:
         number = version_of(session, model, version)
-        _require_published_or_loaded(session, model, number)
         work.begin(f"reject version {number} of {model}")
-        done = run_reject(session, model, number, reason=reason)
+        done = steps_of(session).reject(session, model, number, reason=reason)
     call.say(done, f"Version {number} of {model} is rejected: {done.reason}")
 
 
@@ -223,12 +207,12 @@ def retire(
 ) -> None:
     """Delete old versions; what is live, labelled or newer than `stable` always stays."""
     from tfs_deploy.cli.versions import require_known_model
-    from tfs_deploy.deployment.steps.retire import retire as run_retire
+    from tfs_deploy.deployment.modes import steps_of
 
     with call.session() as session, call.working() as work:
         require_known_model(session, model)
         work.begin(f"retire old versions of {model}")
-        done = run_retire(session, model, keep=keep, dry_run=dry_run)
+        done = steps_of(session).retire(session, model, keep=keep, dry_run=dry_run)
     verb = "Would delete" if dry_run else "Deleted"
     gone = f"{verb} {_listed(done.retired)} of {model}" if done.retired else f"Nothing of {model} to delete"
     call.say(done, f"{gone}; {_listed(done.kept)} stay{'s' if len(done.kept) == 1 else ''}.")
@@ -292,15 +276,6 @@ def _validate_in_images(
             number = version_of(session, model, version)
     with files_of(store, check_model_name(model), number) as directory:
         return validate_in_images(call, directory, images, gates, copy=copy, version=number, model=model)
-
-
-def _require_published_or_loaded(session: Any, model: str, version: int) -> None:
-    """Raise NotFound for a version that neither the store nor the desired state knows."""
-    from tfs_deploy.deployment import desired_state
-
-    held = desired_state.read(session.store.documents, session.group).state.models.get(model)
-    if held is None or version not in held.versions:
-        session.store.manifest(model, version)
 
 
 def _published(done: Published) -> dict[str, Any]:

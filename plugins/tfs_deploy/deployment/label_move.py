@@ -11,8 +11,7 @@ from tfs_deploy.deployment.lease import Lease
 from tfs_deploy.deployment.records import Action, DeploymentRecord
 from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.deployment.startup_config import write_startup_config
-from tfs_deploy.errors import Refused, StoreError, TFSDeployError
-from tfs_deploy.serving.group import Mode
+from tfs_deploy.errors import StoreError, TFSDeployError
 
 
 def read_and_recover(session: GroupSession, lease: Lease) -> StoredState:
@@ -71,7 +70,7 @@ def revert_move(session: GroupSession, lease: Lease, held: StoredState, *, reaso
     settled = desired_state.write(session.store.documents, session.group, held, calm)
     records.append(
         session.store.documents,
-        records.draft(
+        records.new_record(
             session,
             move.model,
             Action.PUT_BACK,
@@ -90,12 +89,3 @@ def try_to_revert(session: GroupSession, lease: Lease, held: StoredState, cause:
     except TFSDeployError as error:
         return f"Putting the labels back did not succeed everywhere either ({error.cause}); the next step tries again."
     return "Every replica has its labels from before."
-
-
-def require_labels_mode(session: GroupSession, step: str) -> None:
-    """Raise Refused in a group whose traffic moves by itself when a version loads."""
-    if session.group.mode is not Mode.LABELS:
-        raise Refused(
-            f"Group {session.group.name!r} serves the latest version by itself, so there is nothing to {step}.",
-            "Use `tfs-deploy deploy`, which validates before it publishes, or run the group with labels.",
-        )

@@ -34,7 +34,7 @@ MOVES_STABLE = frozenset({Action.PROMOTED, Action.ROLLED_BACK, Action.PUT_BACK})
 class DeploymentRecord:
     """One line of a model's history; `at` is ISO 8601 in UTC, `previous` the version that was live before.
 
-    `request` names what asked for it, where the caller can tell one request from another (an Airflow task of a run);
+    `idempotency_key` names the request that caused it (an Airflow task of a run), and is empty where there is none;
     `generation` is that of the desired state in which a move of labels began.
     """
 
@@ -51,7 +51,7 @@ class DeploymentRecord:
     measured: dict[str, float] = field(default_factory=dict)
     replicas: tuple[str, ...] = ()
     seconds: float = 0.0
-    request: str = ""
+    idempotency_key: str = ""
     generation: int = 0
 
 
@@ -66,7 +66,7 @@ class Served:
     actor: str
 
 
-def draft(session: GroupSession, model: str, action: Action, version: int, **more: Any) -> DeploymentRecord:
+def new_record(session: GroupSession, model: str, action: Action, version: int, **more: Any) -> DeploymentRecord:
     """Return a record of something that the actor of `session` does now; `append` gives it its number."""
     return DeploymentRecord(
         sequence=0,
@@ -116,15 +116,15 @@ def latest_move(documents: StateDocuments, group: str, model: str) -> Deployment
     return moves[-1] if moves else None
 
 
-def find_by_key(session: GroupSession, model: str, request: str) -> DeploymentRecord | None:
-    """Return the record of the move that `request` asked for, None if there is none (or no request).
+def find_by_key(session: GroupSession, model: str, idempotency_key: str) -> DeploymentRecord | None:
+    """Return the record of the move that `idempotency_key` asked for, None if there is none (or no request).
 
     Raises Refused if `stable` was moved again since: whoever asks a second time would undo that.
     """
     moves = [
         each for each in history(session.store.documents, session.group.name, model) if each.action in MOVES_STABLE
     ]
-    done = next((each for each in reversed(moves) if request and each.request == request), None)
+    done = next((each for each in reversed(moves) if idempotency_key and each.idempotency_key == idempotency_key), None)
     if done is not None and done is not moves[-1]:
         raise Refused(
             f"The move of model {model!r} that is asked for was carried out at {done.at}, and {moves[-1].actor} has "
@@ -134,7 +134,7 @@ def find_by_key(session: GroupSession, model: str, request: str) -> DeploymentRe
     return done
 
 
-def what_served(documents: StateDocuments, group: str, model: str, at: datetime) -> Served:
+def version_at(documents: StateDocuments, group: str, model: str, at: datetime) -> Served:
     """Return the version that answered `stable` at `at` (timezone-aware), by the record."""
     if at.tzinfo is None:
         raise InvalidInput(f"The time {at.isoformat()} has no time zone.", "Write for example 2026-11-22T12:00:00Z.")

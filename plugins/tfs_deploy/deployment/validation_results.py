@@ -8,7 +8,7 @@ from tfs_deploy.store.protocol import StateDocuments
 from tfs_deploy.validation.report import ValidationReport, Verdict
 
 
-def keep(documents: StateDocuments, group: str, report: ValidationReport) -> None:
+def save(documents: StateDocuments, group: str, report: ValidationReport) -> None:
     """Write `report` as the latest word on its version.
 
     About the same bytes a report that could not decide undoes no other: a replica that is away proves nothing. And a

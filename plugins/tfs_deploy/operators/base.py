@@ -69,7 +69,7 @@ def actor_of(context: Mapping[str, Any] | Context) -> str:
     return f"{run.dag_id}/{run.run_id}" + (f" by {user}" if user else "")
 
 
-def request_of(context: Mapping[str, Any] | Context) -> str:
+def idempotency_key_of(context: Mapping[str, Any] | Context) -> str:
     """Return what names this task of this run, the same for each of its tries; empty outside of a run."""
     ti = context.get("ti")
     if ti is None:

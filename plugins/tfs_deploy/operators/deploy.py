@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tfs_deploy.jsonable import to_builtins
-from tfs_deploy.operators.base import TFServingOperator, request_of, seconds_of
+from tfs_deploy.operators.base import TFServingOperator, idempotency_key_of, seconds_of
 from tfs_deploy.operators.gates_argument import gates_of
 from tfs_deploy.operators.publish import directory_of, published_value
 from tfs_deploy.operators.stable_asset import STABLE_MOVED, emit_asset_event
@@ -53,7 +53,7 @@ class DeployModelOperator(TFServingOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Deploy and return what happened."""
-        from tfs_deploy.deployment.modes.labels import deploy
+        from tfs_deploy.deployment.modes import steps_of
         from tfs_deploy.serving.runner import EmbeddedRunner
         from tfs_deploy.serving.waiting import WaitLimits
 
@@ -61,8 +61,14 @@ class DeployModelOperator(TFServingOperator):
             staged, gates = directory_of(self.saved_model), gates_of(self.gates)
             limits = WaitLimits(load=seconds_of(self.wait_seconds, "wait_seconds"))
         with self.step(context, wait=limits) as session:
-            runner = EmbeddedRunner(python=self.python or None)
-            done = deploy(session, staged, self.model, gates, runner=runner, request=request_of(context))
+            done = steps_of(session).deploy(
+                session,
+                staged,
+                self.model,
+                gates,
+                make_runner=lambda: EmbeddedRunner(python=self.python or None),
+                idempotency_key=idempotency_key_of(context),
+            )
         emit_asset_event(context, done.record)
         return {
             **published_value(done.published),

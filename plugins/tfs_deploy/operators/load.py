@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -11,7 +12,6 @@ from airflow.sdk import conf
 
 from tfs_deploy.errors import LoadFailed
 from tfs_deploy.operators.base import TFServingOperator, seconds_of, version_of
-from tfs_deploy.operators.reject_on_failure import fail_and_take_back
 from tfs_deploy.operators.translate_errors import translate_errors
 
 if TYPE_CHECKING:
@@ -68,21 +68,17 @@ class LoadModelVersionOperator(TFServingOperator):
         return self._load(context, (since, seen))
 
     def _load(self, context: Context, so_far: tuple[float, dict[str, str]] | None) -> dict[str, Any]:
-        from tfs_deploy.deployment.steps.load import load, wait_until_available
+        from tfs_deploy.deployment.modes import steps_of
+        from tfs_deploy.deployment.steps.load import wait_until_available
 
         with translate_errors():
             version, limits = version_of(self.version, self.model), self._limits()
-        with self.step(context, wait=limits) as session:
-            try:
-                if self.deferrable:
-                    self._wait_for_agents(session, version, so_far)
-                load(session, self.model, version)
-                if not self.deferrable:
-                    wait_until_available(session, self.model, version)
-            except LoadFailed as error:
-                if self.reject_on_failure:
-                    fail_and_take_back(session, self.model, version, error)
-                raise
+        with self.step(context, wait=limits) as session, self._rejecting(session, version):
+            if self.deferrable:
+                self._wait_for_agents(session, version, so_far)
+            steps_of(session).load(session, self.model, version)
+            if not self.deferrable:
+                wait_until_available(session, self.model, version)
         if self.deferrable:
             self._defer(version, limits)
         return {"model": self.model, "version": version}
@@ -113,12 +109,18 @@ class LoadModelVersionOperator(TFServingOperator):
             version = version_of(self.version, self.model)
             try:
                 require_available(event)
-            except LoadFailed as error:
-                if self.reject_on_failure:
-                    with self.step(context) as session:
-                        fail_and_take_back(session, self.model, version, error)
-                raise
+            except LoadFailed:
+                with self.step(context) as session, self._rejecting(session, version):
+                    raise
         return {"model": self.model, "version": version}
+
+    def _rejecting(self, session: GroupSession, version: int) -> AbstractContextManager[None]:
+        """Return what rejects a version that the block finds broken, if this task may do so."""
+        from tfs_deploy.deployment.modes import reject_on_failure, steps_of
+
+        if not self.reject_on_failure:
+            return nullcontext()
+        return reject_on_failure(session, self.model, version, steps_of(session).reject)
 
     def _limits(self) -> WaitLimits:
         from tfs_deploy.serving.waiting import WaitLimits

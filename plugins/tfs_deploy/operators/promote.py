@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tfs_deploy.jsonable import to_builtins
-from tfs_deploy.operators.base import TFServingOperator, request_of, version_of
+from tfs_deploy.operators.base import TFServingOperator, idempotency_key_of, version_of
 from tfs_deploy.operators.stable_asset import STABLE_MOVED, emit_asset_event
 from tfs_deploy.operators.translate_errors import translate_errors
 
@@ -37,12 +37,13 @@ class PromoteModelVersionOperator(TFServingOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Move the label and return the record."""
-        from tfs_deploy.deployment.steps.promote import promote
+        from tfs_deploy.deployment.modes import steps_of
 
         with translate_errors():
             version = version_of(self.version, self.model)
         with self.step(context) as session:
-            record = promote(session, self.model, version, reason=self.reason, request=request_of(context))
+            key = idempotency_key_of(context)
+            record = steps_of(session).promote(session, self.model, version, reason=self.reason, idempotency_key=key)
         emit_asset_event(context, record)
         done: dict[str, Any] = to_builtins(record)
         return done

@@ -43,11 +43,12 @@ class PublishModelOperator(TFServingOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Publish, unless publishing would move traffic."""
-        from tfs_deploy.deployment.steps.publish import publish
+        from tfs_deploy.deployment.modes import steps_of
 
         with self.step(context) as session:
             gates = None if self.gates is None else gates_of(self.gates)
-            return published_value(publish(session, directory_of(self.saved_model), self.model, gates=gates))
+            staged = directory_of(self.saved_model)
+            return published_value(steps_of(session).publish(session, staged, self.model, gates=gates))
 
 
 def directory_of(saved_model: Any) -> Path:

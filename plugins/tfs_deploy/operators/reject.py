@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tfs_deploy.operators.base import TFServingOperator, version_of
-from tfs_deploy.operators.reject_on_failure import take_back
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -30,7 +29,9 @@ class RejectModelVersionOperator(TFServingOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Take the version back."""
+        from tfs_deploy.deployment.modes import steps_of
+
         with self.step(context) as session:
             version = version_of(self.version, self.model)
-            take_back(session, self.model, version, reason=self.reason)
+            steps_of(session).reject(session, self.model, version, reason=self.reason)
         return {"model": self.model, "version": version, "reason": self.reason}

@@ -30,11 +30,13 @@ class RetireModelVersionsOperator(TFServingOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Retire and return what went and what stayed."""
-        from tfs_deploy.deployment.steps.retire import retire
+        from tfs_deploy.deployment.modes import steps_of
 
         with self.step(context) as session:
             keep = _count(self.keep)
-            done: dict[str, Any] = to_builtins(retire(session, self.model, keep=keep, dry_run=self.preview))
+            done: dict[str, Any] = to_builtins(
+                steps_of(session).retire(session, self.model, keep=keep, dry_run=self.preview)
+            )
             return done
 
 

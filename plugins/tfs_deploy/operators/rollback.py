@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tfs_deploy.errors import Refused
 from tfs_deploy.jsonable import to_builtins
-from tfs_deploy.operators.base import TFServingOperator, request_of, version_of
+from tfs_deploy.operators.base import TFServingOperator, idempotency_key_of, version_of
 from tfs_deploy.operators.stable_asset import STABLE_MOVED, emit_asset_event
-from tfs_deploy.serving.group import Mode
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
-
-    from tfs_deploy.deployment.records import DeploymentRecord
-    from tfs_deploy.deployment.session import GroupSession
 
 
 class RollbackModelOperator(TFServingOperator):
@@ -39,23 +34,12 @@ class RollbackModelOperator(TFServingOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Move the label back and return the record."""
+        from tfs_deploy.deployment.modes import steps_of
+
         with self.step(context) as session:
             to = None if self.to in (None, "", "None") else version_of(self.to, self.model)
-            record = _rollback(session, self.model, to, self.reason, request_of(context))
+            key = idempotency_key_of(context)
+            record = steps_of(session).rollback(session, self.model, to=to, reason=self.reason, idempotency_key=key)
         emit_asset_event(context, record)
         done: dict[str, Any] = to_builtins(record)
         return done
-
-
-def _rollback(session: GroupSession, model: str, to: int | None, reason: str, request: str) -> DeploymentRecord:
-    from tfs_deploy.deployment.modes.latest import rollback_latest
-    from tfs_deploy.deployment.steps.rollback import rollback
-
-    if session.group.mode is Mode.LABELS:
-        return rollback(session, model, to=to, reason=reason, request=request)
-    if to is not None:
-        raise Refused(
-            f"Group {session.group.name!r} serves the latest version by itself, so it can only go one version back.",
-            "Leave the version to go to out.",
-        )
-    return rollback_latest(session, model, reason=reason, request=request)

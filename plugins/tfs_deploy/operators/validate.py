@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tfs_deploy.errors import InvalidInput, ValidationFailed
+from tfs_deploy.errors import InvalidInput
 from tfs_deploy.operators.base import TFServingOperator, version_of
 from tfs_deploy.operators.gates_argument import gates_of
 from tfs_deploy.operators.image_validation import ImageValidation
-from tfs_deploy.operators.reject_on_failure import fail_and_take_back
 from tfs_deploy.operators.translate_errors import translate_errors
 
 if TYPE_CHECKING:
@@ -86,21 +85,19 @@ class ValidateModelVersionOperator(TFServingOperator):
         return self._validate_version(context, version, gates)
 
     def _validate_version(self, context: Context, version: int, gates: Any) -> dict[str, Any]:
-        from tfs_deploy.deployment.steps.validate import validate
+        from tfs_deploy.deployment.modes import reject_on_failure, steps_of
         from tfs_deploy.validation.runner import require_pass
 
         with self.step(context) as session:
+            steps = steps_of(session)
             if self._rehearsal:
                 report = self._rehearsal.of_version(context, session.store, self.model, version, gates)
             else:
-                report = validate(session, self.model, version, gates)
-            try:
-                require_pass(report)
-            except ValidationFailed as error:
-                if self.reject_on_failure:
-                    fail_and_take_back(session, self.model, version, error)
-                raise
-            return report_value(report)
+                report = steps.validate(session, self.model, version, gates)
+            if not self.reject_on_failure:
+                return report_value(require_pass(report))
+            with reject_on_failure(session, self.model, version, steps.reject):
+                return report_value(require_pass(report))
 
     def on_kill(self) -> None:
         """Stop the container that runs now."""

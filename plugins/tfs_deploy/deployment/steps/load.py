@@ -5,7 +5,7 @@ from __future__ import annotations
 from tfs_deploy.deployment import cross_group, desired_state, validation_results
 from tfs_deploy.deployment.apply import lint_change, send
 from tfs_deploy.deployment.desired_state import DesiredModel
-from tfs_deploy.deployment.label_move import read_and_recover, require_labels_mode
+from tfs_deploy.deployment.label_move import read_and_recover
 from tfs_deploy.deployment.lease import hold
 from tfs_deploy.deployment.replica_status import observe, require_no_drift, require_unclaimed
 from tfs_deploy.deployment.session import GroupSession
@@ -24,7 +24,6 @@ def load(session: GroupSession, model: str, version: int) -> None:
     agents raises. On an error the desired state is put back, and `stable` was never touched. A version that had to be
     loaded has to be validated again, unless a label names it: going back never waits.
     """
-    require_labels_mode(session, "load")
     check_model_name(model)
     check_version(version)
     session.store.manifest(model, version)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from tfs_deploy.deployment import desired_state, members, records, validation_results
 from tfs_deploy.deployment.apply import lint_change, reconcile_replica, require_labels
 from tfs_deploy.deployment.desired_state import PREVIOUS, STABLE, DesiredState, LabelMove, StoredState
-from tfs_deploy.deployment.label_move import read_and_recover, recorded, require_labels_mode, settle, try_to_revert
+from tfs_deploy.deployment.label_move import read_and_recover, recorded, settle, try_to_revert
 from tfs_deploy.deployment.lease import Lease, hold
 from tfs_deploy.deployment.records import Action, DeploymentRecord
 from tfs_deploy.deployment.replica_status import GroupStatus, observe, require_no_drift
@@ -19,17 +19,16 @@ from tfs_deploy.validation.runner import worst_metrics
 
 
 def promote(
-    session: GroupSession, model: str, version: int, *, reason: str = "", request: str = ""
+    session: GroupSession, model: str, version: int, *, reason: str = "", idempotency_key: str = ""
 ) -> DeploymentRecord:
     """Move `stable` to `version` and `previous` to the version that was stable, and record it.
 
     Promoting the version that is stable already changes nothing, except that replicas that drifted (one that was
-    restarted, or reconfigured by hand) are brought back. A `request` that was carried out already is refused when
-    somebody has moved `stable` since: a late retry must not undo that. Raises Refused without a passing validation of
-    these bytes on every replica, or for a replica that was not named; Drift, Contention, Unreachable; after an error
+    restarted, or reconfigured by hand) are brought back. An `idempotency_key` that is in the record already is refused
+    when `stable` was moved again since: a late retry must not undo that. Raises Refused without a passing validation
+    of these bytes on every replica, or for a replica that was not named; Drift, Contention, Unreachable; after an error
     every replica that had moved is put back.
     """
-    require_labels_mode(session, "promote")
     check_model_name(model)
     check_version(version)
     adopted = _is_adopted(session, model, version)
@@ -39,9 +38,9 @@ def promote(
         live = held.state.labels(model).get(STABLE, 0)
         # Still: somebody may have promoted another one before the lease was free.
         if adopted and live == version and held.state.move is None:
-            return move_labels(session, lease, held, records.draft(session, model, Action.PROMOTED, version))
+            return move_labels(session, lease, held, records.new_record(session, model, Action.PROMOTED, version))
         if held.state.move is None:
-            records.find_by_key(session, model, request)
+            records.find_by_key(session, model, idempotency_key)
         replicas = () if live == version else session.group.replicas
         report = validation_results.require(
             session.store.documents,
@@ -54,7 +53,7 @@ def promote(
         )
         if live != version:
             members.require_all(session, report)
-        draft = records.draft(
+        draft = records.new_record(
             session,
             model,
             Action.PROMOTED,
@@ -62,7 +61,7 @@ def promote(
             fingerprint=fingerprint,
             reason=reason or report.reason(),
             measured=worst_metrics(report),
-            request=request,
+            idempotency_key=idempotency_key,
         )
         return move_labels(session, lease, held, draft)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from tfs_deploy.clock import Clock
@@ -10,14 +9,13 @@ from tfs_deploy.deployment import records
 from tfs_deploy.deployment.records import Action
 from tfs_deploy.deployment.replica_status import observe
 from tfs_deploy.deployment.session import GroupSession
-from tfs_deploy.errors import InvalidInput, NotFound, Refused
+from tfs_deploy.errors import InvalidInput, NotFound
 from tfs_deploy.names import check_model_name
 from tfs_deploy.savedmodel import manifest as manifests
 from tfs_deploy.savedmodel.files import is_directory
 from tfs_deploy.savedmodel.inspection import check_saved_model
 from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, Manifest
-from tfs_deploy.serving.group import Mode
-from tfs_deploy.store.protocol import Published
+from tfs_deploy.store.protocol import Progress, Published
 from tfs_deploy.validation.config import Gates
 from tfs_deploy.validation.runner import prepare_gates
 
@@ -28,34 +26,13 @@ def publish(
     model: str,
     *,
     gates: Gates | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Published:
     """Publish the directory `staged`; the same bytes give the version that is there already, and move no byte.
 
-    Raises Refused for a group that serves the latest version by itself, InvalidInput, CorruptModel, StoreError,
-    Unreachable.
-    """
-    if session.group.mode is Mode.LATEST:
-        raise Refused(
-            f"Group {session.group.name!r} serves the latest version by itself, so publishing is going live.",
-            "Deploy it (tfs-deploy deploy, or DeployModelOperator): all gates run before it is published.",
-        )
-    return add_version(session, staged, model, gates=gates, progress=progress)
-
-
-def add_version(
-    session: GroupSession,
-    staged: Path,
-    model: str,
-    *,
-    gates: Gates | None = None,
-    progress: Callable[[int], None] | None = None,
-) -> Published:
-    """Do what `publish` does, also where that moves traffic: for whoever has run the gates before.
-
     The number is above every one that a replica still remembers, because a server never tries a number again.
-    `gates` that will be asked later are read now: files that do not fit the model are told before a byte is written.
-    `progress` is called with the bytes done so far. Raises InvalidInput, CorruptModel, StoreError, Unreachable.
+    `gates` are the ones that will run later: files of theirs that do not fit the model raise InvalidInput or NotFound
+    before a byte is written. Raises InvalidInput, CorruptModel, StoreError, Unreachable.
     """
     check_model_name(model)
     manifest = manifest_of(staged, clock=session.clock)
@@ -64,7 +41,7 @@ def add_version(
     above = observe(session, model, ()).highest_known()
     started = session.clock.monotonic()
     published = session.store.publish(staged, manifest, model, above=above, progress=progress)
-    done = records.draft(
+    done = records.new_record(
         session,
         model,
         Action.PUBLISHED,

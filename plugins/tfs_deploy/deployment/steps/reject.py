@@ -7,13 +7,13 @@ import logging
 from tfs_deploy.deployment import cross_group, desired_state, records, validation_results
 from tfs_deploy.deployment.apply import send
 from tfs_deploy.deployment.desired_state import DesiredState
-from tfs_deploy.deployment.label_move import read_and_recover, require_labels_mode
+from tfs_deploy.deployment.label_move import read_and_recover
 from tfs_deploy.deployment.lease import Lease, hold
 from tfs_deploy.deployment.records import Action, DeploymentRecord
 from tfs_deploy.deployment.replica_status import require_no_drift
 from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.deployment.startup_config import write_startup_config
-from tfs_deploy.errors import Refused
+from tfs_deploy.errors import NotFound, Refused
 from tfs_deploy.names import check_model_name, check_version
 from tfs_deploy.serving.waiting import wait_until_gone
 
@@ -24,12 +24,12 @@ def reject(session: GroupSession, model: str, version: int, *, reason: str) -> D
     """Unload `version` everywhere, withdraw it from the store and record why.
 
     It stays in the store where another group holds it: what failed here may be live there. This group has to validate
-    it anew before it could promote it. Raises Refused for a version that a label names. Safe to run again after an
-    error: it continues.
+    it anew before it could promote it. Raises NotFound for a version that was never published or loaded, Refused for
+    one that a label names. Running it again after an error continues.
     """
-    require_labels_mode(session, "reject")
     check_model_name(model)
     check_version(version)
+    require_known_version(session, model, version)
     with hold(session, f"rejection of {model} version {version}") as lease:
         unload(session, lease, model, (version,))
         validation_results.invalidate(session.store.documents, session.group.name, model, version)
@@ -38,8 +38,22 @@ def reject(session: GroupSession, model: str, version: int, *, reason: str) -> D
             session.store.withdraw(model, version, reason)
         else:
             logger.warning("Version %s of %s stays in the store, because group %s holds it", version, model, holder)
-        gone = records.draft(session, model, Action.REJECTED, version, reason=reason)
+        gone = records.new_record(session, model, Action.REJECTED, version, reason=reason)
         return records.append_once(session.store.documents, gone)
+
+
+def require_known_version(session: GroupSession, model: str, version: int) -> None:
+    """Raise NotFound for a version that neither the desired state, nor the store, nor the record knows."""
+    documents = session.store.documents
+    desired = desired_state.read(documents, session.group).state.models.get(model)
+    if desired is not None and version in desired.versions:
+        return
+    try:
+        session.store.manifest(model, version)
+    except NotFound:
+        # A rejection that was interrupted may have withdrawn it already.
+        if not any(entry.version == version for entry in records.history(documents, session.group.name, model)):
+            raise
 
 
 def unload(session: GroupSession, lease: Lease, model: str, versions: tuple[int, ...]) -> DesiredState:

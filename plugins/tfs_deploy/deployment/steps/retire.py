@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from tfs_deploy.deployment import cross_group, desired_state, records
 from tfs_deploy.deployment.desired_state import STABLE
-from tfs_deploy.deployment.label_move import require_labels_mode
 from tfs_deploy.deployment.lease import hold
 from tfs_deploy.deployment.records import Action
 from tfs_deploy.deployment.session import GroupSession
@@ -34,7 +33,6 @@ def retire(session: GroupSession, model: str, *, keep: int = DEFAULT_KEEP, dry_r
     every replica says END (invariant I5); those of a version that another group of the store holds stay, and only
     this group's replicas let go of it. Raises InvalidInput, NotFound, Refused, Drift, Contention, Unreachable.
     """
-    require_labels_mode(session, "retire")
     check_model_name(model)
     if keep < 0:
         raise InvalidInput(f"Cannot keep {keep} versions.", "Give a number from 0.")
@@ -48,7 +46,7 @@ def retire(session: GroupSession, model: str, *, keep: int = DEFAULT_KEEP, dry_r
         for version in done.retired:
             # Before the files go: a run after a crash finds no version to retire any more, and would record nothing.
             told = "older than the versions that are kept"
-            gone = records.draft(session, model, Action.RETIRED, version, reason=told)
+            gone = records.new_record(session, model, Action.RETIRED, version, reason=told)
             records.append_once(session.store.documents, gone)
             session.store.delete(model, version)
         return done

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tfs_deploy.deployment import desired_state, records, validation_results
 from tfs_deploy.deployment.desired_state import PREVIOUS, STABLE, DesiredState
-from tfs_deploy.deployment.label_move import read_and_recover, require_labels_mode
+from tfs_deploy.deployment.label_move import read_and_recover
 from tfs_deploy.deployment.lease import Lease, hold
 from tfs_deploy.deployment.records import Action, DeploymentRecord
 from tfs_deploy.deployment.session import GroupSession
@@ -14,21 +14,20 @@ from tfs_deploy.names import check_model_name, check_version
 
 
 def rollback(
-    session: GroupSession, model: str, *, to: int | None = None, reason: str = "", request: str = ""
+    session: GroupSession, model: str, *, to: int | None = None, reason: str = "", idempotency_key: str = ""
 ) -> DeploymentRecord:
     """Swap `stable` and `previous`, or move `stable` to version `to`, and record it.
 
     The target must have passed its gates on these bytes once and be AVAILABLE on every replica now; replicas that
-    joined since then need no new validation, because going back must never wait. A `request` that was carried out
-    already is answered with its record: a retry after a crash must not go forward again, and is refused when somebody
-    has moved `stable` since. Raises NotFound, Refused, Drift, Contention, Unreachable.
+    joined since then need no new validation, because going back must never wait. An `idempotency_key` that is in
+    the record already is answered with its record (a retry after a crash must not go forward again), and refused when
+    `stable` was moved again since. Raises NotFound, Refused, Drift, Contention, Unreachable.
     """
-    require_labels_mode(session, "roll back")
     check_model_name(model)
     with hold(session, f"rollback of {model}") as lease:
         state = _without_another_move(session, lease, model, to)
         # With a move still open the record is not the end of it: the replicas are brought to it below.
-        done = records.find_by_key(session, model, request) if state.move is None else None
+        done = records.find_by_key(session, model, idempotency_key) if state.move is None else None
         if done is not None:
             return done
         version = _target(session, state, model, to)
@@ -37,8 +36,14 @@ def rollback(
         held = read_for_move(session, lease, model, version)
         validation_results.require(session.store.documents, session.group.name, model, version, fingerprint=fingerprint)
         told = reason or f"back from version {held.state.labels(model)[STABLE]}"
-        draft = records.draft(
-            session, model, Action.ROLLED_BACK, version, fingerprint=fingerprint, reason=told, request=request
+        draft = records.new_record(
+            session,
+            model,
+            Action.ROLLED_BACK,
+            version,
+            fingerprint=fingerprint,
+            reason=told,
+            idempotency_key=idempotency_key,
         )
         return move_labels(session, lease, held, draft)
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from tfs_deploy.deployment import desired_state, records, validation_results
 from tfs_deploy.deployment.desired_state import STABLE
 from tfs_deploy.deployment.records import Action
-from tfs_deploy.deployment.replica_status import GroupStatus, observe_leniently
+from tfs_deploy.deployment.replica_status import GroupStatus, ReplicaStatus, observe_leniently
 from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.errors import NotFound
 from tfs_deploy.names import check_model_name, check_version
-from tfs_deploy.serving.group import Mode
 from tfs_deploy.validation.config import Gates
 from tfs_deploy.validation.gate import LiveVersion
 from tfs_deploy.validation.report import Check, ValidationReport, Verdict, overall
@@ -22,9 +21,22 @@ from tfs_deploy.validation.runner import prepare_gates, validate_replicas, worst
 _STATUS = "status"
 
 
-def validate(session: GroupSession, model: str, version: int, gates: Gates) -> ValidationReport:
+def stable_on(replica: ReplicaStatus) -> int | None:
+    """Return the version that answers the label `stable` on a replica."""
+    return replica.labels.get(STABLE)
+
+
+def validate(
+    session: GroupSession,
+    model: str,
+    version: int,
+    gates: Gates,
+    *,
+    live_on: Callable[[ReplicaStatus], int | None] = stable_on,
+) -> ValidationReport:
     """Run the gates and return the report, whatever its verdict; a replica that does not answer is inconclusive.
 
+    `live_on` returns the version that answers production traffic on a replica: the gates compare with it.
     Raises NotFound (not in the store, or not AVAILABLE on a replica that answers) and InvalidInput (gates or requests
     that do not fit the model) before any gate runs.
     """
@@ -39,14 +51,14 @@ def validate(session: GroupSession, model: str, version: int, gates: Gates) -> V
         model,
         version,
         gates=prepared,
-        live=_live(session, status, version),
+        live=_live(session, status, version, live_on),
         clock=session.clock,
     )
     report = _with_silent_replicas(report, status)
-    validation_results.keep(session.store.documents, session.group.name, report)
+    validation_results.save(session.store.documents, session.group.name, report)
     records.append(
         session.store.documents,
-        records.draft(
+        records.new_record(
             session,
             model,
             Action.VALIDATED,
@@ -80,13 +92,12 @@ def _require_available(status: GroupStatus, version: int) -> None:
             )
 
 
-def _live(session: GroupSession, status: GroupStatus, version: int) -> Mapping[str, LiveVersion]:
-    """Return per replica the version that answers now: by label, or the highest other one in a simple group."""
+def _live(
+    session: GroupSession, status: GroupStatus, version: int, live_on: Callable[[ReplicaStatus], int | None]
+) -> Mapping[str, LiveVersion]:
     live: dict[str, LiveVersion] = {}
     for replica in status.replicas:
-        number = replica.labels.get(STABLE)
-        if session.group.mode is Mode.LATEST:
-            number = max(replica.available() - {version}, default=None)
+        number = live_on(replica)
         if number is not None and number != version:
             live[replica.target] = LiveVersion(session.clients[replica.target], number)
     return live
