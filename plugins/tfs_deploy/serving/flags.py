@@ -76,7 +76,7 @@ _TABLE = (
     Flag("num_request_iterations_for_warmup", _INT32, 0, "how often each warm-up request is replayed; 0: once"),
     Flag("version", _BOOL, False, "print the versions and exit"),
     Flag("monitoring_config_file", _STRING, "", "text MonitoringConfig"),
-    Flag("remove_unused_fields_from_bundle_metagraph", _BOOL, True, "keep only a MetaGraph's signatures", embedded=False),
+    Flag("remove_unused_fields_from_bundle_metagraph", _BOOL, True, "keep only the signatures", embedded=False),
     Flag("prefer_tflite_model", _BOOL, False, "load model.tflite where there is one", embedded=False),
     Flag("num_tflite_pools", _INT32, _CPUS, "TFLite pools", embedded=False),
     Flag("num_tflite_interpreters_per_pool", _INT32, 1, "TFLite interpreters", embedded=False),
