@@ -2,8 +2,8 @@
 
     python benchmarks/store_listing.py [--rounds N]
 
-The agent's poll is `Store.change_token`. On S3 (moto) the old versions are claims, manifests and one file each. moto itself
-looks at every object of a bucket to list some, which a real server does not; so the number of requests is printed, too.
+The agent's poll is `Store.change_token`. On S3 (moto) the old versions are claims, manifests and one file each. moto
+itself reads every object of a bucket to list some, which a real server does not; so the number of requests is printed.
 """
 
 from __future__ import annotations
