@@ -98,6 +98,8 @@ def test_a_uri_in_the_file_stays_as_it_is(tmp_path: Path) -> None:
         ("store: [", "not YAML"),
         ("model_root: models", "absolute"),
         ("tls: {private_key: no.pem}", "no.pem"),
+        ("tls: {root_certificates: no.pem}", r"no\.pem' that the settings file .* names as tls.root_certificates"),
+        ("target: [a, b:x]", r"'b:x' is not host:port \(target in "),
         ("group: a/b", "a/b"),
     ],
 )
@@ -139,5 +141,6 @@ def test_a_user_without_a_name_is_named_by_number(tmp_path: Path, monkeypatch: p
 
 def test_no_key_shows_up_where_settings_are_printed(tmp_path: Path) -> None:
     (tmp_path / "key.pem").write_bytes(b"-----BEGIN PRIVATE KEY----- hush")
-    (tmp_path / FILE_NAME).write_text("tls: {private_key: key.pem}\n")
+    (tmp_path / "chain.pem").write_bytes(b"-----BEGIN CERTIFICATE-----")
+    (tmp_path / FILE_NAME).write_text("tls: {private_key: key.pem, certificate_chain: chain.pem}\n")
     assert "hush" not in repr(settings(tmp_path))

@@ -15,15 +15,13 @@ import msgspec
 
 from tfs_deploy.deployment.session import Timeouts
 from tfs_deploy.errors import InvalidInput
-from tfs_deploy.names import check_group_name
-from tfs_deploy.serving.group import Mode, ServingGroup, are_discovered, parse_targets
-from tfs_deploy.serving.protocol import TLSOptions
+from tfs_deploy.serving.group import Mode, ServingGroup
+from tfs_deploy.serving.group_settings import DEFAULT_GROUP, GroupSettings, Source, TLSFiles, TLSOptions
 from tfs_deploy.serving.waiting import WaitLimits
 from tfs_deploy.store.object_store.options import S3Options
 from tfs_deploy.yamlfile import read_yaml
 
 FILE_NAME = "tfs-deploy.yaml"
-DEFAULT_GROUP = "default"
 KEYS = (
     "store, target, group, model_root, mode (labels or latest), startup_config, "
     "s3{endpoint_url, region, path_style, profile, ca_bundle}, "
@@ -47,15 +45,6 @@ class Flags:
 
 
 # Structs, not dataclasses: a misspelt key must be an error here, or it would be silently without effect.
-class TLSFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Paths of PEM files, and the name that the server's certificate carries."""
-
-    root_certificates: str | None = None
-    private_key: str | None = None
-    certificate_chain: str | None = None
-    server_name: str | None = None
-
-
 class S3File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the S3 store answers; credentials come from the environment or a profile, never from this file."""
 
@@ -85,7 +74,7 @@ class SettingsFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     model_root: str | None = None
     mode: Mode = Mode.LABELS
     startup_config: str | None = None
-    tls: TLSFile | None = None
+    tls: TLSFiles | None = None
     s3: S3File = S3File()
     timeouts: TimeoutsFile = TimeoutsFile()
 
@@ -96,15 +85,17 @@ class Settings:
 
     store: str | None
     target: str | None
-    group: str
     actor: str
-    model_root: str | None = None
-    mode: Mode = Mode.LABELS
-    startup_config: str | None = None
+    servers: GroupSettings
     tls: TLSOptions | None = None
     s3: S3Options = field(default_factory=S3Options)
     timeouts: Timeouts = field(default_factory=Timeouts)
     wait: WaitLimits = field(default_factory=WaitLimits)
+
+    @property
+    def group(self) -> str:
+        """Return the name of the serving group."""
+        return self.servers.name
 
     def store_uri(self) -> str:
         """Return the store; raise InvalidInput if none was named."""
@@ -122,15 +113,7 @@ class Settings:
                 "No model server is given.",
                 f"Use --target HOST:PORT[,HOST:PORT...], TFS_DEPLOY_TARGET, or the key target in {FILE_NAME}.",
             )
-        replicas = parse_targets(self.target)
-        return ServingGroup(
-            self.group,
-            replicas,
-            self.model_root or store_directory,
-            self.mode,
-            self.startup_config,
-            discovered=are_discovered(self.target),
-        )
+        return self.servers.serving_group(store_root=store_directory)
 
 
 def read_settings(flags: Flags, *, environ: Mapping[str, str], directory: Path) -> Settings:
@@ -138,22 +121,36 @@ def read_settings(flags: Flags, *, environ: Mapping[str, str], directory: Path) 
     path = flags.config or directory / FILE_NAME
     held = _read_file(path, required=flags.config is not None)
     base = Path(os.path.abspath(path)).parent
-    group = flags.group or environ.get("TFS_DEPLOY_GROUP") or held.group or DEFAULT_GROUP
-    target = flags.target or environ.get("TFS_DEPLOY_TARGET") or _joined(held.target)
+    target, targets_source = _first(
+        (flags.target, "--target"),
+        (environ.get("TFS_DEPLOY_TARGET"), "TFS_DEPLOY_TARGET"),
+        (_joined(held.target), f"target in {path}"),
+    )
+    servers = GroupSettings(
+        source=Source(f"the settings file {path}", targets=targets_source, tls_prefix="tls."),
+        hosts=tuple(part.strip() for part in (target or "").split(",") if part.strip()),
+        name=flags.group or environ.get("TFS_DEPLOY_GROUP") or held.group or DEFAULT_GROUP,
+        model_root=held.model_root,
+        mode=held.mode,
+        startup_config=_anchored(held.startup_config, base) if held.startup_config else None,
+        tls=held.tls and held.tls.below(base),
+    )
     in_file = _anchored(held.store, base) if held.store else None
     return Settings(
         store=flags.store or environ.get("TFS_DEPLOY_STORE") or in_file,
-        target=target or None,
-        group=check_group_name(group),
+        target=target,
         actor=flags.actor or environ.get("TFS_DEPLOY_ACTOR") or _user(),
-        model_root=_check_model_root(held.model_root),
-        mode=held.mode,
-        startup_config=_anchored(held.startup_config, base) if held.startup_config else None,
-        tls=_tls(held.tls, base) if held.tls else None,
+        servers=servers,
+        tls=servers.tls_options(),
         s3=_s3(held.s3, base),
         timeouts=Timeouts(held.timeouts.status, held.timeouts.reload, held.timeouts.lease),
         wait=WaitLimits(discovery=held.timeouts.discovery, load=held.timeouts.load, rpc=held.timeouts.status),
     )
+
+
+def _first(*values: tuple[str | None, str]) -> tuple[str | None, str]:
+    """Return the first value that is not empty, and where it was given."""
+    return next(((value, place) for value, place in values if value), (None, ""))
 
 
 def _read_file(path: Path, *, required: bool) -> SettingsFile:
@@ -174,24 +171,6 @@ def _anchored(text: str, base: Path) -> str:
     return text if _URI.match(text) else str(base / Path(text).expanduser())
 
 
-def _check_model_root(text: str | None) -> str | None:
-    if text is not None and not text.startswith("/"):
-        raise InvalidInput(
-            f"The model root {text!r} is not an absolute path.",
-            "Give model_root as the model servers see it, for example /models.",
-        )
-    return text
-
-
-def _tls(held: TLSFile, base: Path) -> TLSOptions:
-    return TLSOptions(
-        root_certificates=_pem(held.root_certificates, base),
-        private_key=_pem(held.private_key, base),
-        certificate_chain=_pem(held.certificate_chain, base),
-        server_name=held.server_name,
-    )
-
-
 def _s3(held: S3File, base: Path) -> S3Options:
     return S3Options(
         endpoint_url=held.endpoint_url,
@@ -200,16 +179,6 @@ def _s3(held: S3File, base: Path) -> S3Options:
         profile=held.profile,
         ca_bundle=str(base / Path(held.ca_bundle).expanduser()) if held.ca_bundle else None,
     )
-
-
-def _pem(text: str | None, base: Path) -> bytes | None:
-    if text is None:
-        return None
-    path = base / Path(text).expanduser()
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InvalidInput(f"The TLS file {path} cannot be read: {error.strerror}.", "Check the path.") from error
 
 
 def _user() -> str:

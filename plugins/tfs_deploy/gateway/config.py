@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from tfs_deploy.serving.group import Mode
+from tfs_deploy.serving.group_settings import TLSFiles
 from tfs_deploy.serving.signature import DEFAULT_SIGNATURE
 
 _Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
@@ -44,15 +46,6 @@ class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return ipaddress.ip_address(self.address).is_loopback
         except ValueError:
             return self.address == "localhost"
-
-
-class ReplicaTLS(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """PEM files for the connections to the model servers; all left out: TLS with the machine's own roots."""
-
-    root_certificates: str | None = None
-    private_key: str | None = None
-    certificate_chain: str | None = None
-    server_name: str | None = None
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -240,7 +233,7 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     model: str = ""
-    mode: Literal["labels", "latest"] = "labels"
+    mode: Mode = Mode.LABELS
     label: str = "stable"
     labels: tuple[str, ...] = ()
     signature: _Text = DEFAULT_SIGNATURE
@@ -259,11 +252,14 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class GatewayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything; only `models`, and `replicas` here or in each of them, must be given."""
+    """The whole file; only `models`, and `replicas` here or in each of them, must be given.
+
+    `replica_tls` names the PEM files for the connections to the model servers.
+    """
 
     models: dict[str, ModelConfig]
     replicas: tuple[str, ...] = ()
-    replica_tls: ReplicaTLS | None = None
+    replica_tls: TLSFiles | None = None
     listen: Listen = Listen()
     limits: Limits = Limits()
     health: Health = Health()

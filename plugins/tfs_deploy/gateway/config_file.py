@@ -12,9 +12,12 @@ import msgspec
 from tfs_deploy.errors import InvalidInput
 from tfs_deploy.gateway.config import GatewayConfig, ModelConfig
 from tfs_deploy.names import check_label, check_model_name
-from tfs_deploy.serving.group import parse_targets
+from tfs_deploy.serving.group import Mode, check_targets
+from tfs_deploy.serving.group_settings import Source
 from tfs_deploy.yamlfile import read_yaml
 
+# How messages name the settings of the model servers.
+REPLICA_SOURCE = Source("the gateway configuration", targets="replicas", tls_prefix="replica_tls.")
 # RFC 9110, 5.1: a field name is a token.
 _HEADER = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}")
 # RFC 6454: scheme, host and port, no path.
@@ -45,6 +48,8 @@ def config_from(data: object, *, base: Path = Path(), where: str = "The gateway 
         ) from error
     for problem in _problems(config):
         raise InvalidInput(f"{where} does not fit: {problem}.", "Correct that field.")
+    if config.replica_tls is not None:
+        config.replica_tls.check(REPLICA_SOURCE)
     return _anchored(config, base)
 
 
@@ -76,7 +81,7 @@ def _of_model(where: str, name: str, model: ModelConfig, replicas: tuple[str, ..
         yield from _of_name(f"{where}.model", check_model_name, model.model)
     for label in (model.label, *model.labels):
         yield from _of_name(f"{where}.label", check_label, label)
-    if model.mode == "latest":
+    if model.mode is Mode.LATEST:
         yield from _of_latest(where, model)
     if not (model.replicas or replicas):
         yield f"neither `replicas` nor `{where}.replicas` names a model server"
@@ -122,7 +127,7 @@ def _of_name(where: str, check: Any, name: str) -> Iterator[str]:
 def _of_targets(where: str, replicas: tuple[str, ...]) -> Iterator[str]:
     try:
         if replicas:
-            parse_targets(replicas, resolve=lambda host, port: [host])
+            check_targets(replicas)
     except InvalidInput as error:
         yield f"`{where}`: {error.cause.rstrip('.')}"
 
@@ -145,7 +150,7 @@ def _anchored(config: GatewayConfig, base: Path) -> GatewayConfig:
             name: given and msgspec.structs.replace(given, base=str(base))
             for name, given in (("processor", model.processor), ("postprocessor", model.postprocessor))
         }
-        label = "" if model.mode == "latest" else model.label
+        label = "" if model.mode is Mode.LATEST else model.label
         return msgspec.structs.replace(model, label=label, capture=capture, **processors)
 
     models = {name: of_model(model) for name, model in config.models.items()}
@@ -153,6 +158,6 @@ def _anchored(config: GatewayConfig, base: Path) -> GatewayConfig:
         config,
         models=models,
         listen=msgspec.structs.replace(config.listen, tls=moved(config.listen.tls, "certificate", "key")),
-        replica_tls=moved(config.replica_tls, "root_certificates", "private_key", "certificate_chain"),
+        replica_tls=config.replica_tls and config.replica_tls.below(base),
         auth=moved(config.auth, "keys_file"),
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseHook
 
 from tfs_deploy.errors import InvalidInput, TFSDeployError
-from tfs_deploy.hooks.group_settings import GroupSettings, read_settings
+from tfs_deploy.hooks.group_settings import ConnectionSettings, read_settings
 from tfs_deploy.names import plural
 
 if TYPE_CHECKING:
@@ -43,12 +43,12 @@ class TFServingHook(BaseHook):
         super().__init__()
         self.tf_serving_conn_id = tf_serving_conn_id
 
-    def get_conn(self) -> GroupSettings:
+    def get_conn(self) -> ConnectionSettings:
         """Return what the connection says; raise InvalidInput for fields that do not fit."""
         connection = self.get_connection(self.tf_serving_conn_id)
         return self._settings(connection, connection.extra_dejson)
 
-    async def aget_conn(self) -> GroupSettings:
+    async def aget_conn(self) -> ConnectionSettings:
         """Do what `get_conn` does without blocking the event loop."""
         connection = await self.aget_connection(self.tf_serving_conn_id)
         return self._settings(connection, await connection.aextra_dejson())
@@ -106,13 +106,13 @@ class TFServingHook(BaseHook):
             return False, str(error)
         return True, f"{_answering(targets)}, and the store can be read."
 
-    def _open_store(self, settings: GroupSettings, uri: str) -> Store:
+    def _open_store(self, settings: ConnectionSettings, uri: str) -> Store:
         from tfs_deploy.hooks.aws import s3_options
         from tfs_deploy.store.open import open_store
 
         return open_store(uri, s3=s3_options(settings.extra.aws_conn_id))
 
-    def _settings(self, connection: Connection, extra: Mapping[str, Any]) -> GroupSettings:
+    def _settings(self, connection: Connection, extra: Mapping[str, Any]) -> ConnectionSettings:
         if connection.conn_type not in (None, "", self.conn_type):
             raise InvalidInput(
                 f"The connection {self.tf_serving_conn_id!r} is of type {connection.conn_type!r}.",

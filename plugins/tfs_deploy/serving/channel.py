@@ -8,7 +8,7 @@ import grpc
 
 from tfs_deploy import __version__
 from tfs_deploy.errors import InvalidInput
-from tfs_deploy.serving.protocol import TLSOptions
+from tfs_deploy.serving.group_settings import TLSOptions
 
 _HOST_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\]@]+):(?P<port>[0-9]{1,5})")
 _UNIX = re.compile(r"unix:(//)?/?[^\s:]+")

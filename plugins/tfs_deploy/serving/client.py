@@ -12,11 +12,11 @@ import numpy.typing as npt
 from tfs_deploy.clock import Clock, Deadline, SystemClock
 from tfs_deploy.errors import TFSDeployError
 from tfs_deploy.serving import channel, rpc
+from tfs_deploy.serving.group_settings import TLSOptions
 from tfs_deploy.serving.protocol import (
     Metadata,
     Prediction,
     ServingClient,
-    TLSOptions,
     VersionState,
     VersionStatus,
 )

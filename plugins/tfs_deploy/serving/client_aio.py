@@ -13,7 +13,8 @@ import numpy.typing as npt
 from tfs_deploy.clock import Clock, Deadline, SystemClock
 from tfs_deploy.errors import TFSDeployError
 from tfs_deploy.serving import channel, rpc
-from tfs_deploy.serving.protocol import Metadata, Prediction, TLSOptions, VersionStatus
+from tfs_deploy.serving.group_settings import TLSOptions
+from tfs_deploy.serving.protocol import Metadata, Prediction, VersionStatus
 from tfs_deploy.serving.rpc_calls import Address, Call, Exchange, RpcCalls, call_error, check_timeout, closed_error
 from tfs_deploy.serving.signature import DEFAULT_SIGNATURE
 

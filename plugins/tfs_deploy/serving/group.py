@@ -58,13 +58,13 @@ class ServingGroup:
 
 def _system_resolver(host: str, port: int) -> list[str]:
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:  # a part of over 63 characters cannot even be asked for
         raise Unreachable(
             f"The name {host!r} of the serving group does not resolve: {error}.",
             "Check the name, or list the replicas as host:port,host:port.",
         ) from error
-    return sorted({str(entry[4][0]) for entry in found})
+    return sorted({str(entry[4][0]) for entry in entries})
 
 
 def are_discovered(text: str | Iterable[str]) -> bool:
@@ -73,30 +73,39 @@ def are_discovered(text: str | Iterable[str]) -> bool:
     return any(part.strip().startswith(_DNS) for part in parts)
 
 
+def check_targets(text: str | Iterable[str], *, field: str = "") -> None:
+    """Raise InvalidInput for an address that is not ``host[:port]`` or ``dns:name[:port]``; asks no resolver."""
+    parse_targets(text, resolve=lambda host, port: [host], field=field)
+
+
 def parse_targets(
     text: str | Iterable[str],
     *,
     default_port: int = DEFAULT_PORT,
     resolve: Callable[[str, int], list[str]] = _system_resolver,
+    field: str = "",
 ) -> tuple[str, ...]:
-    """Return replica addresses from ``host[:port],…`` or ``dns:name[:port]`` (one replica per resolved address)."""
+    """Return replica addresses from ``host[:port],…`` or ``dns:name[:port]`` (one replica per resolved address).
+
+    Raises InvalidInput, with `field` as the place of the address, and Unreachable for a name that does not resolve.
+    """
     parts = text.split(",") if isinstance(text, str) else list(text)
     targets: list[str] = []
     for part in (item.strip() for item in parts):
         if not part:
             continue
         if part.startswith(_DNS):
-            host, port = _split(part[len(_DNS) :].lstrip("/"), default_port)
+            host, port = _split(part[len(_DNS) :].lstrip("/"), default_port, field)
             targets += [_join(address, port) for address in resolve(host, port)]
         else:
-            targets.append(_join(*_split(part, default_port)))
+            targets.append(_join(*_split(part, default_port, field)))
     unique = tuple(dict.fromkeys(targets))
     if not unique:
         raise InvalidInput("No model server address is given.", "Give host:port of every replica, separated by commas.")
     return unique
 
 
-def _split(text: str, default_port: int) -> tuple[str, int]:
+def _split(text: str, default_port: int, field: str) -> tuple[str, int]:
     if text.startswith("["):
         host, _, rest = text[1:].partition("]")
         port = rest.lstrip(":")
@@ -107,7 +116,8 @@ def _split(text: str, default_port: int) -> tuple[str, int]:
     bad_port = bool(port) and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536)
     if not host or bad_port or any(character in host for character in "/ @"):
         raise InvalidInput(
-            f"The model server address {text!r} is not host:port.", "Write for example 10.0.0.7:8500 or [::1]:8500."
+            f"The model server address {text!r} is not host:port{f' ({field})' if field else ''}.",
+            "Write for example 10.0.0.7:8500 or [::1]:8500.",
         )
     return host, int(port or default_port)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
 
@@ -50,16 +50,6 @@ class Prediction:
     version: int
     signature: str
     outputs: dict[str, npt.NDArray[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class TLSOptions:
-    """PEM bytes for a TLS channel; all None: the machine's own roots and no client certificate."""
-
-    root_certificates: bytes | None = None
-    private_key: bytes | None = field(default=None, repr=False)
-    certificate_chain: bytes | None = None
-    server_name: str | None = None
 
 
 class ServingClient(Protocol):

@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from tfs_deploy.clock import Clock
-from tfs_deploy.errors import InvalidInput, TFSDeployError
-from tfs_deploy.gateway.config import Health, ReplicaTLS
+from tfs_deploy.errors import TFSDeployError
+from tfs_deploy.gateway.config import Health
+from tfs_deploy.gateway.config_file import REPLICA_SOURCE
 from tfs_deploy.gateway.upstream.answer import Meter
 from tfs_deploy.gateway.upstream.replica import Replica
 from tfs_deploy.serving import client_aio
 from tfs_deploy.serving.client_aio import AsyncModelServerClient
 from tfs_deploy.serving.group import parse_targets
-from tfs_deploy.serving.protocol import TLSOptions
+from tfs_deploy.serving.group_settings import TLSFiles
 
 
 class Connections:
@@ -23,11 +23,11 @@ class Connections:
 
     def __init__(
         self,
-        tls: ReplicaTLS | None = None,
+        tls: TLSFiles | None = None,
         *,
         connect: Callable[..., AsyncModelServerClient] = client_aio.connect,
     ) -> None:
-        self._tls = tls and _read(tls)
+        self._tls = tls and tls.read(REPLICA_SOURCE)
         self._connect = connect
         self._open: dict[str, tuple[AsyncModelServerClient, int]] = {}
 
@@ -44,24 +44,6 @@ class Connections:
             self._open[target] = (client, users - 1)
         else:
             await client.close()
-
-
-def _read(tls: ReplicaTLS) -> TLSOptions:
-    return TLSOptions(
-        root_certificates=_pem(tls.root_certificates),
-        private_key=_pem(tls.private_key),
-        certificate_chain=_pem(tls.certificate_chain),
-        server_name=tls.server_name,
-    )
-
-
-def _pem(path: str | None) -> bytes | None:
-    try:
-        return None if path is None else Path(path).read_bytes()
-    except OSError as error:
-        raise InvalidInput(
-            f"The PEM file {path} of `replica_tls` cannot be read: {error.strerror}.", "Correct the path."
-        ) from error
 
 
 logger = logging.getLogger(__name__)
