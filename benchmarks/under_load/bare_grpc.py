@@ -38,7 +38,7 @@ def main(rows: int) -> None:
     import grpc
     import numpy as np
 
-    from tfs_deploy.modelserver.inference.predict_reply import encode_predict_response
+    from tfs_deploy.modelserver.inference.predict import encode_predict_response
 
     outputs = {"digit": np.zeros(rows, np.int64), "probabilities": np.zeros((rows, 10), np.float32)}
     reply = encode_predict_response(b"", outputs, as_content=False)

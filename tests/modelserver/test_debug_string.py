@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tfs_deploy.modelserver.inference.debug_string import debug_string
+from tfs_deploy.modelserver.inference.examples import debug_string
 from tfs_deploy.serving.codec import messages
 
 

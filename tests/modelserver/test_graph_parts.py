@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfs_deploy.modelserver.graph.graph_parts import parts_of
+from tfs_deploy.modelserver.graph.parts import parts_of
 from tfs_deploy.serving.codec import messages
 
 

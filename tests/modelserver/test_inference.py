@@ -7,14 +7,8 @@ import pytest
 
 from modelserver.inference_requests import CLASSIFY, REGRESS, classification, example, multi, regression
 from tfs_deploy.modelserver.graph.servable import Servable
-from tfs_deploy.modelserver.inference.classify import run_classify
-from tfs_deploy.modelserver.inference.examples_reply import (
-    encode_classifications,
-    encode_multi_inference,
-    encode_regressions,
-)
-from tfs_deploy.modelserver.inference.multi_inference import run_multi_inference
-from tfs_deploy.modelserver.inference.regress import run_regress
+from tfs_deploy.modelserver.inference.classify_regress import encode_response, run_classify, run_regress
+from tfs_deploy.modelserver.inference.multi_inference import encode_multi_inference, run_multi_inference
 from tfs_deploy.modelserver.status import Code, StatusError
 from tfs_deploy.serving.codec import messages
 
@@ -74,7 +68,7 @@ def failure(run, *arguments, **options):
     ],
 )
 def test_classes_scores_or_both(outputs, expected):
-    reply = encode_classifications(classify(outputs, classes=LABELS, scores=SCORES))
+    reply = encode_response(classify(outputs, classes=LABELS, scores=SCORES))
     parsed = messages.ClassificationResponse.FromString(reply)
     assert [[(c.label, c.score) for c in row.classes] for row in parsed.result.classifications] == expected
     assert (parsed.model_spec.name, parsed.model_spec.version.value) == ("m", 7)
@@ -84,7 +78,7 @@ def test_classes_scores_or_both(outputs, expected):
 
 @pytest.mark.parametrize("output", [np.float32([1, 0]), np.float32([[1], [0]])])
 def test_one_number_per_example(output):
-    parsed = messages.RegressionResponse.FromString(encode_regressions(regress(output)))
+    parsed = messages.RegressionResponse.FromString(encode_response(regress(output)))
     assert [row.value for row in parsed.result.regressions] == [1, 0]
     assert parsed.model_spec.signature_name == "s"
 

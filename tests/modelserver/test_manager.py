@@ -8,9 +8,8 @@ import time
 import pytest
 
 from modelserver.world import World
-from tfs_deploy.modelserver.lifecycle.manager import InlineExecutor
+from tfs_deploy.modelserver.lifecycle.manager import Action, InlineExecutor, Phase, Snapshot, first_action, next_action
 from tfs_deploy.modelserver.lifecycle.monitor import Event, EventBus, Monitor, ServableId, State
-from tfs_deploy.modelserver.lifecycle.policy import Action, Phase, Snapshot, first_action, next_action
 from tfs_deploy.modelserver.status import Code
 
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from modelserver.world import World
+from tfs_deploy.modelserver.lifecycle.manager import Phase
 from tfs_deploy.modelserver.lifecycle.monitor import ServableId, State
-from tfs_deploy.modelserver.lifecycle.policy import Phase
 
 NAMES = st.sampled_from(["a", "b"])
 NUMBERS = st.integers(1, 4)

@@ -6,7 +6,7 @@ import threading
 import time
 
 from tfs_deploy.clock import SystemClock
-from tfs_deploy.modelserver.lifecycle.periodic import Periodic
+from tfs_deploy.modelserver.lifecycle.source import Periodic
 
 
 def begins_of(seconds: float, count: int, job=lambda number: None) -> list[float]:

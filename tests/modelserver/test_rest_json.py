@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfs_deploy.modelserver.rest import urls as rest_urls
+from tfs_deploy.modelserver.rest import api
 from tfs_deploy.modelserver.rest.json_reader import _Reader, parse
 from tfs_deploy.modelserver.rest.json_writer import block, decimals, error_body, is_double, shown
 from tfs_deploy.modelserver.rest.predict import columns_body, rows_body
@@ -268,19 +268,19 @@ def test_base64_is_read_generously(text):
 @pytest.mark.parametrize(
     ("method", "path", "target"),
     [
-        ("GET", "/v1/models/m", rest_urls.Target("m", "")),
-        ("GET", "/V1/Models/m/Versions/007", rest_urls.Target("m", "", version=7)),
-        ("GET", "/v1/models/m/labels/a%20b/metadata", rest_urls.Target("m", "metadata", label="a b")),
-        ("GET", "/v1/models/m/METADATA", rest_urls.Target("m", "")),
-        ("GET", "/v1/models", rest_urls.Target("", "")),
-        ("GET", "/v1/models/m?x=1", rest_urls.Target("m?x=1", "")),
-        ("POST", "/v1/models/%C3%BC%2F:predict", rest_urls.Target("\u00fc/", "predict")),
-        ("POST", "/v1/models/m/labels/stable:classify", rest_urls.Target("m", "classify", label="stable")),
+        ("GET", "/v1/models/m", api.Target("m", "")),
+        ("GET", "/V1/Models/m/Versions/007", api.Target("m", "", version=7)),
+        ("GET", "/v1/models/m/labels/a%20b/metadata", api.Target("m", "metadata", label="a b")),
+        ("GET", "/v1/models/m/METADATA", api.Target("m", "")),
+        ("GET", "/v1/models", api.Target("", "")),
+        ("GET", "/v1/models/m?x=1", api.Target("m?x=1", "")),
+        ("POST", "/v1/models/%C3%BC%2F:predict", api.Target("\u00fc/", "predict")),
+        ("POST", "/v1/models/m/labels/stable:classify", api.Target("m", "classify", label="stable")),
     ],
 )  # fmt: skip
 def test_urls(method, path, target):
-    assert rest_urls.is_served(path)
-    assert rest_urls.parse(method, path) == target
+    assert api.is_served(path)
+    assert api.parse_request_line(method, path) == target
 
 
 @pytest.mark.parametrize(
@@ -293,15 +293,15 @@ def test_urls(method, path, target):
 )  # fmt: skip
 def test_urls_that_mean_nothing(method, path):
     with pytest.raises(StatusError) as raised:
-        rest_urls.parse(method, path)
+        api.parse_request_line(method, path)
     assert raised.value.message == f"Malformed request: {method} {path}"
 
 
 def test_a_version_beyond_64_bits():
-    with pytest.raises(rest_urls.BadVersion):
-        rest_urls.parse("GET", "/v1/models/m/versions/9223372036854775808")
+    with pytest.raises(api.BadVersion):
+        api.parse_request_line("GET", "/v1/models/m/versions/9223372036854775808")
 
 
 @pytest.mark.parametrize("path", ["/", "/v1", "/v2/models/m", "/index.html"])
 def test_paths_that_are_not_served(path):
-    assert not rest_urls.is_served(path)
+    assert not api.is_served(path)

@@ -12,22 +12,22 @@ import pytest
 
 from embedded_server import free_port
 from tfs_deploy.clock import SystemClock
-from tfs_deploy.modelserver import metrics, monitoring_config
+from tfs_deploy.modelserver import metrics, server, text_config
 from tfs_deploy.modelserver.flags import parse
 from tfs_deploy.modelserver.inference.predict import PLAIN
 from tfs_deploy.modelserver.lifecycle.core import CoreOptions, ServerCore
-from tfs_deploy.modelserver.rest import port as rest_port
+from tfs_deploy.modelserver.rest.server import RestServer
 from tfs_deploy.modelserver.status import Code, StatusError, invalid_argument
 
 
 @pytest.fixture
-def opened() -> Iterator[Callable[..., rest_port.RestPort | None]]:
+def opened() -> Iterator[Callable[..., RestServer | None]]:
     """Open a port by flags; it is closed afterwards."""
-    ports: list[rest_port.RestPort] = []
+    ports: list[RestServer] = []
 
-    def open_with(*flags: str) -> rest_port.RestPort | None:
+    def open_with(*flags: str) -> RestServer | None:
         core = ServerCore(CoreOptions(), lambda id_, path: pytest.fail("nothing is loaded"), SystemClock())
-        port = rest_port.open_port(core, parse(flags), PLAIN)
+        port = server.open_rest_port(core, parse(flags), PLAIN)
         ports.extend([port] if port is not None else [])
         return port
 
@@ -79,18 +79,18 @@ def test_cors_headers_only_with_the_flag(opened):
 
 def test_a_stopped_port_is_closed(opened):
     port = free_port()
-    server = opened(f"--rest_api_port={port}")
+    port_opened = opened(f"--rest_api_port={port}")
     assert fetch(port, "/")[0] == 404
-    server.stop(5.0)
+    port_opened.stop(5.0)
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", port), timeout=1)
 
 
 def test_without_tornado_nothing_starts(monkeypatch):
-    monkeypatch.setattr(rest_port, "find_spec", lambda name: None)
-    rest_port.check(parse([]))
+    monkeypatch.setattr(server, "find_spec", lambda name: None)
+    server.check_rest_port(parse([]))
     with pytest.raises(StatusError, match=r"pip install .*tornado"):
-        rest_port.check(parse(["--rest_api_port=1"]))
+        server.check_rest_port(parse(["--rest_api_port=1"]))
 
 
 @pytest.mark.parametrize(
@@ -105,22 +105,22 @@ def test_without_tornado_nothing_starts(monkeypatch):
 def test_monitoring_config(tmp_path, text, path):
     file = tmp_path / "monitoring.config"
     file.write_text(text)
-    assert monitoring_config.read_path(str(file)) == path
+    assert text_config.metrics_page_path(str(file)) == path
 
 
 def test_monitoring_config_that_cannot_be_used(tmp_path):
-    assert monitoring_config.read_path("") is None
+    assert text_config.metrics_page_path("") is None
     file = tmp_path / "monitoring.config"
     with pytest.raises(StatusError) as raised:
-        monitoring_config.read_path(str(file))
+        text_config.metrics_page_path(str(file))
     assert raised.value.code is Code.NOT_FOUND
     file.write_text("")
     with pytest.raises(StatusError) as raised:
-        monitoring_config.read_path(str(file))
+        text_config.metrics_page_path(str(file))
     assert str(raised.value) == f"INVALID_ARGUMENT: {file}; Invalid argument"
     file.write_text("prometheus { }")
     with pytest.raises(StatusError) as raised:
-        monitoring_config.read_path(str(file))
+        text_config.metrics_page_path(str(file))
     assert str(raised.value) == f"INVALID_ARGUMENT: Invalid protobuf file: '{file}'"
 
 

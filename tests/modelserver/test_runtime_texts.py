@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tfs_deploy.modelserver import runtime_texts
+from tfs_deploy.modelserver import status
 from tfs_deploy.modelserver.status import Code, StatusError, of_exception
 
 
@@ -23,7 +23,7 @@ def test_the_image_formats_of_2_20():
     status = of_exception(OpError(there.replace("PNG", "JPEG XL, PNG")))
     assert isinstance(status, StatusError)
     assert (status.code, status.message) == (Code.INVALID_ARGUMENT, there)
-    assert runtime_texts.message(there) == there
+    assert status.runtime_message(there) == there
 
 
 @pytest.mark.parametrize(
@@ -36,8 +36,8 @@ def test_the_image_formats_of_2_20():
     ],
 )
 def test_who_is_blamed_for_a_graph_that_is_none(producer, text, blamed):
-    found = runtime_texts.import_message(text, producer)
+    found = status.import_message(text, producer)
     assert found.startswith(f"Converting GraphDef to Graph has failed with an error: '{text}' The") is blamed
     assert (found == text) is not blamed
     # TensorFlow 2.20 has said it already.
-    assert runtime_texts.import_message(found, producer) == found
+    assert status.import_message(found, producer) == found

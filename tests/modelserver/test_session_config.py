@@ -13,9 +13,9 @@ pytestmark = pytest.mark.tensorflow
 SCRIPT = """
 import json, sys
 from tfs_deploy.modelserver import flags
-from tfs_deploy.modelserver.graph import session_config
+from tfs_deploy.modelserver.graph import session
 for arguments in json.loads(sys.argv[1]):
-    made = session_config.make(flags.parse(arguments))
+    made = session.session_config(flags.parse(arguments))
     print(json.dumps([
         made.intra_op_parallelism_threads, made.inter_op_parallelism_threads,
         made.experimental.disable_thread_spinning, made.gpu_options.per_process_gpu_memory_fraction,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tfs_deploy.modelserver.graph.servable import Servable
-from tfs_deploy.modelserver.graph.shared_message import objects_of
+from tfs_deploy.modelserver.graph.servable import Servable, objects_of
 from tfs_deploy.serving.codec import messages
 
 

@@ -13,7 +13,7 @@ from cryptography.x509.oid import NameOID
 
 from embedded_server import RPC_DRIVEN_FLAGS, EmbeddedServer
 from tfs_deploy.errors import Permanent, Transient
-from tfs_deploy.modelserver import ssl_config
+from tfs_deploy.modelserver import text_config
 from tfs_deploy.modelserver.status import Code, StatusError
 from tfs_deploy.serving.client import TLSOptions, connect
 
@@ -56,7 +56,7 @@ SERVER_KEY, SERVER_CERTIFICATE = AUTHORITY.issue("localhost")
 CLIENT_KEY, CLIENT_CERTIFICATE = AUTHORITY.issue("client")
 
 
-def text_config(key=SERVER_KEY, certificate=SERVER_CERTIFICATE, ca=AUTHORITY.pem, verify=True) -> str:
+def config_text(key=SERVER_KEY, certificate=SERVER_CERTIFICATE, ca=AUTHORITY.pem, verify=True) -> str:
     fields = {"server_key": key, "server_cert": certificate, "custom_ca": ca}
     lines = ['{}: "{}"'.format(name, pem.decode().replace("\n", "\\n")) for name, pem in fields.items() if pem]
     return "\n".join([*lines, f"client_verify: {str(verify).lower()}"])
@@ -67,18 +67,18 @@ def text_config(key=SERVER_KEY, certificate=SERVER_CERTIFICATE, ca=AUTHORITY.pem
     [
         ("server_key {", "Invalid protobuf file"),
         ("\n", "has no server_key"),
-        (text_config(certificate=b""), "has no server_cert"),
+        (config_text(certificate=b""), "has no server_cert"),
         ('server_key: "/etc/key.pem" server_cert: "/etc/cert.pem"', "server_key in .* is not PEM"),
-        (text_config(ca=b""), "client_verify and has no custom_ca"),
-        (text_config(key=CLIENT_KEY.replace(b"A", b"B")), "cannot be used, or do not fit"),
-        (text_config(key=CLIENT_KEY), "cannot be used, or do not fit"),
+        (config_text(ca=b""), "client_verify and has no custom_ca"),
+        (config_text(key=CLIENT_KEY.replace(b"A", b"B")), "cannot be used, or do not fit"),
+        (config_text(key=CLIENT_KEY), "cannot be used, or do not fit"),
     ],
 )
 def test_a_file_that_no_handshake_would_succeed_with(tmp_path, text, sentence):
     path = tmp_path / "ssl.config"
     path.write_text(text)
     with pytest.raises(StatusError, match=sentence) as caught:
-        ssl_config.credentials(str(path))
+        text_config.ssl_credentials(str(path))
     assert caught.value.code is Code.INVALID_ARGUMENT
     assert caught.value.message.startswith("Failed to BuildAndStart gRPC server: ") is (text != "server_key {")
     assert "PRIVATE" not in str(caught.value)
@@ -86,7 +86,7 @@ def test_a_file_that_no_handshake_would_succeed_with(tmp_path, text, sentence):
 
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(StatusError) as caught:
-        ssl_config.credentials(str(tmp_path / "none"))
+        text_config.ssl_credentials(str(tmp_path / "none"))
     assert caught.value.code is Code.NOT_FOUND
 
 
@@ -94,7 +94,7 @@ def test_a_file_that_is_not_there(tmp_path):
 def verifying(tmp_path_factory):
     directory = tmp_path_factory.mktemp("tls")
     path = directory / "ssl.config"
-    path.write_text(text_config())
+    path.write_text(config_text())
     flags = (*RPC_DRIVEN_FLAGS, f"--ssl_config_file={path}", f"--grpc_socket_path={directory}/s")
     with EmbeddedServer(flags) as server:
         yield server, f"unix:{directory}/s"
@@ -129,7 +129,7 @@ def test_clients_that_are_turned_away(verifying, tls):
 
 
 @pytest.mark.tensorflow
-@pytest.mark.parametrize("text", ["server_key {", text_config(key=CLIENT_KEY)])
+@pytest.mark.parametrize("text", ["server_key {", config_text(key=CLIENT_KEY)])
 def test_the_server_ends_with_a_sentence(tmp_path, text):
     path = tmp_path / "ssl.config"
     path.write_text(text)

@@ -12,8 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from modelserver.reference import RETRIES, Reference
 from modelserver.wire import model
 from modelserver.world import World
-from tfs_deploy.modelserver.lifecycle.labels import Labels
 from tfs_deploy.modelserver.lifecycle.model_config import watched
+from tfs_deploy.modelserver.lifecycle.serving_map import Labels
 from tfs_deploy.modelserver.lifecycle.source import StoragePathSource
 from tfs_deploy.modelserver.status import StatusError
 

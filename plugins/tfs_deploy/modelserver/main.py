@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from types import FrameType
 
@@ -16,7 +17,6 @@ from tfs_deploy.clock import SystemClock
 from tfs_deploy.modelserver import flags as flags_module
 from tfs_deploy.modelserver import runtime
 from tfs_deploy.modelserver.flags import Flags, MalformedFlag
-from tfs_deploy.modelserver.parent import end_with_parent
 from tfs_deploy.modelserver.server import Server
 from tfs_deploy.modelserver.status import StatusError, of_exception
 
@@ -101,3 +101,23 @@ def _versions() -> str:
     except metadata.PackageNotFoundError:  # as in builds for one kind of machine, tensorflow-cpu and others
         library = "unknown"
     return f"TensorFlow ModelServer: tfs-deploy {tfs_deploy.__version__}\nTensorFlow Library: {library}"
+
+
+PARENT_VARIABLE = "TFS_DEPLOY_END_WITH_PARENT"
+_PARENT_POLL_SECONDS = 0.5
+
+
+def end_with_parent(stop: Callable[[], None]) -> None:
+    """Call `stop` when the process whose id is in the environment is no longer the parent of this one."""
+    text = os.environ.get(PARENT_VARIABLE, "")
+    if not text.isdecimal():
+        return
+    parent = int(text)
+
+    def watch() -> None:
+        # An orphan gets another parent; asking for that needs no signal and works however the parent ended.
+        while os.getppid() == parent:
+            time.sleep(_PARENT_POLL_SECONDS)
+        stop()
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()

@@ -7,6 +7,7 @@ wait for it.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import logging
 import os
@@ -15,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from pathlib import Path
 from types import ModuleType
 
 logger = logging.getLogger(__name__)
@@ -83,3 +85,20 @@ def _import(future: Future[ModuleType]) -> None:
         except Exception:  # TensorFlow is there nonetheless
             logger.exception("A hook of TensorFlow's import failed")
     future.set_result(module)
+
+
+logger = logging.getLogger(__name__)
+
+# `tensorflow::DisableXlaCompilation()` of `tensorflow/compiler/jit/flags.h`.
+_DISABLE_XLA = "_ZN10tensorflow21DisableXlaCompilationEv"
+_TENSORFLOW_LIBRARY = "libtensorflow_cc.so.2"
+
+
+def disable_xla() -> None:
+    """Let every compilation fail from now on; TensorFlow must be imported."""
+    library = Path(str(sys.modules["tensorflow"].__file__)).with_name(_TENSORFLOW_LIBRARY)
+    try:
+        # Loaded already: this finds it again, and loads no second one.
+        getattr(ctypes.CDLL(str(library)), _DISABLE_XLA)()
+    except (OSError, AttributeError) as error:
+        logger.warning("Functions with jit_compile=True are compiled here, and fail in TF Serving: %s", error)

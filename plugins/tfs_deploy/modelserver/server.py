@@ -6,26 +6,31 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from tfs_deploy.clock import Clock
-from tfs_deploy.modelserver import health, metrics, runtime, ssl_config, xla
-from tfs_deploy.modelserver.batching.options import batching
+from tfs_deploy.errors import MissingExtra
+from tfs_deploy.modelserver import health, metrics, runtime, text_config
+from tfs_deploy.modelserver.batching.session import batching
 from tfs_deploy.modelserver.flags import Flags
-from tfs_deploy.modelserver.graph import session_config
+from tfs_deploy.modelserver.graph.session import check_session_flags, session_config
 from tfs_deploy.modelserver.inference.predict import PredictOptions
 from tfs_deploy.modelserver.lifecycle import model_config
 from tfs_deploy.modelserver.lifecycle.core import CoreOptions, ServerCore
 from tfs_deploy.modelserver.lifecycle.manager import RetryOptions
 from tfs_deploy.modelserver.lifecycle.monitor import ServableId
-from tfs_deploy.modelserver.lifecycle.periodic import Periodic
+from tfs_deploy.modelserver.lifecycle.source import Periodic
 from tfs_deploy.modelserver.loading.load_probe import LoadProbe, try_load
 from tfs_deploy.modelserver.loading.loader import LoadOptions, SavedModelLoader
-from tfs_deploy.modelserver.rest import port as rest_port
 from tfs_deploy.modelserver.service import handlers
-from tfs_deploy.modelserver.status import Code, StatusError, invalid_argument, of_exception
+from tfs_deploy.modelserver.status import Code, StatusError, failed_precondition, invalid_argument, of_exception
+
+if TYPE_CHECKING:
+    from tfs_deploy.modelserver.rest.server import RestServer
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +45,7 @@ class Server:
         self._clock = clock
         self._config_poll: Periodic | None = None
         self._grpc: grpc.Server | None = None
-        self._rest: rest_port.RestPort | None = None
+        self._rest: RestServer | None = None
         if flags.text("monitoring_config_file"):
             metrics.turn_on()
         self._credentials: grpc.ServerCredentials | None = None
@@ -49,11 +54,11 @@ class Server:
             enable_warmup=flags.switch("enable_model_warmup"),
             warmup_iterations=flags.number("num_request_iterations_for_warmup"),
             check_method_name=flags.switch("enable_signature_method_name_check"),
-            session_config=partial(session_config.make, flags),
+            session_config=partial(session_config, flags),
             wrap_session=batching(flags, clock),
         )
         if not any(flags.switch(f"xla_{kind}_compilation_enabled") for kind in ("cpu", "gpu")):
-            runtime.when_imported(xla.disable)
+            runtime.when_imported(runtime.disable_xla)
         probe = LoadProbe(partial(try_load, load))
         runtime.when_imported(probe.start)
         loader_of = partial(_loader_of, replace(load, probe=probe.check))
@@ -66,7 +71,7 @@ class Server:
         """
         _check(self._flags)
         if self._flags.text("ssl_config_file"):
-            self._credentials = ssl_config.credentials(self._flags.text("ssl_config_file"))
+            self._credentials = text_config.ssl_credentials(self._flags.text("ssl_config_file"))
         path = self._flags.text("model_config_file")
         if path:
             config = model_config.read_file(path)
@@ -113,7 +118,7 @@ class Server:
         server.start()
         self._grpc = server
         logger.info("Running gRPC ModelServer at %s ...", " and ".join(addresses))
-        self._rest = rest_port.open_port(self.core, flags, options)
+        self._rest = open_rest_port(self.core, flags, options)
 
 
 class _ConfigFilePoll:
@@ -151,8 +156,8 @@ def _check(flags: Flags) -> None:
     if flags.switch("use_alts_credentials"):
         # Accepting the flag and listening without it would expose what the caller wants protected.
         raise StatusError(Code.UNIMPLEMENTED, "ALTS is for Google's own network; use --ssl_config_file instead.")
-    session_config.check(flags)
-    rest_port.check(flags)
+    check_session_flags(flags)
+    check_rest_port(flags)
 
 
 def _core_options(flags: Flags) -> CoreOptions:
@@ -198,3 +203,50 @@ def _bind(server: grpc.Server, address: str, credentials: grpc.ServerCredentials
 
 def _not_bound(address: str) -> StatusError:
     return invalid_argument(f"Failed to BuildAndStart gRPC server: cannot listen on {address}; is the port taken?")
+
+
+def check_rest_port(flags: Flags) -> None:
+    """Refuse a REST port where Tornado is missing, before anything is loaded.
+
+    Imports the HTTP server already, which takes a tenth of a second: the REST port is to open right after gRPC's.
+    """
+    if not flags.number("rest_api_port"):
+        return
+    if find_spec("tornado") is None:
+        raise failed_precondition(f"--rest_api_port: {MissingExtra('tornado', 'gateway')}")
+    import_module("tfs_deploy.modelserver.rest.server")
+
+
+def open_rest_port(core: ServerCore, flags: Flags, options: PredictOptions) -> RestServer | None:
+    """Return the port, or None where there is none; like TF Serving, go on without it when it cannot be taken."""
+    port = flags.number("rest_api_port")
+    if not port:
+        return None
+    if port == flags.number("port"):
+        logger.error(
+            "server_options.http_port cannot be same as grpc_port. Please use a different port for HTTP/REST API. "
+            "Skipped exporting HTTP/REST API."
+        )
+        return None
+    metrics_path = text_config.metrics_page_path(flags.text("monitoring_config_file"))
+    from tfs_deploy.modelserver.rest.api import RestApi, RestOptions
+    from tfs_deploy.modelserver.rest.server import RestServer
+
+    timeout = flags.number("rest_api_timeout_in_ms")
+    api = RestApi(
+        core,
+        RestOptions(
+            predict=options,
+            timeout_ms=timeout if timeout > 0 else None,
+            cors=flags.switch("rest_api_enable_cors_support"),
+            metrics_path=metrics_path,
+        ),
+    )
+    try:
+        server = RestServer(api, port, flags.number("rest_api_num_threads"))
+    except (OSError, OverflowError) as error:
+        logger.error("Failed to start HTTP Server at localhost:%s: %s", port, error)
+        return None
+    server.start()
+    logger.info("Exporting HTTP/REST API at:localhost:%s ...", port)
+    return server

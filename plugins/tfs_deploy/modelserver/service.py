@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
 
-from tfs_deploy.modelserver import metrics, status_reply
-from tfs_deploy.modelserver.inference.classify import run_classify
-from tfs_deploy.modelserver.inference.examples_reply import (
-    encode_classifications,
-    encode_multi_inference,
-    encode_regressions,
-)
-from tfs_deploy.modelserver.inference.multi_inference import run_multi_inference, spec_of
+from tfs_deploy.modelserver import metrics
+from tfs_deploy.modelserver.inference.classify_regress import encode_response, run_classify, run_regress
+from tfs_deploy.modelserver.inference.multi_inference import encode_multi_inference, run_multi_inference, spec_of
 from tfs_deploy.modelserver.inference.predict import PredictOptions, run_predict
-from tfs_deploy.modelserver.inference.regress import run_regress
 from tfs_deploy.modelserver.lifecycle.core import ServerCore
 from tfs_deploy.modelserver.lifecycle.monitor import Event, ServableId
-from tfs_deploy.modelserver.status import Code, StatusError, invalid_argument, not_found, of_exception, truncated
+from tfs_deploy.modelserver.status import (
+    Code,
+    StatusError,
+    in_bytes,
+    invalid_argument,
+    not_found,
+    of_exception,
+    truncated,
+)
 from tfs_deploy.serving import rpc
 from tfs_deploy.serving.codec import messages
 from tfs_deploy.serving.codec.predict import PredictCall, decode_predict_request
+from tfs_deploy.serving.codec.wire_format import lengthed, varint
 
 logger = logging.getLogger(__name__)
 
@@ -64,13 +67,13 @@ class PredictionService:
         """Return the serialized ClassificationResponse."""
         _require_spec(request)
         with self._core.lease(request.model_spec) as (_, servable):
-            return encode_classifications(run_classify(servable, request, **self._run_options(context)))
+            return encode_response(run_classify(servable, request, **self._run_options(context)))
 
     def regress(self, request: Any, context: grpc.ServicerContext) -> bytes:
         """Return the serialized RegressionResponse."""
         _require_spec(request)
         with self._core.lease(request.model_spec) as (_, servable):
-            return encode_regressions(run_regress(servable, request, **self._run_options(context)))
+            return encode_response(run_regress(servable, request, **self._run_options(context)))
 
     def multi_inference(self, request: Any, context: grpc.ServicerContext) -> bytes:
         """Return the serialized MultiInferenceResponse; the first task's spec chooses the version."""
@@ -93,7 +96,7 @@ class ModelService:
 
     def get_model_status(self, request: Any, context: grpc.ServicerContext) -> bytes:
         """Return the serialized GetModelStatusResponse."""
-        return status_reply.encode(model_status(self._core, request))
+        return encode_status(model_status(self._core, request))
 
     def handle_reload_config(self, request: Any, context: grpc.ServicerContext) -> Any:
         """Apply the config; the caller's deadline does not stop it (contract 5.3)."""
@@ -240,3 +243,38 @@ def _timeout_ms(context: grpc.ServicerContext) -> int | None:
 def _require_spec(request: Any) -> None:
     if not request.HasField("model_spec"):
         raise invalid_argument("Missing ModelSpec")
+
+
+# get_model_status.proto, status.proto; enums and int64 are varints.
+_STATUS_ROW = 1
+_VERSION, _STATE, _STATUS = 1, 2, 3
+_CODE, _MESSAGE = 1, 2
+_UINT64 = 2**64
+
+
+def encode_status(events: Iterable[Event]) -> bytes:
+    """Return the serialized response."""
+    return b"".join(lengthed(_STATUS_ROW, _status_row(event)) for event in events)
+
+
+def status_message(events: Iterable[Event]) -> Any:
+    """Return the response; bytes that are no UTF-8 are replaced."""
+    response = messages.GetModelStatusResponse()
+    for event in events:
+        row = response.model_version_status.add(version=event.id.version, state=int(event.state))
+        row.status.error_code = int(event.code)
+        row.status.error_message = in_bytes(event.message).decode("utf-8", errors="replace")
+    return response
+
+
+def _status_row(event: Event) -> bytes:
+    text = in_bytes(event.message)
+    status = _varint_field(_CODE, int(event.code)) + (lengthed(_MESSAGE, text) if text else b"")
+    return (
+        _varint_field(_VERSION, event.id.version) + _varint_field(_STATE, int(event.state)) + lengthed(_STATUS, status)
+    )
+
+
+def _varint_field(field: int, value: int) -> bytes:
+    """Return a varint field; nothing for 0, as proto3 does."""
+    return varint(field << 3) + varint(value % _UINT64) if value else b""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Any
 
-from tfs_deploy.modelserver import runtime_texts
-
 # `MS/grpc_status_util.cc`: longer error messages are cut on the wire.
 MAX_MESSAGE_BYTES = 1024
 _TRUNCATED = b"...TRUNCATED"
@@ -69,7 +67,7 @@ def of_exception(error: BaseException) -> StatusError:
         return of_os_error(error)
     code: Any = getattr(error, "error_code", None)  # tf.errors.OpError
     if isinstance(code, int) and 0 < code <= max(Code):
-        return StatusError(Code(code), runtime_texts.message(str(getattr(error, "message", error))))
+        return StatusError(Code(code), runtime_message(str(getattr(error, "message", error))))
     if isinstance(error, MemoryError):
         return StatusError(Code.RESOURCE_EXHAUSTED, "Out of memory")
     return StatusError(Code.INTERNAL, f"{type(error).__name__}: {error}")
@@ -100,3 +98,34 @@ def in_bytes(message: str) -> bytes:
         return message.encode("utf-8", errors="surrogateescape")
     except UnicodeEncodeError:  # another half of a surrogate pair
         return message.encode("utf-8", errors="replace")
+
+
+# `TF_GRAPH_DEF_VERSION` of TensorFlow 2.20.0, and how far above it a producer may be without being blamed.
+GRAPH_DEF_VERSION = 2288
+_FORWARD_COMPATIBLE = 21
+_BLAMED_PREFIX = "Converting GraphDef to Graph has failed with an error: "
+# Looked up before the graph is converted, by `AddDefaultAttrsToGraphDef`.
+_BEFORE_CONVERSION = "Op type not registered "
+
+# 2.21 knows one more image format.
+_OTHER_TEXTS = (("One of JPEG, JPEG XL, PNG,", "One of JPEG, PNG,"),)
+
+
+def runtime_message(text: str) -> str:
+    """Return the runtime_message of any operation."""
+    for here, there in _OTHER_TEXTS:
+        text = text.replace(here, there)
+    return text
+
+
+def import_message(text: str, producer: int) -> str:
+    """Return the runtime_message for a GraphDef of version `producer` that is no graph: a newer exporter is blamed."""
+    newer = producer - GRAPH_DEF_VERSION > _FORWARD_COMPATIBLE
+    if not newer or text.startswith((_BLAMED_PREFIX, _BEFORE_CONVERSION)):
+        return text
+    return (
+        f"{_BLAMED_PREFIX}'{text}' The binary trying to import the GraphDef was built when GraphDef version was "
+        f"{GRAPH_DEF_VERSION}. The GraphDef was produced by a binary built when GraphDef version was {producer}. The "
+        "difference between these versions is larger than TensorFlow's forward compatibility guarantee, and might be "
+        "the root cause for failing to import the GraphDef."
+    )

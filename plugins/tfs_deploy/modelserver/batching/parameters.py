@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, wrappers_pb2
-
-from tfs_deploy.modelserver import text_proto
+from tfs_deploy.modelserver import text_config
 from tfs_deploy.modelserver.status import invalid_argument
 
 PER_MODEL_FILE = "batching_params.pbtxt"
 
-_Field = descriptor_pb2.FieldDescriptorProto
-# Name and type of each field of `SV/session_bundle_config.proto`. Only text is read, so the names count; the numbers
-# here are positions, not the wire's.
-_WRAPPED = {
-    "max_batch_size": "Int64Value",
-    "batch_timeout_micros": "Int64Value",
-    "max_enqueued_batches": "Int64Value",
-    "num_batch_threads": "Int64Value",
-    "thread_pool_name": "StringValue",
-    "enable_large_batch_splitting": "BoolValue",
-    "max_execution_batch_size": "Int64Value",
+# `BatchingParameters` of `SV/session_bundle_config.proto`.
+_SCHEMA = {
+    "BatchingParameters": {
+        "max_batch_size": ".google.protobuf.Int64Value",
+        "batch_timeout_micros": ".google.protobuf.Int64Value",
+        "max_enqueued_batches": ".google.protobuf.Int64Value",
+        "num_batch_threads": ".google.protobuf.Int64Value",
+        "thread_pool_name": ".google.protobuf.StringValue",
+        "enable_large_batch_splitting": ".google.protobuf.BoolValue",
+        "max_execution_batch_size": ".google.protobuf.Int64Value",
+        "allowed_batch_sizes": "repeated int64",
+        "pad_variable_length_inputs": "bool",
+    }
 }
 
 
@@ -89,7 +88,7 @@ class BatchingParameters:
 
 def read_file(path: str | Path) -> BatchingParameters:
     """Return the parameters in a text file; raise NOT_FOUND without it, INVALID_ARGUMENT for another text."""
-    return _of_message(text_proto.read(path, _message_class()(), _pool()))
+    return _of_message(text_config.read_text_proto(path, text_config.new_message(_SCHEMA)))
 
 
 def of_version(directory: Path) -> BatchingParameters | None:
@@ -113,31 +112,3 @@ def _of_message(message: Any) -> BatchingParameters:
         enable_large_batch_splitting=message.enable_large_batch_splitting.value,
         **given,
     )
-
-
-@cache
-def _pool() -> descriptor_pool.DescriptorPool:
-    """Return a private pool with the one message: the package's descriptor set has none of it."""
-    file = descriptor_pb2.FileDescriptorProto(
-        name="batching_parameters.proto", package="tensorflow.serving", syntax="proto3"
-    )
-    file.dependency.append("google/protobuf/wrappers.proto")
-    message = file.message_type.add(name="BatchingParameters")
-    for name, wrapper in _WRAPPED.items():
-        _add(message, name, _Field.TYPE_MESSAGE, _Field.LABEL_OPTIONAL, f".google.protobuf.{wrapper}")
-    _add(message, "allowed_batch_sizes", _Field.TYPE_INT64, _Field.LABEL_REPEATED)
-    _add(message, "pad_variable_length_inputs", _Field.TYPE_BOOL, _Field.LABEL_OPTIONAL)
-    pool = descriptor_pool.DescriptorPool()
-    pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
-    pool.Add(file)
-    return pool
-
-
-def _add(message: Any, name: str, type_: int, label: int, type_name: str = "") -> None:
-    field = message.field.add(name=name, number=len(message.field) + 1, type=type_, label=label)
-    if type_name:
-        field.type_name = type_name
-
-
-def _message_class() -> Any:
-    return message_factory.GetMessageClass(_pool().FindMessageTypeByName("tensorflow.serving.BatchingParameters"))

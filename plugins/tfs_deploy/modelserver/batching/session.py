@@ -11,11 +11,15 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
+from tfs_deploy.clock import Clock
 from tfs_deploy.modelserver.batching import tensors
-from tfs_deploy.modelserver.batching.parameters import BatchingParameters
+from tfs_deploy.modelserver.batching.parameters import BatchingParameters, of_version, read_file
 from tfs_deploy.modelserver.batching.queue import Batch, BatchQueue, Outputs, Task
+from tfs_deploy.modelserver.flags import Flags
 from tfs_deploy.modelserver.graph.servable import Array, Session
+from tfs_deploy.modelserver.loading.loader import SessionWrapper
 from tfs_deploy.modelserver.status import Code, StatusError, of_exception
 
 logger = logging.getLogger(__name__)
@@ -187,3 +191,23 @@ def _unloading() -> StatusError:
 
 def _waited_too_long() -> StatusError:
     return StatusError(Code.RESOURCE_EXHAUSTED, "Run() timeout exceeded while waiting in batching queue")
+
+
+def batching(flags: Flags, clock: Clock) -> SessionWrapper:
+    """Return what wraps each session; raise StatusError for a parameters file that cannot be read.
+
+    A version's own parameters replace the common ones, but for the number of threads, which all versions share; a
+    version without them is not batched where each is to have its own.
+    """
+    if not flags.switch("enable_batching"):
+        return lambda session, directory: session
+    path = flags.text("batching_parameters_file")
+    common = read_file(path) if path else BatchingParameters()
+    scheduler = BatchScheduler(common.threads, clock.monotonic)
+    per_model = flags.switch("enable_per_model_batching_parameters")
+
+    def wrap(session: Session, directory: Path) -> Session:
+        parameters = of_version(directory) if per_model else common
+        return session if parameters is None else BatchingSession(session, parameters, scheduler)
+
+    return wrap

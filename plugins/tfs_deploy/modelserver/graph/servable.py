@@ -9,8 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from tfs_deploy.modelserver.graph.shared_message import objects_of
-from tfs_deploy.modelserver.graph.signature_plan import SignaturePlan
+from tfs_deploy.serving.codec import messages
 
 Array = npt.NDArray[Any]
 
@@ -57,3 +56,53 @@ class Servable:
             plan = SignaturePlan.of(self.name, self.version, key, self.signature_defs.signature_def[key])
             self._plans[key] = plan
         return plan
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SignaturePlan:
+    """What requests for one signature of one version need.
+
+    `inputs` and `outputs` are tensor names by alias, outputs in the order of their aliases; `spec` is the serialized
+    ModelSpec of the replies.
+    """
+
+    definition: Any
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    spec: bytes
+
+    @classmethod
+    def of(cls, model: str, version: int, key: str, definition: Any) -> SignaturePlan:
+        """Return the plan for the SignatureDef called `key`."""
+        spec = messages.ModelSpec(name=model, signature_name=key)
+        spec.version.value = version
+        return cls(
+            definition,
+            {alias: definition.inputs[alias].name for alias in definition.inputs},
+            {alias: definition.outputs[alias].name for alias in sorted(definition.outputs)},
+            spec.SerializeToString(),
+        )
+
+
+def objects_of(message: Any) -> list[Any]:
+    """Return the objects of `message` and of all its parts; nobody has to make one while the list is held."""
+    objects = [message]
+    for descriptor in message.DESCRIPTOR.fields:
+        part = descriptor.message_type
+        if part is not None and part.GetOptions().map_entry:
+            values = getattr(message, descriptor.name)
+            objects.append(values)
+            if part.fields_by_name["value"].message_type is not None:
+                for key in values:
+                    objects += objects_of(values[key])
+        elif descriptor.is_repeated:
+            values = getattr(message, descriptor.name)
+            objects.append(values)
+            if part is not None:
+                for value in values:
+                    objects += objects_of(value)
+        elif part is not None:
+            # Also of what is not set: reading it makes an object, too, and that has no parts that anybody reads.
+            value = getattr(message, descriptor.name)
+            objects += objects_of(value) if message.HasField(descriptor.name) else [value]
+    return objects

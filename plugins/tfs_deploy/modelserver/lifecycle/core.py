@@ -14,7 +14,6 @@ from typing import Any
 from tfs_deploy.clock import Clock
 from tfs_deploy.modelserver.graph.servable import Servable
 from tfs_deploy.modelserver.lifecycle import model_config
-from tfs_deploy.modelserver.lifecycle.labels import Labels
 from tfs_deploy.modelserver.lifecycle.manager import (
     TICK_SECONDS,
     Executor,
@@ -24,9 +23,8 @@ from tfs_deploy.modelserver.lifecycle.manager import (
     RetryOptions,
 )
 from tfs_deploy.modelserver.lifecycle.monitor import Event, EventBus, Monitor, ServableId, State
-from tfs_deploy.modelserver.lifecycle.periodic import Periodic
-from tfs_deploy.modelserver.lifecycle.serving_map import ServingMap
-from tfs_deploy.modelserver.lifecycle.source import StoragePathSource, WatchedModel
+from tfs_deploy.modelserver.lifecycle.serving_map import Labels, ServingMap
+from tfs_deploy.modelserver.lifecycle.source import Periodic, StoragePathSource, WatchedModel
 from tfs_deploy.modelserver.status import Code, StatusError, failed_precondition, invalid_argument
 
 logger = logging.getLogger(__name__)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Generic, Protocol, TypeVar
 
 from tfs_deploy.clock import Clock
 from tfs_deploy.modelserver.lifecycle.monitor import Event, EventBus, ServableId, State
-from tfs_deploy.modelserver.lifecycle.policy import Phase, Snapshot, first_action
 from tfs_deploy.modelserver.lifecycle.serving_map import ServingMap
 from tfs_deploy.modelserver.lifecycle.source import VersionPath
 from tfs_deploy.modelserver.status import Code, StatusError, of_exception
@@ -25,6 +25,52 @@ TICK_SECONDS = 0.1  # `AspiredVersionsManager::Options::manage_state_interval_mi
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+
+
+class Phase(Enum):
+    """How far the manager is with a version."""
+
+    NEW = "new"
+    LOADING = "loading"
+    READY = "ready"
+    UNLOADING = "unloading"
+    DISABLED = "disabled"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What the policy sees of one version."""
+
+    version: int
+    phase: Phase
+    aspired: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """Unload the version, or load it."""
+
+    unload: bool
+    version: int
+
+
+def next_action(snapshots: Iterable[Snapshot]) -> Action | None:
+    """Return what to do next for one model (contract 4.1)."""
+    rows = tuple(snapshots)
+    ready_unaspired = [row.version for row in rows if row.phase is Phase.READY and not row.aspired]
+    any_aspired = any(row.aspired for row in rows)
+    aspired_ready = any(row.aspired and row.phase is Phase.READY for row in rows)
+    if ready_unaspired and (not any_aspired or aspired_ready or len(ready_unaspired) > 1):
+        return Action(unload=True, version=min(ready_unaspired))
+    new = [row.version for row in rows if row.aspired and row.phase is Phase.NEW]
+    return Action(unload=False, version=max(new)) if new else None
+
+
+def first_action(models: Mapping[str, Iterable[Snapshot]]) -> tuple[str, Action] | None:
+    """Return the one action of a tick, over all models: unloads before loads, then by name."""
+    actions = [(name, action) for name in sorted(models) if (action := next_action(models[name])) is not None]
+    return min(actions, key=lambda pair: not pair[1].unload) if actions else None
 
 
 class Loader(Protocol[T_co]):

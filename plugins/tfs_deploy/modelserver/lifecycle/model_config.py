@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from tfs_deploy.modelserver import text_proto
+from tfs_deploy.modelserver import text_config
 from tfs_deploy.modelserver.lifecycle.source import All, Latest, Policy, Specific, WatchedModel
 from tfs_deploy.modelserver.status import invalid_argument
 from tfs_deploy.serving.codec import messages
@@ -99,4 +99,4 @@ def single_model(name: str, base_path: str) -> Any:
 
 def read_file(path: str) -> Any:
     """Return the ModelServerConfig in a text file; raise NOT_FOUND without it, INVALID_ARGUMENT for any other text."""
-    return text_proto.read(path, messages.ModelServerConfig(), messages.descriptor_pool_())
+    return text_config.read_text_proto(path, messages.ModelServerConfig(), messages.descriptor_pool_())

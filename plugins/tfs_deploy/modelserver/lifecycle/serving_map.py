@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Generic, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
-from tfs_deploy.modelserver.lifecycle.monitor import ServableId
-from tfs_deploy.modelserver.status import not_found
+from tfs_deploy.modelserver.lifecycle.monitor import Monitor, ServableId, State
+from tfs_deploy.modelserver.status import Code, StatusError, failed_precondition, invalid_argument, not_found
 
 T = TypeVar("T")
 
@@ -55,3 +56,44 @@ class ServingMap(Generic[T]):
         with self._condition:
             old, self._epoch = self._epoch, _Epoch(ready)
             self._condition.wait_for(lambda: old.readers == 0)
+
+
+LabelMap = dict[str, dict[str, int]]
+
+
+@dataclass(slots=True)
+class Labels:
+    """The label map that is in force; it is replaced as a whole."""
+
+    monitor: Monitor
+    allow_unavailable: bool
+    _map: LabelMap | None = None  # until the first config that lists models
+
+    def replace(self, models: Iterable[Any]) -> None:
+        """Take over the labels of a config; raise FAILED_PRECONDITION and change nothing if one may not point there."""
+        replacement: LabelMap = {}
+        for model in models:
+            for label, version in model.version_labels.items():
+                if not self._allowed(model.name, label, version):
+                    raise failed_precondition(
+                        f"Request to assign label to version {version} of model {model.name}, "
+                        "which is not currently available for inference"
+                    )
+                replacement.setdefault(model.name, {})[label] = version
+        self._map = replacement
+
+    def resolve(self, model: str, label: str) -> int:
+        """Return the version behind `label`; raise INVALID_ARGUMENT for an unknown one, also on an unknown model."""
+        if self._map is None:
+            raise StatusError(Code.UNAVAILABLE, f"Model labels does not init yet.{label}")
+        version = self._map.get(model, {}).get(label)
+        if version is None:
+            raise invalid_argument(f"Unrecognized servable version label: {label}")
+        return version
+
+    def _allowed(self, model: str, label: str, version: int) -> bool:
+        event = self.monitor.version(ServableId(model, version))
+        if event is not None and event.state is State.AVAILABLE:
+            return True
+        # A label that is in use must not move to a version that cannot answer, even with the flag.
+        return self.allow_unavailable and (self._map or {}).get(model, {}).get(label, version) == version

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tfs_deploy.clock import Clock, SystemClock
-from tfs_deploy.modelserver.lifecycle.periodic import Periodic
 from tfs_deploy.modelserver.status import StatusError, invalid_argument, of_os_error
 
 logger = logging.getLogger(__name__)
@@ -193,3 +192,36 @@ class StoragePathSource:
         if self._complaints.get(about) != text:
             self._complaints[about] = text
             logger.warning("%s", text)
+
+
+logger = logging.getLogger(__name__)
+
+
+class Periodic:
+    """Calls `job` at once, and then each `seconds` counted from its last beginning: a slow job is not waited after."""
+
+    def __init__(self, job: Callable[[], object], seconds: float, clock: Clock, *, name: str) -> None:
+        self._job = job
+        self._seconds = seconds
+        self._clock = clock
+        self._name = name
+        self._stopped = threading.Event()
+
+    def start(self) -> None:
+        """Begin."""
+        threading.Thread(target=self._run, name=self._name, daemon=True).start()
+
+    def stop(self) -> None:
+        """End after the call that runs; return at once."""
+        self._stopped.set()
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            begun = self._clock.monotonic()
+            try:
+                self._job()
+            except Exception:  # one call that fails must not end all calls
+                logger.exception("The job of %s failed", self._name)
+            left = begun + self._seconds - self._clock.monotonic()
+            if left > 0:
+                self._stopped.wait(left)

@@ -12,10 +12,9 @@ from google.protobuf.message import DecodeError
 
 from tfs_deploy.modelserver import metrics, runtime
 from tfs_deploy.modelserver.graph.servable import Servable
-from tfs_deploy.modelserver.inference.classify import run_classify
+from tfs_deploy.modelserver.inference.classify_regress import run_classify, run_regress
 from tfs_deploy.modelserver.inference.multi_inference import run_multi_inference
 from tfs_deploy.modelserver.inference.predict import PredictOptions, run_predict
-from tfs_deploy.modelserver.inference.regress import run_regress
 from tfs_deploy.modelserver.status import Code, StatusError, invalid_argument
 from tfs_deploy.savedmodel.requests import MAX_WARMUP_RECORDS, WARMUP_PATH
 from tfs_deploy.serving.codec import messages

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import logging
 import re
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
-from tfs_deploy.modelserver import metrics, status_reply
-from tfs_deploy.modelserver.inference.classify import run_classify
+from tfs_deploy.modelserver import metrics, service
+from tfs_deploy.modelserver.inference.classify_regress import run_classify, run_regress
 from tfs_deploy.modelserver.inference.predict import PredictOptions, predict_outputs
-from tfs_deploy.modelserver.inference.regress import run_regress
 from tfs_deploy.modelserver.lifecycle.core import ServerCore
-from tfs_deploy.modelserver.rest import urls as rest_urls
 from tfs_deploy.modelserver.rest.classify import classify_body, fill_input, regress_body
-from tfs_deploy.modelserver.rest.errors import http_code, reason
-from tfs_deploy.modelserver.rest.gzip_body import unpacked
-from tfs_deploy.modelserver.rest.json_writer import error_body
-from tfs_deploy.modelserver.rest.messages import metadata_body, status_body
+from tfs_deploy.modelserver.rest.json_writer import error_body, metadata_body, status_body
 from tfs_deploy.modelserver.rest.predict import (
     columns_body,
     fill_request,
@@ -26,7 +24,6 @@ from tfs_deploy.modelserver.rest.predict import (
     rows_body,
     signature_name,
 )
-from tfs_deploy.modelserver.rest.urls import Target
 from tfs_deploy.modelserver.service import model_metadata, model_status
 from tfs_deploy.modelserver.status import Code, invalid_argument, of_exception
 from tfs_deploy.serving.codec import messages
@@ -84,20 +81,20 @@ class RestApi:
         """Return the answer; `origin` and `encoding` are the headers Origin and Content-Encoding."""
         if http_method not in _METHODS:
             return html_error(501)
-        parts = rest_urls.split(uri)
+        parts = split_uri(uri)
         if parts is None:
             return html_error(400)
         bare_path, path = parts
         if self._options.metrics_path is not None and bare_path == self._options.metrics_path:
             return self._metrics(path)
-        if not rest_urls.is_served(path):
+        if not is_served(path):
             return html_error(404)
         if http_method == "OPTIONS":
             # A preflight is answered by its Origin alone, with or without CORS.
             return Answer(200 if _ORIGIN.search(origin) else 400, content_type=None)
         try:
-            return Answer(200, self._served(http_method, path, unpacked(body, encoding)))
-        except rest_urls.BadVersion:
+            return Answer(200, self._served(http_method, path, unpack(body, encoding)))
+        except BadVersion:
             return Answer(http_code(Code.INVALID_ARGUMENT))
         except Exception as error:  # of any kind: the caller gets a code, the server lives on
             status = of_exception(error)
@@ -112,7 +109,7 @@ class RestApi:
         return Answer(200, metrics.page().encode(), _TEXT)
 
     def _served(self, http_method: str, path: str, body: bytes) -> bytes:
-        target = rest_urls.parse(http_method, path)
+        target = parse_request_line(http_method, path)
         with metrics.measured_request(target.model, target.method, "REST"):
             if target.method in self._run:
                 return self._run[target.method](target, body)
@@ -121,7 +118,7 @@ class RestApi:
             if target.method == "metadata":
                 return self._metadata(target)
             events = model_status(self._core, messages.GetModelStatusRequest(model_spec=target.spec()))
-            return status_body(status_reply.as_message(events))
+            return status_body(service.status_message(events))
 
     def _metadata(self, target: Target) -> bytes:
         request = messages.GetModelMetadataRequest(model_spec=target.spec(), metadata_field=["signature_def"])
@@ -168,6 +165,137 @@ class RestApi:
 
 def html_error(code: int) -> Answer:
     """Return the page that TF Serving's HTTP library sends for what it does not dispatch."""
-    phrase = reason(code)
+    phrase = reason_phrase(code)
     page = f"<HTML><HEAD>\n<TITLE>{code} {phrase}</TITLE>\n</HEAD><BODY>\n<H1>{phrase}</H1>\n</BODY></HTML>\n"
     return Answer(code, page.encode(), _HTML)
+
+
+_HTTP = {
+    Code.OK: 200,
+    Code.INVALID_ARGUMENT: 400,
+    Code.FAILED_PRECONDITION: 400,
+    Code.OUT_OF_RANGE: 400,
+    Code.UNAUTHENTICATED: 401,
+    Code.PERMISSION_DENIED: 403,
+    Code.NOT_FOUND: 404,
+    Code.ALREADY_EXISTS: 409,
+    Code.ABORTED: 409,
+    Code.RESOURCE_EXHAUSTED: 429,
+    Code.CANCELLED: 499,
+    Code.UNIMPLEMENTED: 501,
+    Code.UNAVAILABLE: 503,
+    Code.DEADLINE_EXCEEDED: 504,
+}
+# libevent's phrases where they are not those of `http.HTTPStatus`: its tables end at 417.
+_REASONS = {429: "Client Error", 499: "Client Error", 504: "Gateway Time-out"}
+
+
+def http_code(code: Code) -> int:
+    """Return the HTTP code for `code`; 500 for what has none of its own."""
+    return _HTTP.get(code, 500)
+
+
+def reason_phrase(code: int) -> str:
+    """Return the reason_phrase phrase of an HTTP code."""
+    return _REASONS.get(code) or HTTPStatus(code).phrase
+
+
+# `ZLib::kMaxUncompressedBytes` of `UTIL/net_http/compression/gzip_zlib.h`.
+MAX_BYTES = 100 * 2**20
+_GZIP_ONLY = 16 + zlib.MAX_WBITS
+
+
+def unpack(body: bytes, encoding: str) -> bytes:
+    """Return what a handler reads: nothing, where a body that is said to be gzip is none, or is too large unpack."""
+    if not body or "gzip" not in encoding:
+        return body
+    packed = zlib.decompressobj(_GZIP_ONLY)
+    try:
+        data = packed.decompress(body, MAX_BYTES)
+    except zlib.error:
+        return b""
+    return data if packed.eof else b""
+
+
+_NAME = r"[^/:]+"
+_CHOICE = rf"(?:(?:/versions/(?P<version>[0-9]+))|(?:/labels/(?P<label>{_NAME})))?"
+_RUN = re.compile(rf"/v1/models/(?P<model>{_NAME}){_CHOICE}:(?P<method>classify|regress|predict)", re.IGNORECASE)
+_READ = re.compile(rf"/v1/models(?:/(?P<model>{_NAME}))?{_CHOICE}(?:/(?P<method>metadata))?", re.IGNORECASE)
+_SERVED = re.compile(r"/v1/.*", re.IGNORECASE)
+
+# What libevent takes for a URI: other characters must be percent-encoded.
+_CHAR = r"[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2}"
+_URI = re.compile(
+    rf"(?:(?:[A-Za-z][A-Za-z0-9+.\-]*:)?//[^/?#]*)?(?P<path>(?:{_CHAR})*)"
+    rf"(?P<rest>(?:\?(?:{_CHAR}|\?)*)?(?:\#(?:{_CHAR}|\?)*)?)"
+)
+
+_INT64_MAX = 2**63 - 1
+
+
+class BadVersion(Exception):
+    """The version in the URL is no int64: TF Serving answers 400 with an empty body."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a URL means; `method` is predict, classify, regress, metadata, or empty for the status."""
+
+    model: str
+    method: str
+    version: int | None = None
+    label: str | None = None
+
+    def spec(self) -> Any:
+        """Return the ModelSpec."""
+        spec = messages.ModelSpec(name=self.model)
+        if self.version is not None:
+            spec.version.value = self.version
+        if self.label is not None:
+            spec.version_label = self.label
+        return spec
+
+
+def split_uri(uri: str) -> tuple[str, str] | None:
+    """Return the path, and the path with query and fragment; None for what is no URI."""
+    found = _URI.fullmatch(uri)
+    return None if found is None else (found["path"], found["path"] + found["rest"])
+
+
+def is_served(path: str) -> bool:
+    """Tell whether the REST API answers for `path`; everything else is a bare 404."""
+    return _SERVED.fullmatch(path) is not None
+
+
+def parse_request_line(http_method: str, path: str) -> Target:
+    """Return what the request line asks for; raise INVALID_ARGUMENT or BadVersion.
+
+    `path` is as it came, with the query, which counts as part of the name. Everything is matched without regard to
+    case, but a method in other letters than small ones is no method.
+    """
+    malformed = invalid_argument(f"Malformed request: {http_method} {_utf8(path.encode('latin-1', 'replace'))}")
+    pattern = {"POST": _RUN, "GET": _READ}.get(http_method)
+    found = pattern.fullmatch(path) if pattern else None
+    if found is None:
+        raise malformed
+    version = found["version"]
+    if version is not None and int(version) > _INT64_MAX:
+        raise BadVersion(version)
+    method = found["method"] or ""
+    if http_method == "POST" and method != method.lower():
+        raise malformed
+    return Target(
+        model=_decoded(found["model"] or ""),
+        method="metadata" if method == "metadata" else method if http_method == "POST" else "",
+        version=None if version is None else int(version),
+        label=None if found["label"] is None else _decoded(found["label"]),
+    )
+
+
+def _decoded(name: str) -> str:
+    """Return a name without its percent signs."""
+    return _utf8(unquote_to_bytes(name.encode("latin-1", "replace")))
+
+
+def _utf8(data: bytes) -> str:
+    return data.decode("utf-8", errors="replace")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tfs_deploy.modelserver.inference.classify import Classifications
-from tfs_deploy.modelserver.inference.regress import Regressions
+from tfs_deploy.modelserver.inference.classify_regress import Classifications, Regressions
 from tfs_deploy.modelserver.rest.json_writer import decimal, decimals, decoded, encoded, is_double, quoted
 from tfs_deploy.modelserver.rest.predict import format_error, proto_text
 from tfs_deploy.modelserver.rest.tensors import base64_bytes, is_base64, kind_of, lossless

@@ -15,8 +15,7 @@ from tornado.httputil import HTTPHeaders, HTTPServerRequest, ResponseStartLine
 from tornado.iostream import StreamClosedError
 from tornado.netutil import bind_sockets
 
-from tfs_deploy.modelserver.rest.api import Answer, RestApi
-from tfs_deploy.modelserver.rest.errors import reason
+from tfs_deploy.modelserver.rest.api import Answer, RestApi, reason_phrase
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +86,8 @@ class RestServer:
         headers = HTTPHeaders(self._api.headers(answer))
         headers["Content-Length"] = str(len(answer.body))
         body = b"" if request.method == "HEAD" else answer.body
-        request.connection.write_headers(ResponseStartLine("HTTP/1.1", answer.code, reason(answer.code)), headers)
+        request.connection.write_headers(
+            ResponseStartLine("HTTP/1.1", answer.code, reason_phrase(answer.code)), headers
+        )
         await request.connection.write(body)
         request.connection.finish()
