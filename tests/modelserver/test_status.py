@@ -20,9 +20,9 @@ class OpError(Exception):
 
 def test_the_image_formats_of_2_20():
     there = "Unknown image file format. One of JPEG, PNG, GIF, BMP, WebP required."
-    status = of_exception(OpError(there.replace("PNG", "JPEG XL, PNG")))
-    assert isinstance(status, StatusError)
-    assert (status.code, status.message) == (Code.INVALID_ARGUMENT, there)
+    converted = of_exception(OpError(there.replace("PNG", "JPEG XL, PNG")))
+    assert isinstance(converted, StatusError)
+    assert (converted.code, converted.message) == (Code.INVALID_ARGUMENT, there)
     assert status.runtime_message(there) == there
 
 
@@ -35,9 +35,9 @@ def test_the_image_formats_of_2_20():
         (2310, "Op type not registered 'A' in binary running on b.", False),
     ],
 )
-def test_who_is_blamed_for_a_graph_that_is_none(producer, text, blamed):
-    found = status.import_message(text, producer)
-    assert found.startswith(f"Converting GraphDef to Graph has failed with an error: '{text}' The") is blamed
-    assert (found == text) is not blamed
+def test_a_newer_exporter_is_named_as_the_cause(producer, text, blamed):
+    message = status.import_message(text, producer)
+    assert message.startswith(f"Converting GraphDef to Graph has failed with an error: '{text}' The") is blamed
+    assert (message == text) is not blamed
     # TensorFlow 2.20 has said it already.
-    assert status.import_message(found, producer) == found
+    assert status.import_message(message, producer) == message
