@@ -225,6 +225,38 @@ def test_history_tells_time_action_version_who_and_why(desk: Desk) -> None:
     assert len(desk.run("history", MODEL, "--last", 1, "--json").json) == 1
 
 
+def test_a_table_keeps_every_column_on_a_narrow_terminal(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    deployed(desk, "good 1", "good 2")
+    desk.run("rollback", MODEL, "--reason", "answers took too long since noon", "--actor", "ann@host-of-a-long-name")
+
+    for columns in (60, 80, 100):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        table = desk.run("history", MODEL).out
+        assert max(map(len, table.splitlines())) <= columns
+        for held in ("time (UTC)", "rolled back", "2 -> 1", "ann@host-of-a-long-name"):
+            assert held in table
+        assert "answers took too long since noon" in " ".join(table.split())
+        verdicts = " ".join(desk.run("validate", MODEL, 1).out.split())
+        assert "prediction" in verdicts
+        assert "pass" in verdicts
+        assert "1 signature as in the manifest" in verdicts
+
+
+def test_in_a_pipe_a_row_of_a_table_is_one_line(desk: Desk) -> None:
+    deployed(desk, "good 1")
+    reason = " ".join(["a reason of many words"] * 20)
+    desk.run("publish", desk.staged("good 2"), "--model", MODEL)
+    desk.run("reject", MODEL, 2, "--reason", reason)
+
+    (row,) = [line for line in desk.run("history", MODEL).out.splitlines() if "rejected" in line]
+    assert reason in row
+    assert len(desk.run("history", MODEL).out.splitlines()) == 1 + 5
+    (signature,) = [
+        line for line in desk.run("inspect", desk.staged("good 1"), where=False).out.splitlines() if "x: " in line
+    ]
+    assert "y: float" in signature
+
+
 def test_what_served_answers_by_the_record(desk: Desk) -> None:
     before = datetime.now(timezone.utc) - timedelta(seconds=1)
     deployed(desk, "good 1")
@@ -255,6 +287,53 @@ def test_inspect_needs_neither_store_nor_server(desk: Desk) -> None:
     table = desk.run("inspect", desk.staged("good 1"), where=False).out
     assert "x: float [?]" in table
     assert "saved_model.pb" in table
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("inspect", "nosuch"), "'nosuch'"),
+        (("inspect", "empty"), "saved_model.pb"),
+        (("publish", "empty", "--model", MODEL), "saved_model.pb"),
+        (("deploy", "empty", "--model", MODEL), "saved_model.pb"),
+        (("validate", "empty"), "saved_model.pb"),
+        (("validate", "nosuch"), "'nosuch'"),
+        (("deploy", "nosuch", "--model", MODEL), "nosuch"),
+        (("export", "nosuch.keras", "--out", "out"), "nosuch.keras"),
+        (("export", "nosuch", "--out", "out"), "nosuch"),
+        (("export", "staged/good_1", "--out", "out", "--samples", "nosuch.npz"), "nosuch.npz"),
+        (("promote", MODEL, "nosuch"), "'nosuch'"),
+        (("promote", MODEL, 99), "99"),
+        (("rollback", MODEL, "--to", 99), "99"),
+        (("reject", MODEL, 99, "--reason", "a test"), "99"),
+        (("validate", MODEL, 1, "--gates", "nosuch.yaml"), "nosuch.yaml"),
+        (("validate", MODEL, 1, "--gates", "nogolden.yaml"), "nosuch.golden"),
+        (("deploy", "staged/good_2", "--model", MODEL, "--gates", "nolabelled.yaml"), "nosuch.npz"),
+        (("deploy", "staged/good_2", "--model", MODEL, "--gates", "badkey.yaml"), "badkey.yaml"),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else None,
+)
+def test_a_mistake_of_the_caller_ends_with_2_and_changes_nothing(
+    desk: Desk, arguments: tuple[object, ...], named: str
+) -> None:
+    deployed(desk, "good 1")
+    desk.staged("good 2")
+    (desk.folder / "empty").mkdir()
+    (desk.folder / "nogolden.yaml").write_text("golden: {file: nosuch.golden}\n")
+    (desk.folder / "nolabelled.yaml").write_text("accuracy: {file: nosuch.npz}\n")
+    (desk.folder / "badkey.yaml").write_text("acuracy: {}\n")
+    before = desk.run("history", MODEL, "--json").json
+
+    ran = desk.run(*arguments, where=arguments[0] not in ("inspect", "export"))
+
+    assert ran.code == 2, ran.err
+    assert ran.out == ""
+    sentence = ran.err.splitlines()[-1]
+    assert sentence.startswith("tfs-deploy: ")
+    assert named in sentence
+    assert "Badkey" not in sentence
+    assert desk.run("history", MODEL, "--json").json == before
+    assert desk.stable() == [1, 1]
 
 
 def test_inspect_finds_a_changed_byte(desk: Desk) -> None:

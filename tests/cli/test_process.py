@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -33,11 +34,12 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("command", ["deploy", "inspect", "status"])
+@pytest.mark.parametrize("command", ["export", "inspect", "deploy", "status", "sync", "reap"])
 def test_every_command_has_a_help(command: str) -> None:
     ran = child(command, "--help", environ={"COLUMNS": "100"})
     assert ran.code == 0
     assert "--json" in ran.out
+    assert not re.search(r"<\w+>|[{}]", ran.out)
 
 
 def test_version() -> None:
@@ -86,6 +88,34 @@ def test_a_signal_ends_it_with_a_sentence(tmp_path: Path, number: int, code: int
     assert process.returncode == code
     assert told.startswith("tfs-deploy: Interrupted.")
     assert "Traceback" not in told
+
+
+@pytest.mark.parametrize("command", [["--help"], ["status"], ["history", "m", "--store", "."]])
+def test_ctrl_c_at_any_moment_of_the_start_is_no_traceback(command: list[str], tmp_path: Path) -> None:
+    """The interrupt comes while Python imports what the command needs, or a little later."""
+    script = (
+        "import signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from tfs_deploy.cli.__main__ import run\n"
+        "sys.stdout.write('!')\n"
+        "sys.stdout.flush()\n"
+        "run()\n"
+    )
+    for milliseconds in (10, 40, 80, 120, 160, 220):
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, *command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+        )
+        assert process.stdout is not None
+        process.stdout.read(1)
+        time.sleep(milliseconds / 1000)
+        process.send_signal(signal.SIGINT)
+        _, printed = process.communicate(timeout=60)
+        assert "Traceback" not in printed, f"after {milliseconds} ms"
+        assert process.returncode in {130, 0, 2, -signal.SIGINT}
 
 
 @pytest.mark.tensorflow

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tfs_deploy.cli.settings import FILE_NAME, Flags, Settings, read_settings
+from tfs_deploy.cli.settings import FILE_NAME, GroupOptions, Settings, read_settings
 from tfs_deploy.errors import InvalidInput
 from tfs_deploy.serving.group import Mode
 
 
 def settings(directory: Path, *, environ: dict[str, str] | None = None, **flags: object) -> Settings:
-    return read_settings(Flags(**flags), environ=environ or {}, directory=directory)
+    return read_settings(GroupOptions(**flags), environ=environ or {}, directory=directory)
 
 
 def test_a_flag_wins_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:

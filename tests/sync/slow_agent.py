@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from tfs_deploy.cli.main import run
+from tfs_deploy.cli.main import run_program as run
 from tfs_deploy.store.local.store import LocalStore
 from tfs_deploy.store.protocol import Progress
 

@@ -8,46 +8,41 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from tfs_deploy.cli import exit_codes
+from tfs_deploy.cli.options import GroupOptions, OutputOptions
 
 if TYPE_CHECKING:
     # Only named here: `tfs-deploy --help` must not pay for them.
     from rich.console import Console
 
-    from tfs_deploy.cli.progress import Work
+    from tfs_deploy.cli.progress import Progress
     from tfs_deploy.cli.settings import Settings
     from tfs_deploy.deployment.session import GroupSession
     from tfs_deploy.store.protocol import Store
-
-_WHERE = "Where"
-_OUTPUT = "Output"
-# A pipe has no width of its own.
-_PIPE_COLUMNS = 100
 
 
 @dataclass(slots=True)
 class Invocation:
     """One run of one command; `exit_code` is what it ends with if no error is raised."""
 
-    options: dict[str, Any]
-    as_json: bool
-    debug: bool
+    where: GroupOptions
+    output: OutputOptions
     exit_code: int = exit_codes.DONE
     _settings: Settings | None = field(default=None, repr=False)
 
     @property
     def settings(self) -> Settings:
-        """Return flags, environment and settings file as one."""
-        from tfs_deploy.cli.settings import Flags, read_settings
+        """Return options, environment and settings file as one."""
+        from tfs_deploy.cli.settings import read_settings
 
         if self._settings is None:
-            self._settings = read_settings(Flags(**self.options), environ=os.environ, directory=Path.cwd())
+            self._settings = read_settings(self.where, environ=os.environ, directory=Path.cwd())
         return self._settings
 
     def store(self) -> Store:
@@ -73,74 +68,83 @@ class Invocation:
         ) as session:
             yield session
 
-    def working(self) -> AbstractContextManager[Work]:
+    def working(self) -> AbstractContextManager[Progress]:
         """Show progress in the block."""
-        from tfs_deploy.cli.progress import show
+        from tfs_deploy.cli.progress import show_progress
 
-        return show(silent=self.as_json)
+        return show_progress(silent=self.output.as_json)
 
     def answer(self, data: object, show: Callable[[Console], None]) -> None:
         """Print the answer of the command: `data` as JSON, or what `show` prints."""
-        if self.as_json:
+        if self.output.as_json:
             from tfs_deploy.jsonable import to_json
 
             typer.echo(to_json(data).decode(), nl=False)
         else:
-            show(terminal())
+            from tfs_deploy.cli.tables import stdout_console
+
+            show(stdout_console())
 
     def say(self, data: object, sentence: str) -> None:
         """Print the answer of the command: `data` as JSON, or one sentence."""
         self.answer(data, lambda console: console.print(sentence, markup=False, highlight=False, soft_wrap=True))
 
 
-def terminal() -> Console:
-    """Return a console on stdout that is no narrower than a table needs where stdout is no terminal."""
-    from rich.console import Console
+def command(*, group_options: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a function ``(call: Invocation, ...)`` the common options, and turn its errors into exit codes.
 
-    console = Console(highlight=False)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = _PIPE_COLUMNS
-    return console
-
-
-def command(*, somewhere: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a function ``(call: Invocation, ...)`` the common options, and make errors exit codes.
-
-    `somewhere`: the command works on a store or a serving group. One that only reads the store takes the options of
-    a serving group too, so that a script can give the same ones to every command.
+    Typer needs one parameter per option: a parameter of `function` whose type is a dataclass becomes one option per
+    field, and `function` gets the value. `group_options` adds `GroupOptions`, for a command on a store or a serving
+    group. A command that only reads the store takes them all, so that a script can give every command the same ones.
     """
+    common: dict[str, type] = {"output": OutputOptions}
+    if group_options:
+        common = {"where": GroupOptions, **common}
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         # Not `get_type_hints`: on Python 3.10 it hides the annotation of a parameter whose default is None.
-        taken = inspect.signature(function, eval_str=True).parameters.values()
-        own = [parameter for parameter in taken if parameter.name != "call"]
-        common = [*(_WHERE_OPTIONS if somewhere else ()), *_OUTPUT_OPTIONS]
+        parameters = inspect.signature(function, eval_str=True).parameters
+        own = {name: parameter for name, parameter in parameters.items() if name != "call"}
+        groups: dict[str, Any] = {
+            name: parameter.annotation for name, parameter in own.items() if is_dataclass(parameter.annotation)
+        }
+        groups |= common
 
         @functools.wraps(function)
         def wrapper(**values: Any) -> None:
-            as_json, debug = values.pop("as_json"), values.pop("debug")
-            options = {parameter.name: values.pop(parameter.name) for parameter in common if parameter.name in values}
-            call = Invocation(options, as_json, debug)
-            _log_to_stderr(debug=debug)
-            raise typer.Exit(_run(function, call, values))
+            given = {name: _take(kind, values) for name, kind in groups.items()}
+            call = Invocation(given.pop("where", GroupOptions()), given.pop("output"))
+            _log_to_stderr(debug=call.output.debug)
+            raise typer.Exit(_run(function, call, {**values, **given}))
 
-        parameters = [*own, *common]
-        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        flat = [parameter for name, parameter in own.items() if name not in groups]
+        flat += [option for kind in groups.values() for option in _options_of(kind)]
+        wrapper.__signature__ = inspect.Signature(flat)  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in flat}
         del wrapper.__wrapped__
         return wrapper
 
     return decorate
 
 
+def _options_of(kind: type) -> list[inspect.Parameter]:
+    fields = inspect.signature(kind, eval_str=True).parameters.values()
+    return [field.replace(kind=inspect.Parameter.KEYWORD_ONLY) for field in fields]
+
+
+def _take(kind: type, values: dict[str, Any]) -> Any:
+    """Make a `kind` of its fields in `values`, which are removed there."""
+    return kind(**{name: values.pop(name) for name in inspect.signature(kind).parameters if name in values})
+
+
 def _run(function: Callable[..., None], call: Invocation, values: dict[str, Any]) -> int:
     try:
         function(call, **values)
     except BrokenPipeError:
-        # The reader of a pipe went away (`| head`): nothing to tell it.
+        # The reader of a pipe went away (`| head`): there is nobody to print an error for.
         raise
     except (Exception, KeyboardInterrupt) as error:
-        return exit_codes.report(error, as_json=call.as_json, debug=call.debug)
+        return exit_codes.report(error, as_json=call.output.as_json, debug=call.output.debug)
     return call.exit_code
 
 
@@ -154,85 +158,3 @@ def _log_to_stderr(*, debug: bool) -> None:
     logger.handlers = [handler]
     logger.setLevel(logging.DEBUG if debug else logging.WARNING)
     logger.propagate = False
-
-
-def _option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-
-
-_WHERE_OPTIONS = (
-    _option(
-        "store",
-        Annotated[
-            str | None,
-            typer.Option(
-                metavar="DIRECTORY",
-                help="Where published versions live (or TFS_DEPLOY_STORE).",
-                rich_help_panel=_WHERE,
-            ),
-        ],
-        None,
-    ),
-    _option(
-        "group",
-        Annotated[
-            str | None,
-            typer.Option(
-                metavar="NAME",
-                help="Name of the serving group, 'default' if not given (or TFS_DEPLOY_GROUP).",
-                rich_help_panel=_WHERE,
-            ),
-        ],
-        None,
-    ),
-    _option(
-        "config",
-        Annotated[
-            Path | None,
-            typer.Option(
-                metavar="FILE",
-                help="Settings file; without it tfs-deploy.yaml in the working directory, if there is one.",
-                rich_help_panel=_WHERE,
-            ),
-        ],
-        None,
-    ),
-    _option(
-        "target",
-        Annotated[
-            str | None,
-            typer.Option(
-                metavar="HOST:PORT[,...]",
-                help="gRPC address of every replica (or TFS_DEPLOY_TARGET).",
-                rich_help_panel=_WHERE,
-            ),
-        ],
-        None,
-    ),
-    _option(
-        "actor",
-        Annotated[
-            str | None,
-            typer.Option(
-                metavar="NAME",
-                help="Who acts, for the record; user@host if not given (or TFS_DEPLOY_ACTOR).",
-                rich_help_panel=_WHERE,
-            ),
-        ],
-        None,
-    ),
-)
-_OUTPUT_OPTIONS = (
-    _option(
-        "as_json",
-        Annotated[bool, typer.Option("--json", help="Answer in JSON on stdout, errors too.", rich_help_panel=_OUTPUT)],
-        False,
-    ),
-    _option(
-        "debug",
-        Annotated[
-            bool, typer.Option("--debug", help="Log every step, show where an error arose.", rich_help_panel=_OUTPUT)
-        ],
-        False,
-    ),
-)

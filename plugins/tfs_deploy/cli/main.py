@@ -9,18 +9,17 @@ from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from tfs_deploy import __version__
 from tfs_deploy.cli import (
-    container_commands,
     exit_codes,
-    gateway_command,
-    golden_command,
     model_commands,
+    program_commands,
     record_commands,
     step_commands,
     sync_command,
+    validate_command,
 )
 from tfs_deploy.errors import InvalidInput
 
@@ -30,13 +29,33 @@ _UsageError: Any = typer.BadParameter.__mro__[1]
 
 _MODELS = "SavedModels"
 _STEPS = "Steps of a deploy"
-_RECORD = "What is live, and what was"
+_RECORD = "Status and history"
 _PROGRAMS = "Long-running programs"
 _UPKEEP = "Upkeep"
 
 
-class Program(TyperGroup):
-    """The group of all commands; a command line that cannot be read is told like any other error."""
+class PlainCommand(TyperCommand):
+    """A command whose help has no type where it says nothing: no ``<bool>`` at a flag, no braces at an argument."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the parameters without such types."""
+        return _without_types(super().get_params(ctx))
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return the parts of the usage line; a required argument stands for itself."""
+        return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]
+
+
+class PlainGroup(TyperGroup):
+    """A group of commands with such a help."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the parameters without types that say nothing."""
+        return _without_types(super().get_params(ctx))
+
+
+class Program(PlainGroup):
+    """The group of all commands; a command line that cannot be read is reported like any other error."""
 
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **options: Any) -> Any:  # type: ignore[override]
         """Run one command line and end the process with its exit code (or return it, if not `standalone_mode`)."""
@@ -46,13 +65,15 @@ class Program(TyperGroup):
             code = super().main(arguments, prog_name, **{**options, "standalone_mode": False})
         except _UsageError as error:
             code = _report_usage(error, arguments)
+        except (typer.Abort, KeyboardInterrupt):
+            code = exit_codes.report(KeyboardInterrupt(), as_json="--json" in arguments, debug=False)
         if not standalone:
             return code
         sys.exit(code or exit_codes.DONE)
 
 
-class Untouched(TyperCommand):
-    """A command whose arguments are somebody else's, `--help` among them."""
+class PassThrough(PlainCommand):
+    """A command whose arguments are those of another program, `--help` among them."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Take everything as it is."""
@@ -64,7 +85,7 @@ app = typer.Typer(
     cls=Program,
     name=_PROGRAM,
     help="From a training checkpoint to a version that answers production traffic in TensorFlow Serving.",
-    epilog="Exit codes: 0 done or passed, 1 refused or a gate failed, 2 usage, 3 could not tell.",
+    epilog="Exit codes: 0 done or passed, 1 a gate failed or refused, 2 usage or bad input, 3 could not tell.",
     add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -85,44 +106,44 @@ def _program(
 
 
 for _function in (model_commands.export, model_commands.inspect):
-    app.command(rich_help_panel=_MODELS)(_function)
+    app.command(cls=PlainCommand, rich_help_panel=_MODELS)(_function)
 for _function in (
     step_commands.deploy,
     step_commands.publish,
     step_commands.load,
-    step_commands.validate,
+    validate_command.validate,
     step_commands.promote,
     step_commands.rollback,
     step_commands.reject,
     step_commands.retire,
 ):
-    app.command(rich_help_panel=_STEPS)(_function)
-app.command(rich_help_panel=_RECORD)(record_commands.status)
-app.command(rich_help_panel=_RECORD)(record_commands.history)
-app.command("what-served", rich_help_panel=_RECORD)(record_commands.what_served)
-app.command(rich_help_panel=_PROGRAMS)(sync_command.sync)
-app.command(rich_help_panel=_PROGRAMS)(gateway_command.gateway)
-_golden = typer.Typer(help="Request files out of captured traffic.")
-_golden.command("make")(golden_command.make)
+    app.command(cls=PlainCommand, rich_help_panel=_STEPS)(_function)
+app.command(cls=PlainCommand, rich_help_panel=_RECORD)(record_commands.status)
+app.command(cls=PlainCommand, rich_help_panel=_RECORD)(record_commands.history)
+app.command("what-served", cls=PlainCommand, rich_help_panel=_RECORD)(record_commands.what_served)
+app.command(cls=PlainCommand, rich_help_panel=_PROGRAMS)(sync_command.sync)
+app.command(cls=PlainCommand, rich_help_panel=_PROGRAMS)(program_commands.gateway)
+_golden = typer.Typer(cls=PlainGroup, help="Request files out of captured traffic.")
+_golden.command("make", cls=PlainCommand)(model_commands.make_golden)
 app.add_typer(_golden, name="golden", rich_help_panel=_MODELS)
 
 
-@app.command("model-server", cls=Untouched, rich_help_panel=_PROGRAMS, add_help_option=False)
+@app.command("model-server", cls=PassThrough, rich_help_panel=_PROGRAMS, add_help_option=False)
 def _model_server(context: typer.Context) -> None:
     """Run the embedded model server; takes tensorflow_model_server's flags (--help lists them)."""
-    from tfs_deploy.cli.embedded import become_model_server
+    from tfs_deploy.cli.program_commands import exec_model_server
     from tfs_deploy.errors import TFSDeployError
 
     try:
-        become_model_server(list(context.args))
+        exec_model_server(list(context.args))
     except TFSDeployError as error:
         raise typer.Exit(exit_codes.report(error, as_json=False, debug=False)) from error
 
 
-app.command(rich_help_panel=_UPKEEP)(container_commands.reap)
+app.command(cls=PlainCommand, rich_help_panel=_UPKEEP)(program_commands.reap)
 
 
-def run() -> NoReturn:
+def run_program() -> NoReturn:
     """Run the command line of this process."""
     signal.signal(signal.SIGTERM, _terminate)
     app(prog_name=_PROGRAM)
@@ -136,7 +157,16 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
 def _report_usage(error: Any, arguments: list[str]) -> int:
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else _PROGRAM
-    told = error.format_message().strip().rstrip(".")
+    cause = error.format_message().strip().rstrip(".")
     return exit_codes.report(
-        InvalidInput(f"{told}.", f"See: {path} --help."), as_json="--json" in arguments, debug=False
+        InvalidInput(f"{cause}.", f"See: {path} --help."), as_json="--json" in arguments, debug=False
     )
+
+
+def _without_types(parameters: list[Any]) -> list[Any]:
+    for parameter in parameters:
+        if isinstance(parameter, TyperArgument):
+            parameter.display_type_rich = lambda ctx: ""  # type: ignore[method-assign]
+        elif getattr(parameter, "is_flag", False) and parameter.metavar is None:
+            parameter.metavar = ""
+    return parameters

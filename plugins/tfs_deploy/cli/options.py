@@ -1,7 +1,8 @@
-"""Arguments and options that several commands share."""
+"""Arguments and options that several commands share; a dataclass of options is given as one parameter."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -27,3 +28,64 @@ Images = Annotated[
 Copy = Annotated[
     bool, typer.Option("--copy", help="With --image: copy the model in, where the engine does not see this disk.")
 ]
+
+_WHERE = "Where"
+_OUTPUT = "Output"
+
+
+@dataclass(frozen=True, slots=True)
+class GroupOptions:
+    """Where the store and the serving group are, as the command line says; None: not said."""
+
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIRECTORY",
+            help="Where published versions live: a directory or s3://BUCKET/PREFIX (or TFS_DEPLOY_STORE).",
+            rich_help_panel=_WHERE,
+        ),
+    ] = None
+    group: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Name of the serving group, 'default' if not given (or TFS_DEPLOY_GROUP).",
+            rich_help_panel=_WHERE,
+        ),
+    ] = None
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Settings file; without it tfs-deploy.yaml in the working directory, if there is one.",
+            rich_help_panel=_WHERE,
+        ),
+    ] = None
+    target: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT[,...]",
+            help="gRPC address of every replica (or TFS_DEPLOY_TARGET).",
+            rich_help_panel=_WHERE,
+        ),
+    ] = None
+    actor: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Who acts, for the record; user@host if not given (or TFS_DEPLOY_ACTOR).",
+            rich_help_panel=_WHERE,
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True)
+class OutputOptions:
+    """How a command answers."""
+
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Answer in JSON on stdout, errors too.", rich_help_panel=_OUTPUT)
+    ] = False
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Log every step, show where an error arose.", rich_help_panel=_OUTPUT)
+    ] = False

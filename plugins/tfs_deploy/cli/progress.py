@@ -1,41 +1,32 @@
-"""Show what long work is doing: bars on a terminal, lines in a log, nothing beside a JSON answer. Always on stderr."""
+"""Progress of long work on stderr: bars on a terminal, lines in a log, nothing beside a JSON answer."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
+from rich import progress as bars
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-# A log of a long upload should show that it lives, and not be made of it.
+from tfs_deploy.cli.tables import readable_size
+
+# A log of a long upload shows that it goes on, and does not consist of it.
 _LINE_SECONDS = 10.0
 
 
-class Work(Protocol):
-    """Something that is told which step begins and how far it is."""
+class Progress:
+    """The progress of one command; this base class shows nothing."""
 
     def begin(self, step: str, *, total: int | None = None) -> None:
         """Start the next step, which ends the one before; `total` is its bytes, if it can be measured in bytes."""
 
-    def reach(self, done: int) -> None:
-        """Say that `done` bytes of the step are done."""
+    def update(self, done: int) -> None:
+        """Take note that `done` bytes of the step are done."""
 
 
-class Silence:
-    """Show nothing."""
-
-    def begin(self, step: str, *, total: int | None = None) -> None:
-        """Say nothing."""
-
-    def reach(self, done: int) -> None:
-        """Say nothing."""
-
-
-class Lines:
-    """Write one line per step, and one per ten seconds of an upload."""
+class LineProgress(Progress):
+    """Writes one line per step, and one per ten seconds of an upload."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -45,67 +36,59 @@ class Lines:
 
     def begin(self, step: str, *, total: int | None = None) -> None:
         self._step, self._total, self._last = step, total or 0, time.monotonic()
-        size = f" ({size_of(total)})" if total else ""
-        self._console.print(f"{step}{size} ...", markup=False, highlight=False, soft_wrap=True)
+        size = f" ({readable_size(total)})" if total else ""
+        self._print(f"{step}{size} ...")
 
-    def reach(self, done: int) -> None:
+    def update(self, done: int) -> None:
         if time.monotonic() - self._last >= _LINE_SECONDS:
             self._last = time.monotonic()
-            told = f"{self._step}: {size_of(done)} of {size_of(self._total)}"
-            self._console.print(told, markup=False, highlight=False, soft_wrap=True)
+            self._print(f"{self._step}: {readable_size(done)} of {readable_size(self._total)}")
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-class Bars:
-    """Draw a bar, or a spinner where nothing can be measured."""
+class BarProgress(Progress):
+    """Draws a bar, or a spinner for a step that cannot be measured."""
 
-    def __init__(self, bars: Progress) -> None:
-        self._bars = bars
-        self._task: TaskID | None = None
+    def __init__(self, display: bars.Progress) -> None:
+        self._display = display
+        self._task: bars.TaskID | None = None
 
     def begin(self, step: str, *, total: int | None = None) -> None:
         self.end()
-        self._task = self._bars.add_task(step, total=total, told="")
+        self._task = self._display.add_task(step, total=total, size="")
 
-    def reach(self, done: int) -> None:
+    def update(self, done: int) -> None:
         if self._task is not None:
-            self._bars.update(self._task, completed=done, told=size_of(done))
+            self._display.update(self._task, completed=done, size=readable_size(done))
 
     def end(self) -> None:
         """Fill the bar of the step that is done."""
         if self._task is not None:
-            total = self._bars.tasks[-1].total or 1
-            self._bars.update(self._task, total=total, completed=total)
-            self._bars.stop_task(self._task)
+            total = self._display.tasks[-1].total or 1
+            self._display.update(self._task, total=total, completed=total)
+            self._display.stop_task(self._task)
 
 
 @contextmanager
-def show(*, silent: bool) -> Iterator[Work]:
-    """Give something to tell about the work in the block."""
+def show_progress(*, silent: bool) -> Iterator[Progress]:
+    """Yield a progress that is shown on stderr during the block."""
     console = Console(stderr=True)
     if silent:
-        yield Silence()
+        yield Progress()
         return
     if not console.is_terminal:
-        yield Lines(console)
+        yield LineProgress(console)
         return
     columns = (
-        SpinnerColumn(finished_text=" "),
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        TextColumn("{task.fields[told]}", markup=False),
-        TimeElapsedColumn(),
+        bars.SpinnerColumn(finished_text=" "),
+        bars.TextColumn("{task.description}", markup=False),
+        bars.BarColumn(bar_width=24),
+        bars.TextColumn("{task.fields[size]}", markup=False),
+        bars.TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console) as progress:
-        bars = Bars(progress)
-        yield bars
-        bars.end()
-
-
-def size_of(count: int | None) -> str:
-    """Return a byte count as people write it, in powers of 1000."""
-    size = float(count or 0)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000.0:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000.0
-    return f"{size:.1f} TB"
+    with bars.Progress(*columns, console=console) as display:
+        progress = BarProgress(display)
+        yield progress
+        progress.end()

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import msgspec
 
+from tfs_deploy.cli.options import GroupOptions
 from tfs_deploy.deployment.session import Timeouts
 from tfs_deploy.errors import InvalidInput
 from tfs_deploy.serving.group import Mode, ServingGroup
@@ -31,17 +32,6 @@ KEYS = (
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:/")
 # A day: whoever waits longer than that has forgotten the command.
 _Seconds = Annotated[float, msgspec.Meta(gt=0.0, le=86400.0)]
-
-
-@dataclass(frozen=True, slots=True)
-class Flags:
-    """What was said on the command line; None: nothing."""
-
-    store: str | None = None
-    target: str | None = None
-    group: str | None = None
-    actor: str | None = None
-    config: Path | None = None
 
 
 # Structs, not dataclasses: a misspelt key must be an error here, or it would be silently without effect.
@@ -116,7 +106,7 @@ class Settings:
         return self.servers.serving_group(store_root=store_directory)
 
 
-def read_settings(flags: Flags, *, environ: Mapping[str, str], directory: Path) -> Settings:
+def read_settings(flags: GroupOptions, *, environ: Mapping[str, str], directory: Path) -> Settings:
     """Return the settings that hold in `directory`; raise InvalidInput for a file or a value that cannot be used."""
     path = flags.config or directory / FILE_NAME
     held = _read_file(path, required=flags.config is not None)

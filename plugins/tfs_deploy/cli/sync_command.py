@@ -1,4 +1,4 @@
-"""The command that runs a sync agent: for good beside a model server, or once before it starts."""
+"""The command that runs a sync agent: as a service beside a model server, or once before the server starts."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,29 +23,28 @@ from tfs_deploy.cli.invocation import Invocation, command
 if TYPE_CHECKING:
     from tfs_deploy.sync.agent import Agent
     from tfs_deploy.sync.run import Once
+    from tfs_deploy.sync.settings import AgentSettings
 
-_WHAT = "What to bring"
+_WHAT = "What to download"
 _HOW = "How to run"
-# A store that does not answer must not hold up the end: everything on the disk is safe at any moment.
+# A store that does not answer must not delay the end: the files on the disk are complete at any time.
 _LAST_SECONDS = 2.5
 
 
-@command(somewhere=True)
-def sync(
-    call: Invocation,
-    model_root: Annotated[
-        Path, typer.Option("--model-root", metavar="DIR", help="Directory to fill; the model server reads it.")
-    ],
+@dataclass(frozen=True, slots=True)
+class SyncFlags:
+    """The options of `sync`."""
+
     latest: Annotated[
         list[str] | None,
         typer.Option(
             "--latest",
             metavar="MODEL",
-            help="Bring the highest version of MODEL, for a server with --model_base_path; may be given again. "
+            help="Download the highest version of MODEL, for a server with --model_base_path; may be given again. "
             "Without it: what the group's desired state needs.",
             rich_help_panel=_WHAT,
         ),
-    ] = None,
+    ] = None
     keep: Annotated[
         int,
         typer.Option(
@@ -54,15 +54,15 @@ def sync(
             help="How many versions of a model stay that are no longer needed.",
             rich_help_panel=_WHAT,
         ),
-    ] = 2,
+    ] = 2
     verify: Annotated[
         bool,
         typer.Option(
             "--verify",
-            help="Read every byte of what is there already, not names and sizes only.",
+            help="Check every byte of the files that are there already, not only names and sizes.",
             rich_help_panel=_WHAT,
         ),
-    ] = False,
+    ] = False
     startup_config: Annotated[
         Path | None,
         typer.Option(
@@ -71,23 +71,23 @@ def sync(
             help="Keep the file current that the model server reads when it starts (--model_config_file).",
             rich_help_panel=_WHAT,
         ),
-    ] = None,
+    ] = None
     name: Annotated[
         str | None,
         typer.Option("--name", metavar="NAME", help="Name of this agent in the group; the host's if not given."),
-    ] = None,
+    ] = None
     poll: Annotated[
         float,
-        typer.Option("--poll", metavar="SECONDS", help="Between two looks at the store.", rich_help_panel=_HOW),
-    ] = 1.0,
+        typer.Option("--poll", metavar="SECONDS", help="Time between two reads of the store.", rich_help_panel=_HOW),
+    ] = 1.0
     once: Annotated[
         bool,
         typer.Option(
             "--once",
-            help="Bring what is needed and end: 0 all is there, 1 refused, 3 could not tell.",
+            help="Download what is needed and end: 0 all is there, 1 refused, 3 could not tell.",
             rich_help_panel=_HOW,
         ),
-    ] = False,
+    ] = False
     wait: Annotated[
         float,
         typer.Option(
@@ -97,7 +97,7 @@ def sync(
             help="With --once: how long to wait for a desired state or a first version, and to try again.",
             rich_help_panel=_HOW,
         ),
-    ] = 0.0,
+    ] = 0.0
     metrics_port: Annotated[
         int | None,
         typer.Option(
@@ -108,7 +108,7 @@ def sync(
             help="Answer /healthz, /readyz and /metrics there; 0 for a free port; off if not given.",
             rich_help_panel=_HOW,
         ),
-    ] = None,
+    ] = None
     metrics_host: Annotated[
         str,
         typer.Option(
@@ -117,37 +117,51 @@ def sync(
             help="Address of that port; probes and Prometheus come from outside the pod.",
             rich_help_panel=_HOW,
         ),
-    ] = "0.0.0.0",  # noqa: S104 - told in the help; names and numbers of versions, nothing else
+    ] = "0.0.0.0"  # noqa: S104 - the help says so; names and numbers of versions, nothing else
+
+    def settings(self, group: str) -> AgentSettings:
+        """Return what the agent of `group` takes."""
+        from tfs_deploy.sync.settings import AgentSettings
+
+        return AgentSettings(
+            group,
+            socket.gethostname() if self.name is None else self.name,
+            tuple(self.latest or ()),
+            keep=self.keep,
+            poll=self.poll,
+            startup_config=self.startup_config,
+            deep=self.verify,
+        )
+
+
+@command(group_options=True)
+def sync(
+    call: Invocation,
+    model_root: Annotated[
+        Path, typer.Option("--model-root", metavar="DIR", help="Directory to fill; the model server reads it.")
+    ],
+    flags: SyncFlags,
 ) -> None:
-    """Bring versions from the store to the disk beside a model server, and keep there what its group needs."""
+    """Download versions from the store to the disk of a model server, and keep there what its group needs."""
     from tfs_deploy.clock import SystemClock
     from tfs_deploy.errors import InvalidInput
     from tfs_deploy.sync.agent import Agent
     from tfs_deploy.sync.disk import ReplicaDisk
     from tfs_deploy.sync.run import run_once, run_until
-    from tfs_deploy.sync.settings import AgentSettings
 
-    if wait and not once:
+    if flags.wait and not flags.once:
         raise InvalidInput("--wait is for --once.", "Leave it out: without --once the agent waits for ever.")
-    settings = AgentSettings(
-        call.settings.group,
-        socket.gethostname() if name is None else name,
-        tuple(latest or ()),
-        keep=keep,
-        poll=poll,
-        startup_config=startup_config,
-        deep=verify,
-    )
+    settings = flags.settings(call.settings.group)
     store, clock, disk = call.store(), SystemClock(), ReplicaDisk(model_root)
     disk.require_apart_from(store.uri)
     disk.prepare()
-    if not once:
-        _log_as_a_program(debug=call.debug)
-    agent = Agent(store, disk, settings, clock=clock, reports=not once)
-    stop, code = threading.Event(), exit_codes.TERMINATED if once else exit_codes.DONE
-    with disk.locked(clock), _stopping(agent, stop, code) as signals, _port(agent, metrics_host, metrics_port):
-        if once:
-            done = run_once(agent, stop, seconds=wait, clock=clock)
+    if not flags.once:
+        _log_as_a_program(debug=call.output.debug)
+    agent = Agent(store, disk, settings, clock=clock, reports=not flags.once)
+    stop, code = threading.Event(), exit_codes.TERMINATED if flags.once else exit_codes.DONE
+    with disk.locked(clock), _stopping(agent, stop, code) as signals, _metrics_server(agent, flags):
+        if flags.once:
+            done = run_once(agent, stop, seconds=flags.wait, clock=clock)
             call.say(done, _sentence(done))
             call.exit_code = exit_codes.TERMINATED if signals else _exit_code(done)
             return
@@ -158,11 +172,14 @@ def sync(
 
 @contextmanager
 def _stopping(agent: Agent, stop: threading.Event, code: int) -> Iterator[list[int]]:
-    """Let SIGTERM and SIGINT end the loop in the block, by force with `code` if it hangs; yield what came."""
-    came: list[int] = []
+    """Stop `agent` at SIGTERM and SIGINT during the block; yield the list of signals that arrive.
+
+    The process ends with `code` by force where the agent has not stopped after `_LAST_SECONDS`.
+    """
+    signals: list[int] = []
 
     def end(signum: int, frame: FrameType | None) -> None:
-        came.append(signum)
+        signals.append(signum)
         stop.set()
         agent.wake.set()
         forced = threading.Timer(_LAST_SECONDS, os._exit, (code,))
@@ -171,19 +188,19 @@ def _stopping(agent: Agent, stop: threading.Event, code: int) -> Iterator[list[i
 
     before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield came
+        yield signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _port(agent: Agent, host: str, port: int | None) -> Any:
+def _metrics_server(agent: Agent, flags: SyncFlags) -> Any:
     from tfs_deploy.clock import SystemClock
     from tfs_deploy.sync.http_server import listening
 
-    if port is None:
+    if flags.metrics_port is None:
         return nullcontext()
-    return listening(host, port, agent.figures, SystemClock(), poll=agent.settings.poll)
+    return listening(flags.metrics_host, flags.metrics_port, agent.figures, SystemClock(), poll=agent.settings.poll)
 
 
 def _logger() -> logging.Logger:
@@ -191,7 +208,7 @@ def _logger() -> logging.Logger:
 
 
 def _log_as_a_program(*, debug: bool) -> None:
-    """Log what is done, with the time, as a program does whose log is all that anybody sees of it."""
+    """Log every action with its time: the log is the only output of an agent."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("tfs_deploy")
@@ -210,11 +227,13 @@ def _sentence(done: Once) -> str:
     from tfs_deploy.sync.run import Outcome
 
     needed = sum(len(versions) for versions in done.needed.values())
-    told = {
-        Outcome.DONE: f"All {needed} versions that are needed are here.",
+    outcome = {
+        Outcome.DONE: "The version that is needed is here."
+        if needed == 1
+        else f"All {needed} versions that are needed are here.",
         Outcome.NOTHING_NEEDED: f"Group {done.group} has no desired state yet, so nothing is needed.",
-        Outcome.REFUSED: "Not everything that is needed could be brought.",
+        Outcome.REFUSED: "Not everything that is needed can be downloaded.",
         Outcome.COULD_NOT_TELL: "Not everything that is needed is here yet.",
     }[done.outcome]
     without = [f"Model {model} has no version." for model in done.without_version]
-    return " ".join([told, *without, *(problem.message for problem in done.problems)])
+    return " ".join([outcome, *without, *(problem.message for problem in done.problems)])
