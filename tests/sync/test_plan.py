@@ -104,7 +104,7 @@ class History(RuleBasedStateMachine):
     @rule()
     def publish_and_load(self) -> None:
         self.published += 1
-        self.state = self.state.with_model("a", self.model.listing(self.published))
+        self.state = self.state.with_model("a", self.model.with_versions(self.published))
 
     @precondition(lambda self: self.model.versions)
     @rule(data=st.data())
@@ -124,7 +124,7 @@ class History(RuleBasedStateMachine):
     @rule()
     def retire(self) -> None:
         labelled = set(self.model.labels.values())
-        left = self.model.dropping(*(version for version in self.model.versions if version not in labelled))
+        left = self.model.without(*(version for version in self.model.versions if version not in labelled))
         self.state = self.state.with_model("a", left if left.versions else None)
 
     @rule()

@@ -1,4 +1,4 @@
-"""Bring replicas to a config: lint it, send it, and never trust the answer of a reload (contract 5.3)."""
+"""Send a config to replicas. The answer of a reload proves nothing (contract 5.3): the status is read afterwards."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tfs_deploy.deployment.lease import Lease
 from tfs_deploy.deployment.replica_status import GroupStatus, ReplicaStatus, replica_status
 from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.deployment.sync_agents import servers_need_agents
-from tfs_deploy.errors import DeadlineExceeded, Drift, ModelServerError, TFSDeployError
+from tfs_deploy.errors import DeadlineExceeded, ModelServerError, TFSDeployError
 from tfs_deploy.serving.config import ModelEntry, to_proto
 from tfs_deploy.serving.config_linter import lint
 from tfs_deploy.serving.protocol import ServingClient
@@ -36,9 +36,9 @@ def lint_change(
 
 
 def path_exists_for_servers(session: GroupSession, path: str) -> bool:
-    """Tell whether `path` exists as the model servers see it; where their disk is not in sight, assume so."""
+    """Tell whether `path` exists on the model servers' disk; True where that disk cannot be read from here."""
     if servers_need_agents(session.store):
-        # The agents make it before they report a version, and no reload is sent before they have.
+        # The agents create it before they report a version, and every reload waits for that report.
         return True
     return not Path(session.group.model_root).is_dir() or Path(path).is_dir()
 
@@ -46,8 +46,8 @@ def path_exists_for_servers(session: GroupSession, path: str) -> bool:
 def send(session: GroupSession, state: DesiredState, lease: Lease) -> dict[str, TFSDeployError]:
     """Send the whole config to every replica at once and return the errors, per replica.
 
-    A reload that names a new model waits for its load, so running out of time there (DeadlineExceeded) and a load
-    that failed (UNKNOWN) are left out: the status tells, and the caller waits for it.
+    A reload that names a new model waits for its load. So DeadlineExceeded and a load that failed (UNKNOWN) are not
+    returned: the caller waits for the status, which says more.
     """
     lease.check()
     config = to_proto(state.entries())
@@ -59,21 +59,24 @@ def send(session: GroupSession, state: DesiredState, lease: Lease) -> dict[str, 
     return {
         target: result
         for target, result in results.items()
-        if isinstance(result, TFSDeployError) and not _leaves_it_to_the_status(result)
+        if isinstance(result, TFSDeployError) and not _is_decided_by_status(result)
     }
 
 
 def reconcile_replica(session: GroupSession, client: ServingClient, state: DesiredState, lease: Lease) -> None:
-    """Bring one replica to `state`, whatever it holds now, without a moment at which a label dangles.
+    """Bring one replica to `state`, whatever it serves now, while every label answers all the time.
 
-    Where a labelled version is not AVAILABLE yet (a server that restarted empty), or another version answers a label,
-    first everything is listed together and loaded, and only then the labels move.
+    Where a labelled version is not AVAILABLE yet (a server that restarted empty), or a label answers from another
+    version, a first reload lists the old and the new versions together; the labels move once the new ones are loaded.
     """
-    held = {name: _held(session, client, state, name) for name in state.models}
-    together = tuple(_overlapping(entry, held[entry.name]) for entry in state.entries())
-    if together != state.entries():
+    current = {
+        name: replica_status(client, name, model.labels, session.timeouts.status)
+        for name, model in state.models.items()
+    }
+    overlap = tuple(_overlapping(entry, current[entry.name]) for entry in state.entries())
+    if overlap != state.entries():
         lease.check()
-        _reload_unless_status_tells(session, client, together)
+        _reload_tolerantly(session, client, overlap)
         for entry in state.entries():
             for version in sorted(set(entry.labels.values())):
                 wait_until_available(
@@ -83,40 +86,25 @@ def reconcile_replica(session: GroupSession, client: ServingClient, state: Desir
     client.reload(to_proto(state.entries()), timeout=session.timeouts.reload)
 
 
-def require_labels(session: GroupSession, client: ServingClient, model: str, labels: Mapping[str, int]) -> None:
-    """Raise Drift unless every label of `model` answers from its version on this replica."""
-    answers = replica_status(client, model, labels, session.timeouts.status).labels
-    for label, version in sorted(labels.items()):
-        if answers.get(label) != version:
-            raise Drift(
-                f"Replica {client.target} answers label {label!r} of model {model!r} from version "
-                f"{answers.get(label) or 'none'} after it was moved to {version}.",
-                "Look for another deployer or a config file that the server polls, then run the step again.",
-            )
-
-
-def _leaves_it_to_the_status(error: TFSDeployError) -> bool:
+def _is_decided_by_status(error: TFSDeployError) -> bool:
     return isinstance(error, DeadlineExceeded) or (isinstance(error, ModelServerError) and error.code == "UNKNOWN")
 
 
-def _reload_unless_status_tells(session: GroupSession, client: ServingClient, entries: tuple[ModelEntry, ...]) -> None:
+def _reload_tolerantly(session: GroupSession, client: ServingClient, entries: tuple[ModelEntry, ...]) -> None:
     try:
         client.reload(to_proto(entries), timeout=session.timeouts.reload)
     except TFSDeployError as error:
-        if not _leaves_it_to_the_status(error):
+        if not _is_decided_by_status(error):
             raise
 
 
-def _held(session: GroupSession, client: ServingClient, state: DesiredState, name: str) -> ReplicaStatus:
-    return replica_status(client, name, state.models[name].labels, session.timeouts.status)
-
-
-def _overlapping(entry: ModelEntry, held: ReplicaStatus) -> ModelEntry:
-    available = held.available()
+def _overlapping(entry: ModelEntry, current: ReplicaStatus) -> ModelEntry:
+    """Return `entry` with the versions that answer its labels now listed too, and no label on an unloaded version."""
+    available = current.available()
     labels = {
-        label: version if version in available else held.labels[label]
+        label: version if version in available else current.labels[label]
         for label, version in entry.labels.items()
-        if version in available or label in held.labels
+        if version in available or label in current.labels
     }
     answering = set(labels.values()) - set(entry.versions)
     return ModelEntry(entry.name, entry.base_path, tuple(sorted({*entry.versions, *answering})), labels)

@@ -1,7 +1,7 @@
 """The desired state of a serving group: one document, changed by compare-and-set only.
 
-TF Serving has no RPC that reads its config back, and a reload replaces all of it (contract 5.3); so what the group
-should serve is kept here, and the replicas are brought to it.
+TF Serving has no RPC that reads its config back, and a reload replaces all of it (contract 5.3). So this document holds
+what the group should serve, and every reload sends all of it.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ class DesiredModel:
     versions: tuple[int, ...]
     labels: dict[str, int] = field(default_factory=dict)
 
-    def listing(self, *versions: int) -> DesiredModel:
+    def with_versions(self, *versions: int) -> DesiredModel:
         """Return this with `versions` listed too."""
         return replace(self, versions=tuple(sorted({*self.versions, *versions})))
 
-    def dropping(self, *versions: int) -> DesiredModel:
+    def without(self, *versions: int) -> DesiredModel:
         """Return this with `versions` no longer listed."""
         return replace(self, versions=tuple(v for v in self.versions if v not in versions))
 
 
 @dataclass(frozen=True, slots=True)
 class LabelMove:
-    """A move of labels that has begun: written before the first replica hears of it, removed after the last.
+    """A move of labels that has begun: written before the first replica is moved, removed after the last.
 
-    `generation` is that of the state it was written with, and tells which record belongs to it.
+    `generation` is that of the state it was written with; the record of the move has the same one.
     """
 
     model: str
@@ -93,23 +93,23 @@ def key(group: str) -> str:
 
 
 def read(documents: StateDocuments, group: ServingGroup) -> StoredState:
-    """Return the desired state; for a group that has none yet, what its start-up file says, or nothing."""
+    """Return the desired state; a group that has none yet starts with the content of its start-up file, if any."""
     document = documents.read(key(group.name))
     if document is not None:
         return StoredState(from_json(DesiredState, document.body), document.tag)
     return StoredState(DesiredState(models=_from_startup_config(group.startup_config)), None)
 
 
-def write(documents: StateDocuments, group: ServingGroup, held: StoredState, state: DesiredState) -> StoredState:
-    """Replace `held` by `state`; raise Contention if somebody else was faster."""
-    if state == held.state and held.tag is not None:
-        return held
-    changed = replace(state, generation=held.state.generation + 1)
+def write(documents: StateDocuments, group: ServingGroup, stored: StoredState, state: DesiredState) -> StoredState:
+    """Replace `stored` by `state`; raise Contention if another writer was faster."""
+    if state == stored.state and stored.tag is not None:
+        return stored
+    changed = replace(state, generation=stored.state.generation + 1)
     try:
-        tag = documents.write(key(group.name), to_json(changed), expected=held.tag)
+        tag = documents.write(key(group.name), to_json(changed), expected=stored.tag)
     except Contention as error:
         raise Contention(
-            f"The desired state of group {group.name!r} was changed by somebody else meanwhile.", "Try again."
+            f"Another deployer changed the desired state of group {group.name!r} meanwhile.", "Try again."
         ) from error
     return StoredState(changed, tag)
 

@@ -1,4 +1,4 @@
-"""The start-up config file: what a replica that restarts serves before anybody speaks to it."""
+"""The start-up config file: what a replica serves when it restarts, before its first reload."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import tempfile
 from pathlib import Path
 
 from tfs_deploy.deployment.desired_state import DesiredState
-from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.errors import StoreError
 from tfs_deploy.serving.config import ModelEntry, to_text
+from tfs_deploy.serving.group import ServingGroup
 
 
-def write_startup_config(session: GroupSession, state: DesiredState) -> None:
-    """Replace the group's start-up file atomically; a group without one is left alone."""
-    path = session.group.startup_config
+def write_startup_config(group: ServingGroup, state: DesiredState) -> None:
+    """Replace the group's start-up file atomically; do nothing for a group that has none."""
+    path = group.startup_config
     if path is not None:
         _replace(Path(path), startup_text(state))
 
 
 def startup_text(state: DesiredState) -> str:
-    """Return what the start-up file of a group in `state` says.
+    """Return the text of the start-up file of a group in `state`.
 
-    Only versions that a label names are written: a server that starts waits for the first version of a model to
-    settle, and one that nobody has validated must not keep it from starting (contract section 1 and pitfall 10).
+    It holds only versions that a label names. A server that starts waits until the first version of each model is
+    loaded or failed, and a version without validation must not keep it from starting (contract 1 and 15).
     """
     text = to_text(entry for entry in map(_labelled_only, state.entries()) if entry.versions)
     # An empty file is refused by TF Serving, an empty list is not (contract 5.2).

@@ -1,4 +1,4 @@
-"""Step `reject`: a version that failed leaves every replica and the store's sight; its number is never used again."""
+"""Step `reject`: a version is unloaded and withdrawn from the store; its number is never used again."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import logging
 from tfs_deploy.deployment import cross_group, desired_state, records, validation_results
 from tfs_deploy.deployment.apply import send
 from tfs_deploy.deployment.desired_state import DesiredState
+from tfs_deploy.deployment.drift import require_no_drift
 from tfs_deploy.deployment.label_move import read_and_recover
 from tfs_deploy.deployment.lease import Lease, hold
 from tfs_deploy.deployment.records import Action, DeploymentRecord
-from tfs_deploy.deployment.replica_status import require_no_drift
 from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.deployment.startup_config import write_startup_config
 from tfs_deploy.errors import NotFound, Refused
@@ -38,8 +38,8 @@ def reject(session: GroupSession, model: str, version: int, *, reason: str) -> D
             session.store.withdraw(model, version, reason)
         else:
             logger.warning("Version %s of %s stays in the store, because group %s holds it", version, model, holder)
-        gone = records.new_record(session, model, Action.REJECTED, version, reason=reason)
-        return records.append_once(session.store.documents, gone)
+        record = records.new_record(session, model, Action.REJECTED, version, reason=reason)
+        return records.append_once(session.store.documents, record)
 
 
 def require_known_version(session: GroupSession, model: str, version: int) -> None:
@@ -57,27 +57,26 @@ def require_known_version(session: GroupSession, model: str, version: int) -> No
 
 
 def unload(session: GroupSession, lease: Lease, model: str, versions: tuple[int, ...]) -> DesiredState:
-    """Take `versions` out of the desired state and wait until no replica holds them; return that state."""
-    held = read_and_recover(session, lease)
-    labelled = {number: label for label, number in held.state.labels(model).items()}
+    """Take `versions` out of the desired state, wait until no replica serves them, and return the new state."""
+    stored = read_and_recover(session, lease)
+    labelled = {number: label for label, number in stored.state.labels(model).items()}
     for version in versions:
         if version in labelled:
             raise Refused(
                 f"Version {version} of model {model!r} carries the label {labelled[version]!r}.",
                 "Move the label first: what is live or needed for rollback is never taken away.",
             )
-    require_no_drift(session, held.state)
-    current = held.state.models.get(model)
-    if current is not None:
-        left = current.dropping(*versions)
+    require_no_drift(session, stored.state)
+    desired = stored.state.models.get(model)
+    if desired is not None:
+        left = desired.without(*versions)
         # `specific` with no version unloads everything and logs a warning at each poll: leave the model out.
-        wanted = held.state.with_model(model, left if left.versions else None)
-        settled = desired_state.write(session.store.documents, session.group, held, wanted)
-        # Sent even if nothing was left to change: a run that stopped here before may not have sent it.
-        for error in send(session, settled.state, lease).values():
+        target = stored.state.with_model(model, left if left.versions else None)
+        stored = desired_state.write(session.store.documents, session.group, stored, target)
+        # Sent even if nothing was left to change: an interrupted run may not have sent it.
+        for error in send(session, stored.state, lease).values():
             raise error
-        write_startup_config(session, settled.state)
-        held = settled
+        write_startup_config(session.group, stored.state)
     for version in versions:
         wait_until_gone(session.clients, model, version, limits=session.wait, clock=session.clock)
-    return held.state
+    return stored.state

@@ -1,14 +1,13 @@
-"""Step `rollback`: `stable` goes back to a version that was live before; no load, no bytes, one RPC per replica."""
+"""Step `rollback`: `stable` goes back to a version that was live before; nothing is loaded and no bytes are copied."""
 
 from __future__ import annotations
 
 from tfs_deploy.deployment import desired_state, records, validation_results
 from tfs_deploy.deployment.desired_state import PREVIOUS, STABLE, DesiredState
-from tfs_deploy.deployment.label_move import read_and_recover
+from tfs_deploy.deployment.label_move import move_labels, read_and_recover, read_for_move
 from tfs_deploy.deployment.lease import Lease, hold
 from tfs_deploy.deployment.records import Action, DeploymentRecord
 from tfs_deploy.deployment.session import GroupSession
-from tfs_deploy.deployment.steps.promote import move_labels, read_for_move
 from tfs_deploy.errors import NotFound, Refused
 from tfs_deploy.names import check_model_name, check_version
 
@@ -25,33 +24,33 @@ def rollback(
     """
     check_model_name(model)
     with hold(session, f"rollback of {model}") as lease:
-        state = _without_another_move(session, lease, model, to)
-        # With a move still open the record is not the end of it: the replicas are brought to it below.
+        state = _read_without_another_move(session, lease, model, to)
+        # An open move is this rollback, interrupted: it may be recorded, and is still to be finished.
         done = records.find_by_key(session, model, idempotency_key) if state.move is None else None
         if done is not None:
             return done
         version = _target(session, state, model, to)
         # Read first: a version that does not exist is the caller's mistake, and not "not loaded".
         fingerprint = session.store.manifest(model, version).fingerprint
-        held = read_for_move(session, lease, model, version)
+        stored = read_for_move(session, lease, model, version)
         validation_results.require(session.store.documents, session.group.name, model, version, fingerprint=fingerprint)
-        told = reason or f"back from version {held.state.labels(model)[STABLE]}"
-        draft = records.new_record(
+        reason = reason or f"back from version {stored.state.labels(model)[STABLE]}"
+        record = records.new_record(
             session,
             model,
             Action.ROLLED_BACK,
             version,
             fingerprint=fingerprint,
-            reason=told,
+            reason=reason,
             idempotency_key=idempotency_key,
         )
-        return move_labels(session, lease, held, draft)
+        return move_labels(session, lease, stored, record)
 
 
-def _without_another_move(session: GroupSession, lease: Lease, model: str, to: int | None) -> DesiredState:
-    """Return the desired state with a move that was interrupted ended first, unless it is this very rollback.
+def _read_without_another_move(session: GroupSession, lease: Lease, model: str, to: int | None) -> DesiredState:
+    """Return the desired state; recover an interrupted move first, unless it is this very rollback.
 
-    Labels as they were before a promotion that is through and recorded would lead one version too far back.
+    Otherwise the labels from before a promotion that was recorded already would lead one version too far back.
     """
     state = desired_state.read(session.store.documents, session.group).state
     move = state.move
@@ -62,7 +61,7 @@ def _without_another_move(session: GroupSession, lease: Lease, model: str, to: i
 
 
 def _target(session: GroupSession, state: DesiredState, model: str, to: int | None) -> int:
-    """Return the version to go to; a move in `state` is this rollback, half done."""
+    """Return the version to go to; a move in `state` is this rollback, interrupted."""
     if state.move is not None:
         return state.move.labels[STABLE]
     labels = state.labels(model)

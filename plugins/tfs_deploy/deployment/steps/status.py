@@ -1,4 +1,4 @@
-"""What a group serves: desired and observed, per model, replica, version and label."""
+"""Step `status`: what a group should serve and what it serves, per model, replica, version and label."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 from tfs_deploy.deployment import desired_state, records
 from tfs_deploy.deployment.desired_state import DesiredModel, DesiredState, LabelMove
-from tfs_deploy.deployment.replica_status import GroupStatus, observe_leniently, require_no_drift
+from tfs_deploy.deployment.drift import require_no_drift
+from tfs_deploy.deployment.replica_status import GroupStatus, observe_leniently
 from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.errors import Drift, NotFound, TFSDeployError
 from tfs_deploy.names import check_model_name
 
-# A name that no model has: the answer "unknown model" proves that a model server answers.
+# The name of no model: the answer NOT_FOUND proves that the model server is reachable.
 _NO_MODEL = "tfs_deploy_status_probe"
 
 
@@ -37,20 +38,20 @@ class GroupReport:
 
 
 def status(session: GroupSession, model: str | None = None) -> GroupReport:
-    """Report on one model or on all that the group knows; raise NotFound if nobody knows `model`."""
+    """Report on one model or on all that the group knows; raise NotFound for a `model` that is unknown."""
     state = desired_state.read(session.store.documents, session.group).state
     recorded = records.models(session.store.documents, session.group.name)
     names = sorted({*state.models, *recorded}) if model is None else [check_model_name(model)]
     reports = {name: _report(session, state, name) for name in names}
     if model is not None:
         _require_known(session, reports[model], model)
-    unreachable = _silent(session, reports)
+    unreachable = _unreachable(session, reports)
     drift = "" if unreachable else _drift(session, state)
     return GroupReport(session.group.name, session.group.mode.value, reports, state.move, drift, unreachable)
 
 
-def _silent(session: GroupSession, reports: dict[str, ModelReport]) -> tuple[str, ...]:
-    """Return the replicas that do not answer, also in a group where there is no model yet to ask them for."""
+def _unreachable(session: GroupSession, reports: dict[str, ModelReport]) -> tuple[str, ...]:
+    """Return the replicas that do not answer, also in a group that has no model yet."""
     errors = {replica.target for report in reports.values() for replica in report.observed.replicas if replica.error}
     if not reports:
         answers = session.gather_results(lambda client: client.status(_NO_MODEL, timeout=session.timeouts.status))
