@@ -126,7 +126,9 @@ class Running:
     def asked(self) -> dict[str, bool]:
         """Return the model servers of all models, and whether each is asked at the moment."""
         return {
-            target: asked for served in self.gateway._served for target, asked in served.upstream.replicas().items()
+            target: asked
+            for endpoint in self.gateway._endpoints
+            for target, asked in endpoint.upstream.replicas().items()
         }
 
     async def ready(self) -> bool:

@@ -19,8 +19,8 @@ from gateway.gateways import Running, gateway
 from gateway.model_servers import Replica
 from gateway.waiting import until
 from tfs_deploy.errors import InvalidInput, StoreError, Unreachable
-from tfs_deploy.gateway.capture.files import CapturedRequest, CaptureFiles, encode, redacted
-from tfs_deploy.gateway.capture.writer import Capture, Copier, Sampler
+from tfs_deploy.gateway.capture.files import CapturedRequest, CaptureFiles, encode, redact
+from tfs_deploy.gateway.capture.writer import Capture, CaptureUploader, Sampler
 from tfs_deploy.gateway.config import CaptureConfig
 from tfs_deploy.savedmodel import tfrecord
 from tfs_deploy.savedmodel.requests import parse_golden, read_logs
@@ -86,7 +86,7 @@ def test_a_record_of_a_model_without_labels_names_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize("names", [("text",), ("x",), ("x", "text", "y")])
 def test_blanked_inputs_keep_their_form_and_take_the_answer_with_them(names: tuple[str, ...]) -> None:
     request = captured()
-    kept = redacted(request, names)
+    kept = redact(request, names)
     assert {alias: (array.dtype, array.shape) for alias, array in kept.inputs.items()} == {
         alias: (array.dtype, array.shape) for alias, array in request.inputs.items()
     }
@@ -94,13 +94,13 @@ def test_blanked_inputs_keep_their_form_and_take_the_answer_with_them(names: tup
         if name in kept.inputs:
             assert not any(kept.inputs[name].tolist())
     assert not kept.outputs
-    assert b"secret" not in encode(redacted(request, ("text",)), rate=1.0)
+    assert b"secret" not in encode(redact(request, ("text",)), rate=1.0)
     # What is sent on is untouched.
     assert request.inputs["x"].tolist() == [1.0]
 
 
 def test_an_output_that_is_redacted_goes_alone() -> None:
-    kept = redacted(captured(), ("y", "unknown"))
+    kept = redact(captured(), ("y", "unknown"))
     assert list(kept.outputs) == ["z"]
     assert kept.inputs["text"].tolist() == [b"secret", b"more"]
 
@@ -110,7 +110,7 @@ def test_the_sample_has_the_share_that_was_asked_for() -> None:
 
     for percent in (0.0, 5.0, 100.0):
         sampler = Sampler(percent, random.Random(1))
-        taken = sum(sampler.takes() for _ in range(20_000))
+        taken = sum(sampler.sample() for _ in range(20_000))
         assert abs(taken / 20_000 - percent / 100) < 0.01
         assert percent not in (0.0, 100.0) or taken == 200 * percent
 
@@ -141,10 +141,10 @@ def test_a_file_that_is_open_for_long_is_closed(tmp_path: Path) -> None:
     clock = FakeClock()
     files = make_files(tmp_path, clock=clock)
     files.append(b"one")
-    files.tend()
+    files.close_if_old()
     assert not files_in(tmp_path)
     clock.advance(301.0)
-    files.tend()
+    files.close_if_old()
     assert len(files_in(tmp_path)) == 1
     files.close()
 
@@ -218,8 +218,8 @@ def test_what_is_offered_is_written_by_the_thread(tmp_path: Path) -> None:
     logs = list(read_logs(file))
     assert [tensors.to_array(log.predict_log.request.inputs["x"]).item() for log in logs] == list(range(20))
     assert b"secret" not in file.read_bytes()
-    assert capture.figures.written == 20
-    assert capture.figures.dropped == {}
+    assert capture.counts.written == 20
+    assert capture.counts.dropped == {}
 
 
 class _Stuck(CaptureFiles):
@@ -240,10 +240,10 @@ def test_a_disk_that_hangs_costs_captures_and_no_time(tmp_path: Path) -> None:
     for number in range(1000):
         capture.offer(captured(float(number)))
     # One is at the disk, four wait.
-    assert capture.figures.dropped["busy"] in (995, 996)
+    assert capture.counts.dropped["busy"] in (995, 996)
     _Stuck.go.set()
     capture.close(60.0)
-    assert capture.figures.written + capture.figures.dropped["busy"] == 1000
+    assert capture.counts.written + capture.counts.dropped["busy"] == 1000
 
 
 def test_what_waits_keeps_no_more_than_itself_in_memory(tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_what_is_too_large_is_dropped_and_counted(tmp_path: Path) -> None:
     capture.start()
     capture.offer(captured(size=10_000))
     capture.close(60.0)
-    assert capture.figures.dropped == {"too_large": 1}
+    assert capture.counts.dropped == {"too_large": 1}
 
 
 def test_what_cannot_be_captured_is_dropped_and_the_thread_lives(tmp_path: Path) -> None:
@@ -273,8 +273,8 @@ def test_what_cannot_be_captured_is_dropped_and_the_thread_lives(tmp_path: Path)
     capture.offer(captured(inputs=None))
     capture.offer(captured(7.0))
     capture.close(60.0)
-    assert capture.figures.dropped == {"failed": 2}
-    assert capture.figures.written == 1
+    assert capture.counts.dropped == {"failed": 2}
+    assert capture.counts.written == 1
 
 
 # --- copies ---------------------------------------------------------------------------------------------------------
@@ -285,7 +285,7 @@ def test_finished_files_are_copied_to_the_store(tmp_path: Path) -> None:
 
     store = str(tmp_path / "store")
     config = CaptureConfig(str(tmp_path / "captures"), percent=100.0, file_mib=0.001, upload=store)
-    capture = Capture("m", config, copier=Copier.of(config, "m"))
+    capture = Capture("m", config, uploader=CaptureUploader.of(config, "m"))
     capture.start()
     for number in range(10):
         capture.offer(captured(float(number)))
@@ -295,13 +295,13 @@ def test_finished_files_are_copied_to_the_store(tmp_path: Path) -> None:
     copied = {key.rpartition("/")[2]: documents.read(key).body for key in documents.list("captures/m/")}
     assert copied == local
     assert len(local) > 1
-    assert capture.figures.copied == len(local)
+    assert capture.counts.copied == len(local)
 
 
 def test_files_that_no_store_takes_are_refused_at_the_start(tmp_path: Path) -> None:
     config = CaptureConfig(str(tmp_path), file_mib=17.0, upload=str(tmp_path / "store"))
     with pytest.raises(InvalidInput, match="16 MiB"):
-        Copier.of(config, "m")
+        CaptureUploader.of(config, "m")
 
 
 def test_a_store_that_is_away_is_tried_again_and_holds_up_nothing(tmp_path: Path) -> None:
@@ -318,11 +318,11 @@ def test_a_store_that_is_away_is_tried_again_and_holds_up_nothing(tmp_path: Path
 
     store = FakeStore()
     away = Away()
-    copier = Copier(type("Store", (), {"documents": away})(), "m")
-    capture = Capture("m", CaptureConfig(str(tmp_path), percent=100.0), copier=copier)
+    uploader = CaptureUploader(type("Store", (), {"documents": away})(), "m")
+    capture = Capture("m", CaptureConfig(str(tmp_path), percent=100.0), uploader=uploader)
     capture.start()
     capture.offer(captured())
-    within(60.0, lambda: capture.figures.written == 1)
+    within(60.0, lambda: capture.counts.written == 1)
     capture.close(60.0)
     assert away.tries == 3
     assert len(store.documents.list("captures/m/")) == 1

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from gateway.test_capture import captured
 from tfs_deploy.cli.main import app
 from tfs_deploy.errors import CorruptModel, InvalidInput, NotFound
-from tfs_deploy.gateway.capture.files import CapturedRequest, encode, redacted
+from tfs_deploy.gateway.capture.files import CapturedRequest, encode, redact
 from tfs_deploy.gateway.capture.golden import GOLDEN_FILE, WARMUP_FILE, make_golden
 from tfs_deploy.savedmodel import tfrecord
 from tfs_deploy.savedmodel.requests import parse_golden, read_warmup
@@ -75,7 +75,7 @@ def test_several_models_need_a_name(tmp_path: Path) -> None:
 
 
 def test_requests_whose_inputs_were_blanked_only_warm_up(tmp_path: Path) -> None:
-    write(tmp_path / "m.tfrecord", [redacted(one, ("x",)) for one in numbers(1, 2)])
+    write(tmp_path / "m.tfrecord", [redact(one, ("x",)) for one in numbers(1, 2)])
     made = make_golden([tmp_path / "m.tfrecord"], tmp_path / "out")
     assert (made.golden, made.warmup, made.without_answer, made.golden_file) == (0, 1, 1, "")
     assert not (tmp_path / "out" / GOLDEN_FILE).exists()

@@ -33,7 +33,7 @@ def tiny_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunked_json, "LARGE_BYTES", 8)
     monkeypatch.setattr(chunked_json, "_PIECE_BYTES", 4)
     monkeypatch.setattr(chunked_json, "_PIECE", 3)
-    monkeypatch.setattr(chunked_json, "_MOST_ELEMENTS", 4)
+    monkeypatch.setattr(chunked_json, "_MAX_ELEMENTS", 4)
 
 
 def plain(value: Any) -> Any:

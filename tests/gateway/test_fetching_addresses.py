@@ -12,15 +12,23 @@ from hypothesis import strategies as st
 from gateway.web_servers import PUBLIC, PUBLIC_SIX
 from tfs_deploy.errors import InvalidInput
 from tfs_deploy.gateway.fetching.connection import CannotResolve, SystemResolver
-from tfs_deploy.gateway.fetching.rules import BadURL, Reach, Rules, Target, parse, reach, redirected
+from tfs_deploy.gateway.fetching.rules import (
+    AddressScope,
+    BadURL,
+    FetchRules,
+    Target,
+    address_scope,
+    parse_url,
+    redirect_target,
+)
 
-INSIDE = [
+PRIVATE = [
     *("10.0.0.1", "10.255.255.255", "172.16.0.1", "172.31.255.255", "192.168.0.1", "127.0.0.1", "127.255.255.254"),
     *("100.64.0.1", "100.127.255.255", "198.18.0.1", "198.19.255.255"),
     *("::1", "fc00::1", "fd00:ec2::253", "fdff:ffff::1"),
     *("::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:192.168.1.1"),
 ]
-NEVER = [
+FORBIDDEN = [
     *("0.0.0.0", "0.1.2.3", "169.254.169.254", "169.254.0.1", "224.0.0.1", "239.255.255.255", "240.0.0.1"),
     *("255.255.255.255", "192.0.0.8", "192.0.2.1", "198.51.100.1", "203.0.113.1", "192.88.99.1"),
     *("::", "fe80::1", "fe80::1%1", "febf::1", "fec0::1", "ff02::1", "ff0e::1", "2001:db8::1", "3fff::1", "100::1"),
@@ -39,12 +47,12 @@ PUBLIC_ONES += [PUBLIC_SIX, "2001:4860:4860::8888", "2a00:1450:4001::1", "64:ff9
 
 @pytest.mark.parametrize(
     ("address", "far"),
-    [(one, Reach.INSIDE) for one in INSIDE]
-    + [(one, Reach.NEVER) for one in NEVER]
-    + [(one, Reach.PUBLIC) for one in PUBLIC_ONES],
+    [(one, AddressScope.PRIVATE) for one in PRIVATE]
+    + [(one, AddressScope.FORBIDDEN) for one in FORBIDDEN]
+    + [(one, AddressScope.PUBLIC) for one in PUBLIC_ONES],
 )
-def test_how_far_an_address_reaches(address: str, far: Reach) -> None:
-    assert reach(ipaddress.ip_address(address)) is far
+def test_how_far_an_address_reaches(address: str, far: AddressScope) -> None:
+    assert address_scope(ipaddress.ip_address(address)) is far
 
 
 @settings(max_examples=2000, deadline=None, derandomize=True)
@@ -52,7 +60,7 @@ def test_how_far_an_address_reaches(address: str, far: Reach) -> None:
 @example(ipaddress.ip_address("64:ff9b::1.2.3.4"))
 def test_a_public_address_is_global_by_the_standard_library_too(address: ipaddress.IPv4Address) -> None:
     carries_another = address.version == 6 and int(address) >> 32 in (0xFFFF, 0x64FF9B << 64)
-    if reach(address) is Reach.PUBLIC and not carries_another:
+    if address_scope(address) is AddressScope.PUBLIC and not carries_another:
         assert address.is_global
         special = ("private", "loopback", "link_local", "multicast", "unspecified", "reserved")
         assert not [word for word in special if getattr(address, f"is_{word}")]
@@ -82,12 +90,12 @@ def numbers(host: str) -> list[str]:
 )
 def test_however_loopback_is_spelt_it_is_loopback(host: str) -> None:
     try:
-        target = parse(f"http://{host}/")
+        target = parse_url(f"http://{host}/")
         found = numbers(target.host)
     except (BadURL, CannotResolve):
         return  # no address, no connection
     assert found
-    assert not any(Rules().permits(target, ipaddress.ip_address(address)) for address in found)
+    assert not any(FetchRules().permits(target, ipaddress.ip_address(address)) for address in found)
 
 
 @pytest.mark.parametrize(
@@ -103,14 +111,14 @@ def test_however_loopback_is_spelt_it_is_loopback(host: str) -> None:
     ],
 )
 def test_what_a_url_means(text: str, target: Target) -> None:
-    assert parse(text) == target
-    assert parse(target.url) == target
+    assert parse_url(text) == target
+    assert parse_url(target.url) == target
 
 
 def test_the_host_header_has_the_port_only_where_it_is_unusual() -> None:
-    assert parse("http://a.test:80/").host_header == "a.test"
-    assert parse("https://a.test:80/").host_header == "a.test:80"
-    assert parse("http://[2606:2800::1]:81/").host_header == "[2606:2800::1]:81"
+    assert parse_url("http://a.test:80/").host_header == "a.test"
+    assert parse_url("https://a.test:80/").host_header == "a.test:80"
+    assert parse_url("http://[2606:2800::1]:81/").host_header == "[2606:2800::1]:81"
 
 
 @pytest.mark.parametrize(
@@ -147,7 +155,7 @@ def test_the_host_header_has_the_port_only_where_it_is_unusual() -> None:
 )
 def test_urls_that_are_not_fetched(text: object, said: str) -> None:
     with pytest.raises(BadURL) as caught:
-        parse(text)
+        parse_url(text)
     assert said in str(caught.value)
 
 
@@ -160,22 +168,22 @@ def test_urls_that_are_not_fetched(text: object, said: str) -> None:
 )
 def test_a_url_is_read_or_refused(text: str) -> None:
     try:
-        target = parse(text)
+        target = parse_url(text)
     except BadURL:
         return
     target.path.encode("ascii")
     target.host.encode("ascii")
     assert not set(target.host_header) & set("/@?#\\ ")
     assert target.path.startswith("/")
-    assert parse(target.url) == target
+    assert parse_url(target.url) == target
 
 
 def test_where_a_redirect_leads() -> None:
-    start = parse("https://a.test:8443/x/y?z")
-    assert redirected(start, "w").url == "https://a.test:8443/x/w"
-    assert redirected(start, "/w?v").url == "https://a.test:8443/w?v"
-    assert redirected(start, "//b.test/").url == "https://b.test/"
-    assert redirected(parse("http://a.test/"), "https://a.test/").scheme == "https"
+    start = parse_url("https://a.test:8443/x/y?z")
+    assert redirect_target(start, "w").url == "https://a.test:8443/x/w"
+    assert redirect_target(start, "/w?v").url == "https://a.test:8443/w?v"
+    assert redirect_target(start, "//b.test/").url == "https://b.test/"
+    assert redirect_target(parse_url("http://a.test/"), "https://a.test/").scheme == "https"
     for location, said in (
         ("http://a.test/", "from https to http"),
         ("file:///etc/passwd", "http://"),
@@ -183,11 +191,11 @@ def test_where_a_redirect_leads() -> None:
         ("https://[", "cannot be read"),
     ):
         with pytest.raises(BadURL, match=said):
-            redirected(start, location)
+            redirect_target(start, location)
 
 
 def permits(url: str, address: str, allow: tuple[str, ...] = (), only: tuple[str, ...] = ()) -> bool:
-    return Rules(allow_hosts=allow, only_hosts=only).permits(parse(url), ipaddress.ip_address(address))
+    return FetchRules(allow_hosts=allow, only_hosts=only).permits(parse_url(url), ipaddress.ip_address(address))
 
 
 def test_public_addresses_on_the_usual_ports() -> None:
@@ -230,11 +238,11 @@ def test_a_list_of_all_that_may_be_fetched_from() -> None:
     assert permits("http://cdn.test:8443/", PUBLIC, only=("cdn.test:8443",))
     assert not permits("http://cdn.test/", "10.0.0.1", only=("cdn.test",))
     assert permits("http://cdn.test/", "10.0.0.1", allow=("cdn.test",), only=("cdn.test",))
-    assert not Rules(only_hosts=["cdn.test"]).may_ask(parse("http://other.test/"))
-    assert Rules(only_hosts=["cdn.test", "10.0.0.0/8"]).may_ask(parse("http://other.test/"))
+    assert not FetchRules(only_hosts=["cdn.test"]).may_resolve(parse_url("http://other.test/"))
+    assert FetchRules(only_hosts=["cdn.test", "10.0.0.0/8"]).may_resolve(parse_url("http://other.test/"))
 
 
 @pytest.mark.parametrize("text", ["", "http://a.test", "a.test:0", "a.test:99999", "user@a.test", "a.test:x", "[::1"])
 def test_hosts_of_the_configuration_that_are_not_usable(text: str) -> None:
     with pytest.raises(InvalidInput, match="section fetch"):
-        Rules(allow_hosts=[text])
+        FetchRules(allow_hosts=[text])

@@ -12,7 +12,7 @@ import pytest
 from gateway.pictures import file_of, gradient
 from tfs_deploy.errors import InvalidInput
 from tfs_deploy.gateway.config import ProcessorConfig
-from tfs_deploy.gateway.processors.boxes import kept
+from tfs_deploy.gateway.processors.boxes import nms
 from tfs_deploy.gateway.processors.protocol import BadAnswer, Blob
 from tfs_deploy.gateway.processors.registry import make_postprocessor, make_processor
 from tfs_deploy.gateway.processors.resize import FRAMES
@@ -75,10 +75,10 @@ def test_scores_that_do_not_fit_are_the_models_fault(options: Any, outputs: Any,
 def test_of_overlapping_boxes_the_best_is_kept() -> None:
     corners = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [20, 0, 30, 10], [0, 0, 10, 10], [5, 5, 5, 5]], float)
     scores = np.array([0.8, 0.9, 0.5, 0.8, 0.1])
-    assert kept(corners, scores, overlap=0.5, most=10).tolist() == [1, 2, 4]
-    assert kept(corners, scores, overlap=1.0, most=10).tolist() == [1, 0, 3, 2, 4]
-    assert kept(corners, scores, overlap=0.5, most=1).tolist() == [1]
-    assert kept(corners[:0], scores[:0], overlap=0.5, most=1).tolist() == []
+    assert nms(corners, scores, overlap=0.5, most=10).tolist() == [1, 2, 4]
+    assert nms(corners, scores, overlap=1.0, most=10).tolist() == [1, 0, 3, 2, 4]
+    assert nms(corners, scores, overlap=0.5, most=1).tolist() == [1]
+    assert nms(corners[:0], scores[:0], overlap=0.5, most=1).tolist() == []
 
 
 def intersection_over_union(one: Any, other: Any) -> float:
@@ -94,7 +94,7 @@ def test_suppression_agrees_with_the_definition() -> None:
     for _ in range(20):
         start = rng.uniform(0, 100, (60, 2))
         corners, scores = np.hstack([start, start + rng.uniform(1, 40, (60, 2))]), rng.uniform(0, 1, 60)
-        chosen = kept(corners, scores, overlap=0.3, most=60).tolist()
+        chosen = nms(corners, scores, overlap=0.3, most=60).tolist()
         for number in range(60):
             over = [i for i in chosen if i != number and intersection_over_union(corners[i], corners[number]) > 0.3]
             assert (number in chosen) == (not [i for i in over if scores[i] >= scores[number]])

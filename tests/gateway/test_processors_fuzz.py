@@ -81,8 +81,8 @@ def broken_files(draw: st.DrawFn) -> bytes:
     """Return a picture with some bytes changed, taken out or put in, most of them near its start."""
     data = bytearray(files()[draw(st.sampled_from(sorted(files())))])
     for _ in range(draw(st.integers(0, 8))):
-        reach = min(len(data), draw(st.sampled_from([16, 64, 256, 1 << 20])))
-        place = draw(st.integers(0, max(0, reach - 1)))
+        address_scope = min(len(data), draw(st.sampled_from([16, 64, 256, 1 << 20])))
+        place = draw(st.integers(0, max(0, address_scope - 1)))
         kind = draw(st.sampled_from(["change", "cut", "insert", "drop"]))
         if kind == "change" and data:
             data[place] = draw(st.integers(0, 255))

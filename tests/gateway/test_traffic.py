@@ -17,7 +17,7 @@ from gateway.model_servers import Counts, Replica, group, settings, version, x
 from gateway.waiting import LONG, until
 from tfs_deploy.gateway.problem import Problem, too_late, unavailable, unusable
 from tfs_deploy.gateway.upstream.answer import Answer, Arrays
-from tfs_deploy.gateway.upstream.model import Traffic, sticky_share
+from tfs_deploy.gateway.upstream.model import Traffic, sticky_fraction
 
 VERSIONS = {"stable": 1, "canary": 2, "previous": 3}
 
@@ -30,7 +30,7 @@ class Upstream:
         self.deadlines: list[float] = []
         self.fails: dict[str, Problem] = {}
         self.delay: dict[str, float] = {}
-        self.idle_turn = True
+        self.has_spare_capacity = True
 
     async def predict(self, inputs: Arrays, *, label: str, deadline: float, request_id: str) -> Answer:
         self.asked.append(label)
@@ -45,7 +45,7 @@ def traffic(
     upstream: Upstream, counts: Counts | None = None, seed: int = 5, clock: FakeClock | None = None, **model: Any
 ) -> Traffic:
     config = settings("127.0.0.1:1", model=model).models["m"]
-    return Traffic("m", config, upstream, busy=upstream, draw=random.Random(seed), meter=counts, clock=clock)
+    return Traffic("m", config, upstream, capacity=upstream, draw=random.Random(seed), meter=counts, clock=clock)
 
 
 async def ask(ways: Traffic, headers: Mapping[str, str] | None = None, label: str | None = None) -> Answer:
@@ -104,23 +104,23 @@ def test_same_user_always_goes_the_same_way() -> None:
 
 @given(st.text(), st.text())
 def test_sticky_share_is_a_function_of_model_and_value(model: str, value: str) -> None:
-    assert 0.0 <= sticky_share(model, value) < 1.0
-    assert sticky_share(model, value) == sticky_share(model, value)
+    assert 0.0 <= sticky_fraction(model, value) < 1.0
+    assert sticky_fraction(model, value) == sticky_fraction(model, value)
 
 
 def test_sticky_share_is_even_and_differs_by_model() -> None:
-    shares = [sticky_share("m", str(number)) for number in range(10_000)]
+    shares = [sticky_fraction("m", str(number)) for number in range(10_000)]
     counts, _ = np.histogram(shares, bins=10, range=(0.0, 1.0))
     assert counts.min() > 850
     assert counts.max() < 1150
     # Nobody is always the canary of every model.
-    both = sum(sticky_share("m", str(n)) < 0.1 and sticky_share("other", str(n)) < 0.1 for n in range(10_000))
+    both = sum(sticky_fraction("m", str(n)) < 0.1 and sticky_fraction("other", str(n)) < 0.1 for n in range(10_000))
     assert 50 < both < 160
 
 
 def test_growing_canary_keeps_whom_it_has() -> None:
-    small = {n for n in range(1000) if sticky_share("m", str(n)) * 100 < 5}
-    large = {n for n in range(1000) if sticky_share("m", str(n)) * 100 < 20}
+    small = {n for n in range(1000) if sticky_fraction("m", str(n)) * 100 < 5}
+    large = {n for n in range(1000) if sticky_fraction("m", str(n)) * 100 < 20}
     assert small
     assert small < large
 
@@ -159,7 +159,7 @@ def test_label_without_a_version_falls_back_at_once() -> None:
         replicas = [Replica(), Replica()]
         async with group(*replicas, model={"canary": {"percent": 100}}) as upstream:
             config = settings("127.0.0.1:1", model={"canary": {"percent": 100}}).models["m"]
-            ways = Traffic("m", config, upstream, busy=upstream.admission)
+            ways = Traffic("m", config, upstream, capacity=upstream.admission)
             # At once: long before the half of its time that a canary may use.
             loop = asyncio.get_running_loop()
             started = loop.time()
@@ -201,7 +201,7 @@ def test_copies_are_dropped_when_there_are_enough_or_no_room() -> None:
         assert upstream.asked.count("canary") == 3
         assert counts.events["shadow_dropped"] == 7
         await ways.stop()
-        upstream.idle_turn = False
+        upstream.has_spare_capacity = False
         await ask(ways)
         assert counts.events["shadow_dropped"] == 8
 
@@ -252,12 +252,12 @@ def test_stuck_shadow_leaves_its_clients_alone() -> None:
         model = {"shadow": {"percent": 100, "parallel": 2}}
         async with group(replica, model=model, limits={"concurrency": 4, "queue": 0}) as upstream:
             config = settings("127.0.0.1:1", model=model).models["m"]
-            ways = Traffic("m", config, upstream, busy=upstream.admission, shadow_seconds=600.0)
+            ways = Traffic("m", config, upstream, capacity=upstream.admission, shadow_seconds=600.0)
             for _ in range(20):
                 answers = await asyncio.gather(ask(ways), ask(ways))
                 assert {answer.label for answer in answers} == {"stable"}
-            assert upstream.admission.inside == 2  # the copies
+            assert upstream.admission.admitted == 2  # the copies
             await ways.stop()
-            assert upstream.admission.inside == 0
+            assert upstream.admission.admitted == 0
 
     asyncio.run(run())

@@ -63,7 +63,7 @@ def test_turn_that_does_not_come_in_time() -> None:
             assert caught.value.status == 503
             replica.held.set()
             assert (await first).version == 1
-            assert upstream.admission.inside == upstream.admission.waiting == 0
+            assert upstream.admission.admitted == upstream.admission.waiting == 0
             assert (await ask(upstream)).version == 1
 
     asyncio.run(run())
@@ -116,9 +116,9 @@ def test_retry_after_follows_what_requests_take() -> None:
     clock = FakeClock()
     admission = Admission("m", 1, 0, clock)
     for _ in range(50):
-        with admission.let_in():
+        with admission.admit():
             clock.advance(4.0)
-    with admission.let_in(), pytest.raises(Problem) as caught, admission.let_in():
+    with admission.admit(), pytest.raises(Problem) as caught, admission.admit():
         pass
     assert caught.value.headers["Retry-After"] == "4"
 

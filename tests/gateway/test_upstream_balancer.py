@@ -14,12 +14,12 @@ from tfs_deploy.gateway.upstream.replica import FLOOR_SECONDS, Load, choose
 
 
 @dataclass(eq=False)
-class Place:
+class Candidate:
     load: Load
 
 
-def places(count: int) -> list[Place]:
-    return [Place(Load(0.0)) for _ in range(count)]
+def places(count: int) -> list[Candidate]:
+    return [Candidate(Load(0.0)) for _ in range(count)]
 
 
 def test_nobody_and_one() -> None:
@@ -53,12 +53,12 @@ def test_idle_equals_share_alike(seed: int, count: int) -> None:
     group = places(count)
     chosen: Counter[int] = Counter()
     for _ in range(200 * count):
-        place = choose(group, 0.0, draw)
-        assert place is not None
-        chosen[id(place)] += 1
-        place.load.started()
-        place.load.answered(0.0, 0.01)
-        place.load.ended()
+        candidate = choose(group, 0.0, draw)
+        assert candidate is not None
+        chosen[id(candidate)] += 1
+        candidate.load.started()
+        candidate.load.answered(0.0, 0.01)
+        candidate.load.ended()
     assert len(chosen) == count
     assert max(chosen.values()) < 320
     assert min(chosen.values()) > 100
@@ -72,29 +72,29 @@ class BalancerMachine(RuleBasedStateMachine):
         self.now = 0.0
         self.draw = random.Random(11)
         self.group = places(3)
-        self.under_way: list[Place] = []
+        self.under_way: list[Candidate] = []
         self.slowest = 0.0
 
     @rule()
     def request(self) -> None:
-        dearest = max(place.load.cost(self.now) for place in self.group)
-        place = choose(self.group, self.now, self.draw)
-        assert place is not None
-        others = [other.load.cost(self.now) for other in self.group if other is not place]
-        assert place.load.cost(self.now) <= max(others)  # never the one that is dearer than all others
-        assert place.load.cost(self.now) <= dearest
-        place.load.started()
-        self.under_way.append(place)
+        dearest = max(candidate.load.cost(self.now) for candidate in self.group)
+        candidate = choose(self.group, self.now, self.draw)
+        assert candidate is not None
+        others = [other.load.cost(self.now) for other in self.group if other is not candidate]
+        assert candidate.load.cost(self.now) <= max(others)  # never the one that is dearer than all others
+        assert candidate.load.cost(self.now) <= dearest
+        candidate.load.started()
+        self.under_way.append(candidate)
 
     @precondition(lambda self: self.under_way)
     @rule(which=st.integers(0, 1000), seconds=st.floats(0.0, 100.0))
     def answer(self, which: int, seconds: float) -> None:
-        place = self.under_way.pop(which % len(self.under_way))
-        before = place.load.cost(self.now)
-        place.load.answered(self.now, seconds)
+        candidate = self.under_way.pop(which % len(self.under_way))
+        before = candidate.load.cost(self.now)
+        candidate.load.answered(self.now, seconds)
         if seconds >= before:
-            assert place.load.cost(self.now) >= before * 0.999
-        place.load.ended()
+            assert candidate.load.cost(self.now) >= before * 0.999
+        candidate.load.ended()
         self.slowest = max(self.slowest, seconds)
 
     @precondition(lambda self: self.under_way)
@@ -104,20 +104,22 @@ class BalancerMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.floats(0.0, 1000.0))
     def time_passes(self, seconds: float) -> None:
-        before = [place.load.cost(self.now) for place in self.group]
+        before = [candidate.load.cost(self.now) for candidate in self.group]
         self.now += seconds
-        after = [place.load.cost(self.now) for place in self.group]
+        after = [candidate.load.cost(self.now) for candidate in self.group]
         assert all(later <= earlier for earlier, later in zip(before, after, strict=True))
 
     @invariant()
     def every_request_is_counted_once(self) -> None:
-        assert [place.load.outstanding for place in self.group] == [self.under_way.count(place) for place in self.group]
+        assert [candidate.load.outstanding for candidate in self.group] == [
+            self.under_way.count(candidate) for candidate in self.group
+        ]
 
     @invariant()
     def costs_are_between_the_floor_and_the_slowest(self) -> None:
-        for place in self.group:
-            most = (self.slowest + FLOOR_SECONDS) * (place.load.outstanding + 1)
-            assert FLOOR_SECONDS <= place.load.cost(self.now) <= most * 1.001
+        for candidate in self.group:
+            most = (self.slowest + FLOOR_SECONDS) * (candidate.load.outstanding + 1)
+            assert FLOOR_SECONDS <= candidate.load.cost(self.now) <= most * 1.001
 
 
 BalancerMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

@@ -18,7 +18,7 @@ from tfs_deploy.clock import SystemClock
 from tfs_deploy.gateway.config import MicroBatching
 from tfs_deploy.gateway.problem import Problem
 from tfs_deploy.gateway.upstream.answer import Answer, Arrays, NoMeter
-from tfs_deploy.gateway.upstream.micro_batching import MicroBatcher, join, kind_of, split
+from tfs_deploy.gateway.upstream.micro_batching import MicroBatcher, batch_key, join, split
 
 BATCHING = {"micro_batching": {"max_rows": 16, "wait_ms": 20}}
 
@@ -297,7 +297,7 @@ def test_what_is_joined_comes_apart_again(data: Any, counts: list[int], tail: tu
         }
         for count in counts
     ]
-    assert len({kind_of(request) for request in requests}) == 1
+    assert len({batch_key(request) for request in requests}) == 1
     joined = join(requests)
     assert {array.shape for array in joined.values()} == {(sum(counts), *tail)}
     parts = split(joined, counts)
@@ -327,4 +327,4 @@ def test_kinds_differ_in_any_dimension_but_the_first_and_in_dtype(tails: Any, dt
     one, other = (
         {"a": np.zeros((rows, *tail), dtype)} for rows, tail, dtype in zip((1, 2), tails, dtypes, strict=True)
     )
-    assert (kind_of(one) == kind_of(other)) == (tails[0] == tails[1] and dtypes[0] == dtypes[1])
+    assert (batch_key(one) == batch_key(other)) == (tails[0] == tails[1] and dtypes[0] == dtypes[1])

@@ -37,7 +37,7 @@ def test_client_that_leaves_ends_its_call() -> None:
             await until(lambda: replica.under_way == 0)
             assert replica.predicts == []
             assert upstream.loads() == {replica.target: 0}
-            assert upstream.admission.inside == 0
+            assert upstream.admission.admitted == 0
 
     asyncio.run(run())
 

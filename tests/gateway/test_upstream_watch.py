@@ -15,7 +15,7 @@ def test_an_end_at_the_moment_of_an_urgent_question_is_not_missed(turns: int) ->
 
     async def run() -> None:
         async with group(Replica(), health={"interval_seconds": 30.0, "max_age_seconds": 30.0}) as upstream:
-            for urgent in upstream._watch._hurry.values():
+            for urgent in upstream._watch._probe_now.values():
                 urgent.set()
             for _ in range(turns):
                 await asyncio.sleep(0)

@@ -236,7 +236,7 @@ def test_a_model_that_comes_back_is_waited_for() -> None:
         await replica.stop()
         await until(lambda: g.asked() == {replica.target: False})
         asking = asyncio.ensure_future(g.predict({"item": 1}))
-        await until(lambda: g.gateway.app.under_way == 1)
+        await until(lambda: g.gateway.app.in_flight == 1)
         await asyncio.sleep(0.1)
         assert not asking.done()
         await replica.start()
@@ -268,12 +268,12 @@ def test_a_client_that_goes_away_leaves_nothing_behind() -> None:
 
     async def ask(g: Running) -> None:
         app = g.gateway.app
-        for sent, here in ((b'{"item": 1}', lambda: replica.under_way == 1), (b'{"item"', lambda: app.under_way == 1)):
+        for sent, here in ((b'{"item": 1}', lambda: replica.under_way == 1), (b'{"item"', lambda: app.in_flight == 1)):
             _, writer = await asyncio.open_connection("127.0.0.1", g.port)
             writer.write(request + sent)
             await until(here)
             writer.close()
-            await until(lambda: (app.room.held("m"), app.under_way, replica.under_way) == (0, 0, 0))
+            await until(lambda: (app.budget.held("m"), app.in_flight, replica.under_way) == (0, 0, 0))
 
     run(ask, replica, model={})
 

@@ -10,7 +10,7 @@ import pytest
 from gateway.gateways import Got, Running, is_problem, run
 from gateway.model_servers import Replica, version
 from tfs_deploy.gateway.processors.protocol import Blob
-from tfs_deploy.gateway.web.body import MOST_MEMBERS
+from tfs_deploy.gateway.web.body import MAX_BLOBS
 
 BLOBS = {"processor": {"name": "tensors", "options": {"blobs": True}}}
 KIB = 1 << 10
@@ -40,11 +40,11 @@ def test_an_item_with_many_members_is_refused_before_anything_is_fetched(given: 
     web = Web(1)
 
     async def ask(g: Running) -> Got:
-        return await g.predict({"item": {f"member-{number}": given for number in range(MOST_MEMBERS + 1)}})
+        return await g.predict({"item": {f"member-{number}": given for number in range(MAX_BLOBS + 1)}})
 
     got = run(ask, strings(), model=BLOBS, fetcher=web)
     assert is_problem(got, 422)
-    assert str(MOST_MEMBERS + 1) in got.json["detail"]
+    assert str(MAX_BLOBS + 1) in got.json["detail"]
     assert got.json["item"] == 0
     assert web.asked == 0
 
@@ -55,7 +55,7 @@ def test_what_is_fetched_counts_as_held_and_is_given_back() -> None:
 
     async def ask(g: Running) -> list[Got]:
         refused = await g.predict({"items": items})
-        assert g.gateway.app.room.held_bytes == 0
+        assert g.gateway.app.budget.held_bytes == 0
         return [refused, await g.predict({"items": items[:18]}), await g.predict({"item": {"b64": b64(b"text")}})]
 
     # There is room for 32 bodies of 10 KiB: 18 times 16 KiB fit, and 40 times do not.

@@ -95,14 +95,14 @@ def test_an_answer_that_is_being_read_is_not_cut_off() -> None:
             writer.write(head.encode() + b"Content-Type: application/json\r\n\r\n" + body)
             assert (await ended(reader.readline())).startswith(b"HTTP/1.1 200")
             # It takes memory as long as its client reads.
-            assert (app.under_way, app.room.held("m")) == (1, 1)
+            assert (app.in_flight, app.budget.held("m")) == (1, 1)
             stopping = asyncio.ensure_future(g.gateway.stop(quiet=0.0))
-            await until(lambda: app.refuses)
+            await until(lambda: app.refusing)
             assert not stopping.done()
             got = await ended(reader.read(-1))
             assert len(got) > Long.SIZE
             assert await ended(stopping)
-            assert (app.under_way, app.room.held("m")) == (0, 0)
+            assert (app.in_flight, app.budget.held("m")) == (0, 0)
             writer.close()
 
     asyncio.run(whole())

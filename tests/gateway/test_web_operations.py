@@ -287,14 +287,14 @@ def test_a_certificate_that_cannot_be_used_is_refused_at_once(tmp_path: Path) ->
 def test_connections_over_the_limit_are_closed_and_the_others_stay() -> None:
     async def ask(g: Running) -> tuple[bytes, int]:
         held = [await asyncio.open_connection("127.0.0.1", g.port) for _ in range(3)]
-        await until(lambda: g.gateway._port.connections == 3)
+        await until(lambda: g.gateway._listener.connections == 3)
         over = await g.raw(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
         reader, writer = held[0]
         writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
         answer = await reader.readline()
         for _, writer in held:
             writer.close()
-        await until(lambda: g.gateway._port.connections == 0)
+        await until(lambda: g.gateway._listener.connections == 0)
         return over + b"|" + answer, (await g.ask("/healthz")).status
 
     told, later = run(ask, model={}, limits={"connections": 3})
@@ -326,8 +326,8 @@ def test_a_client_that_does_not_read_its_answer_is_not_waited_for(monkeypatch: p
             stuck.setblocking(False)
             head_and_body = b"POST /v1/models/m HTTP/1.1\r\nHost: a\r\n" + head + body
             await asyncio.get_running_loop().sock_sendall(stuck, head_and_body)
-            await until(lambda: not g.gateway._port.connections)
-            return g.gateway._port.connections, g.gateway.app.under_way
+            await until(lambda: not g.gateway._listener.connections)
+            return g.gateway._listener.connections, g.gateway.app.in_flight
 
     assert run(ask, replica, model={}) == (0, 0)
 
@@ -335,18 +335,18 @@ def test_a_client_that_does_not_read_its_answer_is_not_waited_for(monkeypatch: p
 def test_bodies_of_all_requests_together_are_bounded() -> None:
     from tfs_deploy.gateway.config import Limits
     from tfs_deploy.gateway.problem import Problem
-    from tfs_deploy.gateway.web.message import Room
+    from tfs_deploy.gateway.web.message import RequestBudget
 
-    room = Room(Limits(body_mib=1.0))
-    tickets = [room.enter("m") for _ in range(33)]
-    for ticket in tickets[:32]:
-        ticket.grow(1 << 20)
+    budget = RequestBudget(Limits(body_mib=1.0))
+    permits = [budget.acquire("m") for _ in range(33)]
+    for permit in permits[:32]:
+        permit.reserve(1 << 20)
     with pytest.raises(Problem, match="429"):
-        tickets[32].grow(1)
-    tickets[0].leave()
-    tickets[0].leave()
-    tickets[32].grow(1)
-    assert room.held("m") == 32
+        permits[32].reserve(1)
+    permits[0].release()
+    permits[0].release()
+    permits[32].reserve(1)
+    assert budget.held("m") == 32
 
 
 def _certificate(directory: Path) -> tuple[Path, Path]:

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tornado.iostream import IOStream
 
 from tfs_deploy.gateway.fetching import connection
-from tfs_deploy.gateway.fetching.connection import CannotResolve, Place, place
+from tfs_deploy.gateway.fetching.connection import CannotResolve, SocketAddress, socket_address
 
 Reply = bytes | Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -93,7 +93,7 @@ class Resolver:
         self._names = names
         self.asked: list[str] = []
 
-    async def __call__(self, host: str, port: int) -> list[Place]:
+    async def __call__(self, host: str, port: int) -> list[SocketAddress]:
         self.asked.append(host)
         found = self._names.get(host)
         if found is None:
@@ -104,7 +104,7 @@ class Resolver:
             found = [host]
         if found and not isinstance(found[0], str):
             found = found[min(self.asked.count(host), len(found)) - 1]
-        return [place(address, port) for address in found]
+        return [socket_address(address, port) for address in found]
 
 
 class Wires:
@@ -114,13 +114,15 @@ class Wires:
         self._server = server
         self.places: list[str] = []
 
-    async def __call__(self, where: Place, *, tls: ssl.SSLContext | None, name: str, buffer: int) -> IOStream:
+    async def __call__(self, where: SocketAddress, *, tls: ssl.SSLContext | None, name: str, buffer: int) -> IOStream:
         self.places.append(f"{where.address}:{where.port}")
         if where.address.is_loopback:
             return await connection.connect(where, tls=tls, name=name, buffer=buffer)
         if self._server is None:
             raise OSError("this test has no such server")
-        return await connection.connect(place("127.0.0.1", self._server.port), tls=tls, name=name, buffer=buffer)
+        return await connection.connect(
+            socket_address("127.0.0.1", self._server.port), tls=tls, name=name, buffer=buffer
+        )
 
 
 def certificate(directory: Path, *names: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:

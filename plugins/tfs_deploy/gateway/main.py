@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import BinaryIO
 
 from tfs_deploy.errors import TFSDeployError
-from tfs_deploy.gateway.capture.writer import Capture, Copier
+from tfs_deploy.gateway.capture.writer import Capture, CaptureUploader
 from tfs_deploy.gateway.config import GatewayConfig, ModelConfig
 from tfs_deploy.gateway.config_file import read_config
 from tfs_deploy.gateway.fetching.fetch import Fetcher
@@ -22,16 +22,16 @@ from tfs_deploy.gateway.upstream.model import Traffic, Upstream
 from tfs_deploy.gateway.upstream.watch import Connections
 from tfs_deploy.gateway.web.app import Application
 from tfs_deploy.gateway.web.auth import read_keys
-from tfs_deploy.gateway.web.endpoint import Served
+from tfs_deploy.gateway.web.endpoint import Endpoint
 from tfs_deploy.gateway.web.metrics import AccessLog, Metrics, register_gauges
-from tfs_deploy.gateway.web.server import Port
+from tfs_deploy.gateway.web.server import Listener
 
 logger = logging.getLogger(__name__)
 
 # After the first sign of the end, requests are answered as before until none came for so long: whoever balances the
 # load asks /readyz first and sends others a moment later.
 QUIET_SECONDS = 1.0
-_LOOK_SECONDS = 0.05
+_POLL_SECONDS = 0.05
 _CLOSE_SECONDS = 5.0
 
 
@@ -48,25 +48,25 @@ class Gateway:
         self._fetcher = fetcher or Fetcher(config.fetch)
         self._metrics = Metrics()
         connections = Connections(config.replica_tls)
-        self._served = [
-            _served(name, model, config, connections, self._metrics, self._processors)
+        self._endpoints = [
+            _make_endpoint(name, model, config, connections, self._metrics, self._processors)
             for name, model in config.models.items()
         ]
         self._access_log = AccessLog(log or sys.stdout.buffer)
         self.app = Application(
             config,
-            self._served,
+            self._endpoints,
             keys=keys,
             fetcher=self._fetcher,
             metrics=self._metrics,
             access_log=self._access_log,
         )
-        self._port = Port(config.listen, self.app, connections=config.limits.connections)
+        self._listener = Listener(config.listen, self.app, connections=config.limits.connections)
         register_gauges(
             self._metrics,
-            self._served,
-            room=self.app.room,
-            connections=lambda: self._port.connections,
+            self._endpoints,
+            budget=self.app.budget,
+            connections=lambda: self._listener.connections,
             pool=self._pool,
             log=self._access_log,
         )
@@ -75,7 +75,7 @@ class Gateway:
     @property
     def url(self) -> str:
         """Return where it listens."""
-        return self._port.url
+        return self._listener.url
 
     async def start(self) -> None:
         """Start everything, the port last; raise InvalidInput, StoreError or Unreachable where that fails.
@@ -84,11 +84,11 @@ class Gateway:
         """
         if self._pool is not None:
             await self._pool.start()
-        for served in self._served:
-            if served.capture is not None:
-                served.capture.start()
-        await asyncio.gather(*(served.upstream.start() for served in self._served))
-        self._port.open()
+        for endpoint in self._endpoints:
+            if endpoint.capture is not None:
+                endpoint.capture.start()
+        await asyncio.gather(*(endpoint.upstream.start() for endpoint in self._endpoints))
+        self._listener.open()
         logger.info("Serving %s on %s", ", ".join(self._config.models), self.url)
 
     async def stop(self, *, quiet: float = QUIET_SECONDS) -> bool:
@@ -99,13 +99,13 @@ class Gateway:
         until = time.monotonic() + self._config.limits.drain_seconds
         self.app.health.draining = True
         await self._until_quiet(quiet, until)
-        self._port.stop()
-        self.app.refuses = True
-        answered = await self.app.finished(max(0.0, until - time.monotonic()))
-        await self._port.close()
-        for served in self._served:
-            await served.traffic.stop()
-        await asyncio.gather(*(served.upstream.stop(0.0) for served in self._served))
+        self._listener.stop()
+        self.app.refusing = True
+        answered = await self.app.wait_until_idle(max(0.0, until - time.monotonic()))
+        await self._listener.close()
+        for endpoint in self._endpoints:
+            await endpoint.traffic.stop()
+        await asyncio.gather(*(endpoint.upstream.stop(0.0) for endpoint in self._endpoints))
         if self._pool is not None:
             await self._pool.stop()
         self._fetcher.close()
@@ -115,39 +115,39 @@ class Gateway:
     async def _until_quiet(self, quiet: float, until: float) -> None:
         # Half of the time is for the last requests.
         until -= self._config.limits.drain_seconds / 2
-        begun, since = self.app.begun, time.monotonic()
+        model_requests, since = self.app.model_requests, time.monotonic()
         while (now := time.monotonic()) < until and now - since < quiet:
-            await asyncio.sleep(_LOOK_SECONDS)
-            if self.app.begun != begun:
-                begun, since = self.app.begun, time.monotonic()
+            await asyncio.sleep(_POLL_SECONDS)
+            if self.app.model_requests != model_requests:
+                model_requests, since = self.app.model_requests, time.monotonic()
 
     def _close_files(self) -> None:
-        for served in self._served:
-            if served.capture is not None:
-                served.capture.close(_CLOSE_SECONDS)
+        for endpoint in self._endpoints:
+            if endpoint.capture is not None:
+                endpoint.capture.close(_CLOSE_SECONDS)
         self._access_log.close(_CLOSE_SECONDS)
 
 
-def _served(
+def _make_endpoint(
     name: str,
     model: ModelConfig,
     config: GatewayConfig,
     connections: Connections,
     metrics: Metrics,
     processors: dict[str, ModelProcessors],
-) -> Served:
+) -> Endpoint:
     meter = metrics.meter(name)
     upstream = Upstream(name, config, connections, meter=meter)
     seconds = model.timeout_seconds or config.limits.timeout_seconds
-    traffic = Traffic(name, model, upstream, busy=upstream.admission, shadow_seconds=seconds, meter=meter)
+    traffic = Traffic(name, model, upstream, capacity=upstream.admission, shadow_seconds=seconds, meter=meter)
     capture = None
     if model.capture is not None:
-        capture = Capture(name, model.capture, copier=Copier.of(model.capture, name))
-    return Served(name, model, upstream, traffic, processors[name], capture)
+        capture = Capture(name, model.capture, uploader=CaptureUploader.of(model.capture, name))
+    return Endpoint(name, model, upstream, traffic, processors[name], capture)
 
 
 _PROGRAM = "tfs-deploy gateway"
-_CUT_OFF = 1
+_INTERRUPTED = 1
 # Connections to model servers and URLs, pipes, logs.
 _OTHER_FILES = 512
 
@@ -164,11 +164,11 @@ def main(arguments: Sequence[str]) -> int:
         config = read_config(chosen.config)
         return asyncio.run(_check(config) if chosen.check else _serve(config))
     except TFSDeployError as error:
-        told = " ".join(str(error).split())
-        print(f"{_PROGRAM}: {told}", file=sys.stderr, flush=True)  # noqa: T201
+        text = " ".join(str(error).split())
+        print(f"{_PROGRAM}: {text}", file=sys.stderr, flush=True)  # noqa: T201
         return error.exit_code
     except KeyboardInterrupt:  # a second signal: whoever was still served is cut off
-        return _CUT_OFF
+        return _INTERRUPTED
 
 
 async def _check(config: GatewayConfig) -> int:
@@ -178,38 +178,38 @@ async def _check(config: GatewayConfig) -> int:
 
 
 async def _serve(config: GatewayConfig) -> int:
-    ended = asyncio.Event()
+    stop_requested = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _on_signal, ended)
+        loop.add_signal_handler(number, _on_signal, stop_requested)
     _allow_open_files(config.limits.connections)
     gateway = Gateway(config)
     await gateway.start()
-    await ended.wait()
+    await stop_requested.wait()
     logger.info("Draining")
     if await gateway.stop():
         logger.info("Stopped; every request was answered")
         return 0
     logger.warning("Stopped; requests were cut off after %g s", config.limits.drain_seconds)
-    return _CUT_OFF
+    return _INTERRUPTED
 
 
 def _allow_open_files(connections: int) -> None:
     """Let the process have as many open files as it may take connections, if the system does."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + _OTHER_FILES
+    sampled = connections + _OTHER_FILES
     if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
-    if wanted > soft:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    if wanted < connections + _OTHER_FILES:
-        logger.warning("The system allows %d open files, fewer than `limits.connections` needs", wanted)
+        sampled = min(sampled, hard)
+    if sampled > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (sampled, hard))
+    if sampled < connections + _OTHER_FILES:
+        logger.warning("The system allows %d open files, fewer than `limits.connections` needs", sampled)
 
 
-def _on_signal(ended: asyncio.Event) -> None:
-    if ended.is_set():  # the second time: whoever sends it wants an end, not a drain
+def _on_signal(stop_requested: asyncio.Event) -> None:
+    if stop_requested.is_set():  # the second time: whoever sends it wants an end, not a drain
         raise KeyboardInterrupt
-    ended.set()
+    stop_requested.set()
 
 
 def _configure_logging(*, debug: bool) -> None:

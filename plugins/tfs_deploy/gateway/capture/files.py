@@ -39,9 +39,9 @@ class CapturedRequest:
         """Return about how many bytes its record takes."""
         return sum(_size(array) for arrays in (self.inputs, self.outputs) for array in arrays.values())
 
-    def detached(self) -> CapturedRequest:
+    def with_own_arrays(self) -> CapturedRequest:
         """Return it with arrays of its own: an answer may be a few rows of a batch, and keep all of that in memory."""
-        return replace(self, inputs=_detached(self.inputs), outputs=_detached(self.outputs))
+        return replace(self, inputs=_own_arrays(self.inputs), outputs=_own_arrays(self.outputs))
 
 
 def encode(request: CapturedRequest, *, rate: float) -> bytes:
@@ -71,7 +71,7 @@ def encode(request: CapturedRequest, *, rate: float) -> bytes:
     return data
 
 
-def _detached(arrays: Arrays) -> Arrays:
+def _own_arrays(arrays: Arrays) -> Arrays:
     return {alias: array if array.base is None else array.copy() for alias, array in arrays.items()}
 
 
@@ -81,7 +81,7 @@ def _size(array: Any) -> int:
     return int(array.nbytes)
 
 
-def redacted(request: CapturedRequest, names: Collection[str]) -> CapturedRequest:
+def redact(request: CapturedRequest, names: Collection[str]) -> CapturedRequest:
     """Return `request` without the values of the inputs and outputs `names`.
 
     An input keeps its dtype and shape, zeros or empty strings in it, so that the request can still warm a model up.
@@ -107,8 +107,8 @@ SUFFIX = ".tfrecord"
 # A file that is still written to: nobody else should read it.
 PARTIAL = ".partial"
 # So that a model with little traffic has finished files too.
-_LONGEST_SECONDS = 300.0
-_AGAIN_SECONDS = 5.0
+_MAX_OPEN_SECONDS = 300.0
+_RETRY_SECONDS = 5.0
 
 
 class CaptureFiles:
@@ -133,7 +133,7 @@ class CaptureFiles:
         self._total = total_bytes
         self._file_bytes = min(file_bytes, total_bytes)
         self._clock = clock
-        self._finished = finished
+        self._on_finished = finished
         self._descriptor = -1
         self._path = Path()
         self._size = 0
@@ -167,16 +167,16 @@ class CaptureFiles:
                 self._open(len(data))
             self._write(data)
         except OSError as error:
-            logger.warning("Captures of %s cannot be written: %s; again in %g s", self._model, error, _AGAIN_SECONDS)
-            self._not_before = self._clock.monotonic() + _AGAIN_SECONDS
+            logger.warning("Captures of %s cannot be written: %s; again in %g s", self._model, error, _RETRY_SECONDS)
+            self._not_before = self._clock.monotonic() + _RETRY_SECONDS
             with contextlib.suppress(OSError):
                 self.close()
             return False
         return True
 
-    def tend(self) -> None:
+    def close_if_old(self) -> None:
         """Close the file if it has been open for long."""
-        if self._descriptor >= 0 and self._clock.monotonic() - self._opened_at >= _LONGEST_SECONDS:
+        if self._descriptor >= 0 and self._clock.monotonic() - self._opened_at >= _MAX_OPEN_SECONDS:
             with contextlib.suppress(OSError):
                 self.close()
 
@@ -191,7 +191,7 @@ class CaptureFiles:
             return
         final = self._path.with_suffix("")
         self._path.rename(final)
-        self._finished(final)
+        self._on_finished(final)
 
     def _open(self, room: int) -> None:
         self._prune(room)

@@ -27,7 +27,7 @@ MAX_WARMUP = 8
 
 
 @dataclass(frozen=True, slots=True)
-class MadeGolden:
+class GoldenResult:
     """What `make_golden` wrote; `read` counts records, `repeated` those whose inputs were there already, `other` those
     of other versions and models, `without_answer` those whose answer was redacted away.
     """
@@ -63,7 +63,7 @@ class _Captured:
         return hashlib.sha256(request.SerializeToString(deterministic=True)).digest()
 
 
-def make_golden(captures: Sequence[Path], out: Path, *, model: str = "", most: int = 32) -> MadeGolden:
+def make_golden(captures: Sequence[Path], out: Path, *, model: str = "", most: int = 32) -> GoldenResult:
     """Write up to `most` different requests of the newest version in `captures` (files and directories) below `out`.
 
     They are spread evenly over the time of the captures. Only one version's answers are taken: those of another one
@@ -79,16 +79,16 @@ def make_golden(captures: Sequence[Path], out: Path, *, model: str = "", most: i
     usable = sorted((captured for captured in of_model if captured.version == version), key=lambda one: one.at)
     different = list({captured.digest(): captured for captured in usable}.values())
     answered = [captured for captured in different if captured.answered]
-    golden = [_golden(captured) for captured in _spread(answered, most)]
+    golden = [_golden(captured) for captured in _spread_evenly(answered, most)]
     warmup: list[WarmupRequest | GoldenRequest] = [
         WarmupRequest(_signature(captured), _arrays(captured.log.predict_log.request.inputs))
-        for captured in _spread(answered or different, min(most, MAX_WARMUP))
+        for captured in _spread_evenly(answered or different, min(most, MAX_WARMUP))
     ]
     golden_path, warmup_path = out / GOLDEN_FILE, out / WARMUP_FILE
     if golden:
         requests.write_golden(golden_path, name, golden)
     requests.write_warmup(warmup_path, name, warmup)
-    return MadeGolden(
+    return GoldenResult(
         name,
         version,
         len(golden),
@@ -136,24 +136,24 @@ def _records(path: Path) -> Iterator[bytes]:
         logger.warning("The rest of %s is left out: %s", path, error.cause)
 
 
-def _model(found: Iterable[_Captured], wanted: str) -> str:
+def _model(found: Iterable[_Captured], sampled: str) -> str:
     counts = Counter(captured.model for captured in found)
-    if wanted and wanted not in counts:
+    if sampled and sampled not in counts:
         raise InvalidInput(
-            f"The captures hold no request for model {wanted!r}.",
+            f"The captures hold no request for model {sampled!r}.",
             f"They hold: {', '.join(sorted(counts)) or 'nothing'}.",
         )
     if not counts:
         raise InvalidInput("The captures hold no request.", "Capture some traffic first.")
-    if not wanted and len(counts) > 1:
+    if not sampled and len(counts) > 1:
         raise InvalidInput(
             f"The captures hold requests for {len(counts)} models: {', '.join(sorted(counts))}.",
             "Name one with --model.",
         )
-    return wanted or next(iter(counts))
+    return sampled or next(iter(counts))
 
 
-def _spread(captured: Sequence[_Captured], most: int) -> list[_Captured]:
+def _spread_evenly(captured: Sequence[_Captured], most: int) -> list[_Captured]:
     """Return at most `most` of `captured`, the first and the last among them, evenly spread."""
     if len(captured) <= most:
         return list(captured)

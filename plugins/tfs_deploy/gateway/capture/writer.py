@@ -14,14 +14,14 @@ from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_a
 
 from tfs_deploy.clock import Clock, SystemClock
 from tfs_deploy.errors import Contention, InvalidInput, TFSDeployError, Transient
-from tfs_deploy.gateway.capture.files import CapturedRequest, CaptureFiles, encode, redacted
+from tfs_deploy.gateway.capture.files import CapturedRequest, CaptureFiles, encode, redact
 from tfs_deploy.gateway.config import MIB, CaptureConfig
 from tfs_deploy.store.open import open_store
 from tfs_deploy.store.protocol import MAX_DOCUMENT_BYTES, Store
 
 
 @dataclass(slots=True)
-class CaptureFigures:
+class CaptureCounts:
     """Counts since the start; `dropped` by reason: busy, too_large, disk, failed."""
 
     written: int = 0
@@ -31,18 +31,18 @@ class CaptureFigures:
     copies_failed: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    def note_written(self, size: int) -> None:
+    def count_written(self, size: int) -> None:
         """Count one record of `size` bytes."""
         with self._lock:
             self.written += 1
             self.written_bytes += size
 
-    def note_dropped(self, reason: str) -> None:
+    def count_dropped(self, reason: str) -> None:
         """Count one request that was to be captured and was not."""
         with self._lock:
             self.dropped[reason] = self.dropped.get(reason, 0) + 1
 
-    def note_copied(self, *, done: bool) -> None:
+    def count_copied(self, *, done: bool) -> None:
         """Count one finished file that was copied to the store, or could not be."""
         with self._lock:
             self.copied += done
@@ -55,18 +55,18 @@ _MAX_WAITING = 64
 _ATTEMPTS = 5
 
 
-class Copier:
+class CaptureUploader:
     """Copies in a thread of its own, so that a store that hangs holds up no capture."""
 
     def __init__(self, store: Store, model: str) -> None:
         self._store = store
         self._model = model
-        self._queue: queue.Queue[tuple[Path, CaptureFigures] | None] = queue.Queue(_MAX_WAITING)
+        self._queue: queue.Queue[tuple[Path, CaptureCounts] | None] = queue.Queue(_MAX_WAITING)
         self._thread = threading.Thread(target=self._run, name=f"capture-copy-{model}", daemon=True)
         self._closing = threading.Event()
 
     @classmethod
-    def of(cls, config: CaptureConfig, model: str) -> Copier | None:
+    def of(cls, config: CaptureConfig, model: str) -> CaptureUploader | None:
         """Return what copies the captures of `model`, None if nothing is to; raise InvalidInput or MissingExtra."""
         if not config.upload:
             return None
@@ -82,10 +82,10 @@ class Copier:
         """Begin."""
         self._thread.start()
 
-    def offer(self, path: Path, figures: CaptureFigures) -> bool:
+    def offer(self, path: Path, counts: CaptureCounts) -> bool:
         """Copy `path` when its turn comes; tell whether there is room for it."""
         try:
-            self._queue.put_nowait((path, figures))
+            self._queue.put_nowait((path, counts))
         except queue.Full:
             return False
         return True
@@ -103,15 +103,15 @@ class Copier:
 
     def _run(self) -> None:
         while (found := self._queue.get()) is not None:
-            path, figures = found
+            path, counts = found
             try:
                 self._copy(path)
             except (TFSDeployError, RetryError, OSError) as error:
-                told = error.last_attempt.exception() if isinstance(error, RetryError) else error
-                logger.warning("The captures in %s were not copied: %s", path, told)
-                figures.note_copied(done=False)
+                cause = error.last_attempt.exception() if isinstance(error, RetryError) else error
+                logger.warning("The captures in %s were not copied: %s", path, cause)
+                counts.count_copied(done=False)
             else:
-                figures.note_copied(done=True)
+                counts.count_copied(done=True)
 
     def _copy(self, path: Path) -> None:
         body = path.read_bytes()
@@ -142,67 +142,67 @@ class Sampler:
         self.rate = percent / 100.0
         self._draw = draw or random.Random()  # noqa: S311 - which requests are kept is no secret
 
-    def takes(self) -> bool:
+    def sample(self) -> bool:
         """Tell whether the next one is captured."""
         return self._draw.random() < self.rate
 
 
 # What waits to be written, over all of the queue: a slow disk must not fill the memory.
 _MAX_WAITING_BYTES = 64 * MIB
-_LOOK_SECONDS = 1.0
+_POLL_SECONDS = 1.0
 
 
 class Capture:
-    """The captures of one model; `wanted` and `offer` on the event loop, everything else in a thread of its own."""
+    """The captures of one model; `sampled` and `offer` on the event loop, everything else in a thread of its own."""
 
     def __init__(
         self,
         model: str,
         config: CaptureConfig,
         *,
-        copier: Copier | None = None,
+        uploader: CaptureUploader | None = None,
         clock: Clock | None = None,
         draw: random.Random | None = None,
         files: Callable[..., CaptureFiles] = CaptureFiles,
     ) -> None:
-        self.figures = CaptureFigures()
+        self.counts = CaptureCounts()
         self._config = config
         self._sampler = Sampler(config.percent, draw)
         self._record_bytes = int(config.record_mib * MIB)
         self._queue: queue.Queue[CapturedRequest | None] = queue.Queue(config.queue)
         self._waiting = 0
         self._lock = threading.Lock()
-        self._copier = copier
+        self._uploader = uploader
         self._files = files(
             Path(config.directory),
             model,
             total_bytes=int(config.max_mib * MIB),
             file_bytes=int(config.file_mib * MIB),
             clock=clock or SystemClock(),
-            finished=self._finished,
+            finished=self._on_finished,
         )
         self._thread = threading.Thread(target=self._run, name=f"capture-{model}", daemon=True)
 
     def start(self) -> None:
         """Make the directory and begin; raise StoreError where that is not possible."""
         self._files.prepare()
-        if self._copier is not None:
-            self._copier.start()
+        if self._uploader is not None:
+            self._uploader.start()
         self._thread.start()
 
-    def wanted(self) -> bool:
+    def sampled(self) -> bool:
         """Tell whether the next request is one of the sample."""
-        return self._sampler.takes()
+        return self._sampler.sample()
 
     def offer(self, request: CapturedRequest) -> None:
         """Keep `request` if there is room for it; never waits, never raises."""
         try:
-            self._take(request)
+            self._enqueue(request)
         except queue.Full:
-            self.figures.note_dropped("busy")
+            self.counts.count_dropped("busy")
         except Exception:  # whatever is wrong with a capture, the answer is on its way
             logger.exception("A request could not be captured")
-            self.figures.note_dropped("failed")
+            self.counts.count_dropped("failed")
 
     def close(self, seconds: float) -> None:
         """Write what waits and close the file, within `seconds`."""
@@ -213,20 +213,20 @@ class Capture:
         except queue.Full:
             return
         self._thread.join(seconds)
-        if self._copier is not None:
-            self._copier.close(seconds)
+        if self._uploader is not None:
+            self._uploader.close(seconds)
 
-    def _take(self, request: CapturedRequest) -> None:
+    def _enqueue(self, request: CapturedRequest) -> None:
         size = request.size
         if size > self._record_bytes:
-            self.figures.note_dropped("too_large")
+            self.counts.count_dropped("too_large")
             return
         with self._lock:
             if self._waiting + size > _MAX_WAITING_BYTES:
                 raise queue.Full
             self._waiting += size
         try:
-            self._queue.put_nowait(request.detached())
+            self._queue.put_nowait(request.with_own_arrays())
         except queue.Full:
             self._release(size)
             raise
@@ -234,15 +234,15 @@ class Capture:
     def _run(self) -> None:
         while True:
             try:
-                request = self._queue.get(timeout=_LOOK_SECONDS)
+                request = self._queue.get(timeout=_POLL_SECONDS)
             except queue.Empty:
-                self._files.tend()
+                self._files.close_if_old()
                 continue
             if request is None:
                 break
             self._write(request)
             self._release(request.size)
-            self._files.tend()
+            self._files.close_if_old()
         try:
             self._files.close()
         except OSError as error:
@@ -250,21 +250,21 @@ class Capture:
 
     def _write(self, request: CapturedRequest) -> None:
         try:
-            record = encode(redacted(request, self._config.redact), rate=self._sampler.rate)
+            record = encode(redact(request, self._config.redact), rate=self._sampler.rate)
             kept = self._files.append(record)
         except Exception:  # the thread must live
             logger.exception("A request could not be captured")
-            self.figures.note_dropped("failed")
+            self.counts.count_dropped("failed")
             return
         if kept:
-            self.figures.note_written(len(record))
+            self.counts.count_written(len(record))
         else:
-            self.figures.note_dropped("disk")
+            self.counts.count_dropped("disk")
 
     def _release(self, size: int) -> None:
         with self._lock:
             self._waiting -= size
 
-    def _finished(self, path: Path) -> None:
-        if self._copier is not None and not self._copier.offer(path, self.figures):
-            self.figures.note_copied(done=False)
+    def _on_finished(self, path: Path) -> None:
+        if self._uploader is not None and not self._uploader.offer(path, self.counts):
+            self.counts.count_copied(done=False)

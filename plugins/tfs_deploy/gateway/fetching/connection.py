@@ -21,7 +21,7 @@ class CannotResolve(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SocketAddress:
     """One address and port, as a socket takes them."""
 
     address: Address
@@ -41,7 +41,7 @@ class Place:
 class Resolve(Protocol):
     """Where addresses come from."""
 
-    async def __call__(self, host: str, port: int) -> Sequence[Place]:
+    async def __call__(self, host: str, port: int) -> Sequence[SocketAddress]:
         """Return the places of `host`, which may be a number in any spelling; raise CannotResolve."""
 
 
@@ -51,46 +51,48 @@ class SystemResolver:
     def __init__(self, threads: int = 16) -> None:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="resolve")
 
-    async def __call__(self, host: str, port: int) -> list[Place]:
+    async def __call__(self, host: str, port: int) -> list[SocketAddress]:
         """Return the places of `host`; raise CannotResolve."""
         loop = asyncio.get_running_loop()
         try:
-            found = await loop.run_in_executor(self._threads, _look_up, host, port)
+            addresses = await loop.run_in_executor(self._threads, _resolve, host, port)
         except (OSError, UnicodeError) as error:
             raise CannotResolve(str(error)) from error
-        return [place(sockaddr[0], port) for *_, sockaddr in found]
+        return [socket_address(sockaddr[0], port) for *_, sockaddr in addresses]
 
     def close(self) -> None:
         """Wait for nobody."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-def place(address: str, port: int) -> Place:
+def socket_address(address: str, port: int) -> SocketAddress:
     """Return the place of a numeric `address`."""
-    return Place(ipaddress.ip_address(address), port)
+    return SocketAddress(ipaddress.ip_address(address), port)
 
 
-def _look_up(host: str, port: int) -> list[tuple[socket.AddressFamily, int, int, str, tuple[str, int]]]:
+def _resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, int, int, str, tuple[str, int]]]:
     return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)  # type: ignore[return-value]
 
 
 class Connect(Protocol):
     """How a connection comes about."""
 
-    async def __call__(self, place: Place, *, tls: ssl.SSLContext | None, name: str, buffer: int) -> IOStream:
-        """Return a stream to `place`, after the handshake where `tls` is given; raise OSError."""
+    async def __call__(
+        self, socket_address: SocketAddress, *, tls: ssl.SSLContext | None, name: str, buffer: int
+    ) -> IOStream:
+        """Return a stream to `socket_address`, after the handshake where `tls` is given; raise OSError."""
 
 
-async def connect(place: Place, *, tls: ssl.SSLContext | None, name: str, buffer: int) -> IOStream:
+async def connect(socket_address: SocketAddress, *, tls: ssl.SSLContext | None, name: str, buffer: int) -> IOStream:
     """Connect for real; `name` is what the certificate must be for, `buffer` the most bytes held unread."""
-    raw = socket.socket(place.family, socket.SOCK_STREAM)
+    raw = socket.socket(socket_address.family, socket.SOCK_STREAM)
     raw.setblocking(False)
     if tls is None:
         stream = IOStream(raw, max_buffer_size=buffer)
     else:
         stream = SSLIOStream(raw, max_buffer_size=buffer, ssl_options=tls)
     try:
-        await stream.connect(place.sockaddr, server_hostname=name if tls else None)
+        await stream.connect(socket_address.sockaddr, server_hostname=name if tls else None)
     except BaseException:
         # Cancelled too: a stream that is registered with the loop does not end by itself.
         stream.close()

@@ -22,33 +22,40 @@ from tornado.iostream import IOStream, StreamClosedError
 
 from tfs_deploy.gateway import problem
 from tfs_deploy.gateway.config import Fetch
-from tfs_deploy.gateway.fetching.connection import CannotResolve, Connect, Place, Resolve, SystemResolver, connect
-from tfs_deploy.gateway.fetching.rules import BadURL, Rules, Target, parse, redirected
+from tfs_deploy.gateway.fetching.connection import (
+    CannotResolve,
+    Connect,
+    Resolve,
+    SocketAddress,
+    SystemResolver,
+    connect,
+)
+from tfs_deploy.gateway.fetching.rules import BadURL, FetchRules, Target, parse_url, redirect_target
 from tfs_deploy.gateway.processors.protocol import Blob
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # A server that sends many interim answers (RFC 9110, 15.2) only holds a place.
-_MOST_INTERIM = 4
-_GZIP = 16 + zlib.MAX_WBITS
+_MAX_INTERIM = 4
+_GZIP_WBITS = 16 + zlib.MAX_WBITS
 
 
-class Refusal(Exception):
-    """The answer is not taken; the text ends a sentence that begins with «The URL». `clients_fault`: by its choice."""
+class FetchRefused(Exception):
+    """The answer is not taken; the text ends a sentence that begins with «The URL». `client_error`: by its choice."""
 
-    def __init__(self, reason: str, *, clients_fault: bool = True) -> None:
+    def __init__(self, reason: str, *, client_error: bool = True) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.clients_fault = clients_fault
+        self.client_error = client_error
 
 
-class Answer(httputil.HTTPMessageDelegate):
+class FetchResponse(httputil.HTTPMessageDelegate):
     """Collects one answer; calls `close` as soon as it wants no more of it, and then has `refusal` or `location`."""
 
     def __init__(self, *, max_bytes: int, content_types: Sequence[str], close: Callable[[], None]) -> None:
         self.body = bytearray()
         self.content_type = ""
         self.location: str | None = None
-        self.refusal: Refusal | None = None
+        self.refusal: FetchRefused | None = None
         self.complete = False
         self.began = False
         self._max_bytes = max_bytes
@@ -65,15 +72,15 @@ class Answer(httputil.HTTPMessageDelegate):
         assert isinstance(start_line, httputil.ResponseStartLine)
         if 100 <= start_line.code < 200:
             self._interim += 1
-            if self._interim > _MOST_INTERIM:
-                self._refuse("is answered without end", clients_fault=False)
+            if self._interim > _MAX_INTERIM:
+                self._refuse("is answered without end", client_error=False)
             return
         self.began = True
         if start_line.code in _REDIRECTS and "Location" in headers:
             self.location = headers.get_list("Location")[0]
             self._close()
             return
-        self._look_at_head(start_line.code, headers)
+        self._check_head(start_line.code, headers)
 
     def data_received(self, chunk: bytes) -> None:
         """Take a part of the body, or close where it becomes too large."""
@@ -94,15 +101,15 @@ class Answer(httputil.HTTPMessageDelegate):
     def finish(self) -> None:
         """Note that the whole answer is here."""
         if self.refusal is None and self._inflate is not None and not self._inflate.whole:
-            self._refuse("ends in the middle of its body", clients_fault=False)
+            self._refuse("ends in the middle of its body", client_error=False)
         self.complete = self.refusal is None
 
     def on_connection_close(self) -> None:
         """Leave it as it is: incomplete."""
 
-    def _look_at_head(self, code: int, headers: httputil.HTTPHeaders) -> None:
+    def _check_head(self, code: int, headers: httputil.HTTPHeaders) -> None:
         if code != 200:
-            self._refuse(f"answers with the status {code}", clients_fault=code < 500)
+            self._refuse(f"answers with the status {code}", client_error=code < 500)
             return
         self.content_type = headers.get("Content-Type", "application/octet-stream").split(";")[0].strip().lower()
         length = headers.get("Content-Length", "")
@@ -116,8 +123,8 @@ class Answer(httputil.HTTPMessageDelegate):
         elif coding not in ("", "identity"):
             self._refuse(f"has a body in the coding {coding[:40]!r}, which was not asked for")
 
-    def _refuse(self, reason: str, *, clients_fault: bool = True) -> None:
-        self.refusal = Refusal(reason, clients_fault=clients_fault)
+    def _refuse(self, reason: str, *, client_error: bool = True) -> None:
+        self.refusal = FetchRefused(reason, client_error=client_error)
         self._close()
 
     def _too_large(self) -> str:
@@ -128,7 +135,7 @@ class _Gunzip:
     """Takes gzip in parts and gives no more than it is asked for, however much is in it."""
 
     def __init__(self) -> None:
-        self._stream = zlib.decompressobj(_GZIP)
+        self._stream = zlib.decompressobj(_GZIP_WBITS)
 
     @property
     def whole(self) -> bool:
@@ -146,7 +153,7 @@ _MAX_HEADER_BYTES = 16 << 10
 _CHUNK_BYTES = 64 << 10
 _NO_LIMIT = 1 << 62
 # A name with many addresses is tried at this many of them.
-_MOST_PLACES = 4
+_MAX_ADDRESSES = 4
 _NOT_ALLOWED = "leads to an address or a port that may not be fetched from"
 _USER_AGENT = "tfs-deploy-gateway"
 
@@ -164,14 +171,14 @@ class Fetcher:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
-        self._rules = Rules(allow_hosts=config.allow_hosts, only_hosts=config.only_hosts)
+        self._rules = FetchRules(allow_hosts=config.allow_hosts, only_hosts=config.only_hosts)
         own = SystemResolver()  # no thread before its first use
         self._resolve: Resolve = resolve or own
         self._close_resolver = own.close
         self._connect = connect
         self._tls = tls or ssl.create_default_context()
         self._monotonic = monotonic
-        self._places = asyncio.Semaphore(config.total_parallel)
+        self._slots = asyncio.Semaphore(config.total_parallel)
 
     async def fetch(self, url: str, *, deadline: float, item: int | None = None) -> Blob:
         """Return what `url` holds; `deadline` is on the monotonic clock, `item` names the URL's place in the request.
@@ -184,13 +191,13 @@ class Fetcher:
             raise problem.unusable(f"{which} cannot be fetched: this gateway fetches none; send the bytes.", item=item)
         seconds = min(self._config.timeout_seconds, deadline - self._monotonic())
         try:
-            return await asyncio.wait_for(self._in_turn(url), max(0.0, seconds))
+            return await asyncio.wait_for(self._fetch_in_slot(url), max(0.0, seconds))
         except asyncio.TimeoutError:
             raise problem.too_late(f"{which} did not answer in time.") from None
         except BadURL as error:
             raise problem.unusable(f"{which} {error}.", item=item) from error
-        except Refusal as error:
-            if error.clients_fault:
+        except FetchRefused as error:
+            if error.client_error:
                 raise problem.unusable(f"{which} {error.reason}.", item=item) from error
             raise problem.bad_upstream(f"{which} {error.reason}.") from error
 
@@ -198,93 +205,97 @@ class Fetcher:
         """Let the resolver's threads go."""
         self._close_resolver()
 
-    async def _in_turn(self, url: str) -> Blob:
-        async with self._places:
-            return await self._follow(parse(url))
+    async def _fetch_in_slot(self, url: str) -> Blob:
+        async with self._slots:
+            return await self._follow(parse_url(url))
 
     async def _follow(self, target: Target) -> Blob:
         for _ in range(self._config.redirects + 1):
-            answer = await self._get(target)
-            if answer.location is None:
+            response = await self._request(target)
+            if response.location is None:
                 name = unquote(target.path.split("?")[0].rsplit("/", 1)[-1])
-                return Blob(bytes(answer.body), answer.content_type, name)
-            target = redirected(target, answer.location)
-        raise Refusal(f"leads on more than {self._config.redirects} times")
+                return Blob(bytes(response.body), response.content_type, name)
+            target = redirect_target(target, response.location)
+        raise FetchRefused(f"leads on more than {self._config.redirects} times")
 
-    async def _get(self, target: Target) -> Answer:
-        stream = await self._connected(target, await self._checked(target))
+    async def _request(self, target: Target) -> FetchResponse:
+        stream = await self._connect_any(target, await self._resolve_allowed(target))
         try:
-            return await self._ask(target, stream)
+            return await self._exchange(target, stream)
         finally:
             stream.close()
 
-    async def _checked(self, target: Target) -> list[Place]:
+    async def _resolve_allowed(self, target: Target) -> list[SocketAddress]:
         """Return the places that `target` may be fetched from; raise Refusal if one of them may not be."""
-        if not self._rules.may_ask(target):
-            raise Refusal(_NOT_ALLOWED)
+        if not self._rules.may_resolve(target):
+            raise FetchRefused(_NOT_ALLOWED)
         try:
-            places = list(await self._resolve(target.host, target.port))
+            addresses = list(await self._resolve(target.host, target.port))
         except CannotResolve as error:
-            raise Refusal("has a host that cannot be found") from error
-        if not places:
-            raise Refusal("has a host that cannot be found")
-        for place in places:
-            if not self._rules.permits(target, place.address) or place.port != target.port:
-                logger.warning("The URL of a client was not fetched: %s is %s.", target.host_header, place.address)
-                raise Refusal(_NOT_ALLOWED)
-        return places[:_MOST_PLACES]
+            raise FetchRefused("has a host that cannot be found") from error
+        if not addresses:
+            raise FetchRefused("has a host that cannot be found")
+        for socket_address in addresses:
+            if not self._rules.permits(target, socket_address.address) or socket_address.port != target.port:
+                logger.warning(
+                    "The URL of a client was not fetched: %s is %s.", target.host_header, socket_address.address
+                )
+                raise FetchRefused(_NOT_ALLOWED)
+        return addresses[:_MAX_ADDRESSES]
 
-    async def _connected(self, target: Target, places: Sequence[Place]) -> IOStream:
-        share = self._config.timeout_seconds / len(places)
-        for place in places:
+    async def _connect_any(self, target: Target, addresses: Sequence[SocketAddress]) -> IOStream:
+        share = self._config.timeout_seconds / len(addresses)
+        for socket_address in addresses:
             try:
-                return await self._connected_to(target, place, share)
+                return await self._connect_one(target, socket_address, share)
             except ssl.SSLCertVerificationError as error:
-                raise Refusal("has a certificate that is not valid for it", clients_fault=False) from error
+                raise FetchRefused("has a certificate that is not valid for it", client_error=False) from error
             except OSError as error:
-                logger.info("No connection to %s at %s: %s", target.host_header, place.address, error)
-        raise Refusal("has a server that does not answer", clients_fault=False)
+                logger.info("No connection to %s at %s: %s", target.host_header, socket_address.address, error)
+        raise FetchRefused("has a server that does not answer", client_error=False)
 
-    async def _connected_to(self, target: Target, place: Place, seconds: float) -> IOStream:
+    async def _connect_one(self, target: Target, socket_address: SocketAddress, seconds: float) -> IOStream:
         tls = self._tls if target.scheme == "https" else None
         buffer = self._config.max_bytes + _MAX_HEADER_BYTES
-        task = asyncio.ensure_future(self._connect(place, tls=tls, name=target.host, buffer=buffer))
+        task = asyncio.ensure_future(self._connect(socket_address, tls=tls, name=target.host, buffer=buffer))
         # Not wait_for(): before Python 3.12 it may lose the stream, or the cancelling, where both come at once.
         try:
             done, _ = await asyncio.wait({task}, timeout=seconds)
         except asyncio.CancelledError:
-            _give_up(task)
+            _cancel_connect(task)
             raise
         if not done:
-            _give_up(task)
+            _cancel_connect(task)
             raise TimeoutError(f"nothing in {seconds:g} s")
         return task.result()
 
-    async def _ask(self, target: Target, stream: IOStream) -> Answer:
-        answer = Answer(max_bytes=self._config.max_bytes, content_types=self._config.content_types, close=stream.close)
+    async def _exchange(self, target: Target, stream: IOStream) -> FetchResponse:
+        response = FetchResponse(
+            max_bytes=self._config.max_bytes, content_types=self._config.content_types, close=stream.close
+        )
         parameters = HTTP1ConnectionParameters(
             no_keep_alive=True,
             chunk_size=_CHUNK_BYTES,
             max_header_size=_MAX_HEADER_BYTES,
-            # `answer` counts, and refuses with its reason; Tornado would only hang up.
+            # `response` counts, and refuses with its reason; Tornado would only hang up.
             max_body_size=_NO_LIMIT,
         )
         connection = HTTP1Connection(stream, True, parameters)
         try:
             connection.write_headers(httputil.RequestStartLine("GET", target.path, ""), _headers(target, self._config))
             connection.finish()
-            await connection.read_response(answer)
+            await connection.read_response(response)
         except StreamClosedError:
-            pass  # by the server, or by `answer`, which then says why
-        if answer.refusal is not None:
-            raise answer.refusal
-        if answer.location is None and not answer.complete:
-            told = "ends in the middle of its body" if answer.began else "does not answer with HTTP"
-            raise Refusal(told, clients_fault=False)
-        return answer
+            pass  # by the server, or by `response`, which then says why
+        if response.refusal is not None:
+            raise response.refusal
+        if response.location is None and not response.complete:
+            reason = "ends in the middle of its body" if response.began else "does not answer with HTTP"
+            raise FetchRefused(reason, client_error=False)
+        return response
 
 
-def _give_up(connecting: asyncio.Future[IOStream]) -> None:
+def _cancel_connect(connecting: asyncio.Future[IOStream]) -> None:
     """End an attempt to connect, and close what it has made all the same."""
     connecting.cancel()
 

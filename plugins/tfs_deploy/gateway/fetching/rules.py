@@ -50,7 +50,7 @@ class Target:
         return f"{self.scheme}://{self.host_header}{self.path}"
 
 
-def parse(text: object) -> Target:
+def parse_url(text: object) -> Target:
     """Return where the URL `text` leads; raise BadURL."""
     if not isinstance(text, str):
         raise BadURL("is not a string")
@@ -74,16 +74,16 @@ def parse(text: object) -> Target:
     )
 
 
-def redirected(target: Target, location: str) -> Target:
+def redirect_target(target: Target, location: str) -> Target:
     """Return where `location`, from an answer of `target`, leads; raise BadURL."""
     try:
         joined = urljoin(target.url, location)
     except ValueError as error:
         raise BadURL("cannot be read") from error
-    found = parse(joined)
-    if target.scheme == "https" and found.scheme == "http":
+    addresses = parse_url(joined)
+    if target.scheme == "https" and addresses.scheme == "http":
         raise BadURL("leads from https to http")
-    return found
+    return addresses
 
 
 def _host(host: str) -> str:
@@ -116,17 +116,17 @@ def _path(path: str, query: str) -> str:
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-class Reach(Enum):
+class AddressScope(Enum):
     """How far an address reaches."""
 
     PUBLIC = "public"
     # Loopback and private networks: only where the configuration allows the host by its name.
-    INSIDE = "inside"
+    PRIVATE = "inside"
     # Nothing to fetch from, or the metadata service of a cloud: only where the configuration lists the address itself.
-    NEVER = "never"
+    FORBIDDEN = "never"
 
 
-_INSIDE = [
+_PRIVATE = [
     ipaddress.ip_network(text)
     for text in (
         "10.0.0.0/8",
@@ -149,7 +149,7 @@ _METADATA = frozenset(
         "fd20:ce::254",  # Google Cloud
     )
 )
-_NEVER = [
+_FORBIDDEN = [
     ipaddress.ip_network(text)
     for text in (
         "0.0.0.0/8",  # this host
@@ -173,25 +173,25 @@ _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
-def reach(address: Address) -> Reach:
+def address_scope(address: Address) -> AddressScope:
     """Return how far `address` reaches; an IPv4 address inside an IPv6 one counts."""
     if isinstance(address, ipaddress.IPv6Address):
         if address.scope_id is not None:
-            return Reach.NEVER
+            return AddressScope.FORBIDDEN
         if address.ipv4_mapped is not None:
-            return reach(address.ipv4_mapped)
+            return address_scope(address.ipv4_mapped)
         if address in _NAT64:
-            inner = reach(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-            return inner if inner is Reach.PUBLIC else Reach.NEVER
+            inner = address_scope(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+            return inner if inner is AddressScope.PUBLIC else AddressScope.FORBIDDEN
     if address in _METADATA:
-        return Reach.NEVER
-    if any(address.version == network.version and address in network for network in _INSIDE):
-        return Reach.INSIDE
-    if any(address.version == network.version and address in network for network in _NEVER):
-        return Reach.NEVER
+        return AddressScope.FORBIDDEN
+    if any(address.version == network.version and address in network for network in _PRIVATE):
+        return AddressScope.PRIVATE
+    if any(address.version == network.version and address in network for network in _FORBIDDEN):
+        return AddressScope.FORBIDDEN
     if isinstance(address, ipaddress.IPv6Address) and address not in _GLOBAL_UNICAST:
-        return Reach.NEVER
-    return Reach.PUBLIC if address.is_global and not address.is_multicast else Reach.NEVER
+        return AddressScope.FORBIDDEN
+    return AddressScope.PUBLIC if address.is_global and not address.is_multicast else AddressScope.FORBIDDEN
 
 
 _USUAL_PORTS = frozenset({80, 443})
@@ -202,7 +202,7 @@ _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class HostRule:
     """One line of a list: a host name (``*.example`` for all below it) or a network, and a port if only that one."""
 
     name: str
@@ -210,11 +210,11 @@ class Entry:
     port: int | None
 
     @classmethod
-    def parse(cls, text: str) -> Entry:
+    def parse_url(cls, text: str) -> HostRule:
         """Return the entry in `text`: ``name``, ``10.1.0.0/16``, ``[::1]:8080``, …; raise InvalidInput."""
-        found = _ENTRY.fullmatch(text.strip())
-        port = int(found["port"]) if found and found["port"] else None
-        host = (found["six"] or found["name"] or found["bare"] or "").lower() if found else ""
+        addresses = _ENTRY.fullmatch(text.strip())
+        port = int(addresses["port"]) if addresses and addresses["port"] else None
+        host = (addresses["six"] or addresses["name"] or addresses["bare"] or "").lower() if addresses else ""
         if not host or (port is not None and not 0 < port < 65536) or "@" in host or "//" in text:
             raise InvalidInput(
                 f"The host {text!r} of the section fetch is not usable.",
@@ -226,13 +226,13 @@ class Entry:
             return cls(host.rstrip("."), None, port)
         return cls("", network, port)
 
-    def names(self, target: Target) -> bool:
+    def matches_name(self, target: Target) -> bool:
         """Tell whether this entry is the name that `target` was asked for by."""
         host = target.host.rstrip(".")
         below = self.name.startswith("*.") and host.endswith(self.name[1:])
         return self.network is None and (below or host == self.name) and self._port_fits(target)
 
-    def holds(self, target: Target, address: Address) -> bool:
+    def matches_address(self, target: Target, address: Address) -> bool:
         """Tell whether `address` is in the network of this entry."""
         if self.network is None or address.version != self.network.version:
             return False
@@ -242,26 +242,26 @@ class Entry:
         return target.port in _USUAL_PORTS if self.port is None else target.port == self.port
 
 
-class Rules:
+class FetchRules:
     """Decides about one target and one of its addresses."""
 
     def __init__(self, *, allow_hosts: Sequence[str] = (), only_hosts: Sequence[str] = ()) -> None:
-        self._allowed = [Entry.parse(text) for text in allow_hosts]
-        self._only = [Entry.parse(text) for text in only_hosts]
+        self._allowed = [HostRule.parse_url(text) for text in allow_hosts]
+        self._only = [HostRule.parse_url(text) for text in only_hosts]
 
-    def may_ask(self, target: Target) -> bool:
+    def may_resolve(self, target: Target) -> bool:
         """Tell whether the addresses of `target` need to be known at all; a list of names alone can say no at once."""
         by_name = not any(entry.network for entry in self._only)
-        return not self._only or not by_name or any(entry.names(target) for entry in self._only)
+        return not self._only or not by_name or any(entry.matches_name(target) for entry in self._only)
 
     def permits(self, target: Target, address: Address) -> bool:
         """Tell whether `target` may be fetched from `address`."""
-        listed = any(entry.names(target) or entry.holds(target, address) for entry in self._only)
+        listed = any(entry.matches_name(target) or entry.matches_address(target, address) for entry in self._only)
         if self._only and not listed:
             return False
-        if any(entry.holds(target, address) for entry in self._allowed):
+        if any(entry.matches_address(target, address) for entry in self._allowed):
             return True
-        far = reach(address)
-        if any(entry.names(target) for entry in self._allowed):
-            return far is not Reach.NEVER
-        return far is Reach.PUBLIC and (listed or target.port in _USUAL_PORTS)
+        scope = address_scope(address)
+        if any(entry.matches_name(target) for entry in self._allowed):
+            return scope is not AddressScope.FORBIDDEN
+        return scope is AddressScope.PUBLIC and (listed or target.port in _USUAL_PORTS)

@@ -19,7 +19,7 @@ from tfs_deploy.gateway.processors.resize import FRAMES, Frame
 from tfs_deploy.gateway.processors.tensors import short_float
 
 
-def best_boxes(
+def nms_per_class(
     boxes: Array, scores: Array, classes: Array, *, overlap: float, candidates: int, most: int
 ) -> npt.NDArray[np.intp]:
     """Return the numbers of the boxes to keep, the best first; boxes of different classes do not suppress each other.
@@ -31,11 +31,11 @@ def best_boxes(
     chosen = np.zeros(0, dtype=np.intp)
     for number in np.unique(classes[usable]):
         alike = usable[classes[usable] == number]
-        chosen = np.concatenate([chosen, alike[kept(boxes[alike], scores[alike], overlap=overlap, most=most)]])
+        chosen = np.concatenate([chosen, alike[nms(boxes[alike], scores[alike], overlap=overlap, most=most)]])
     return chosen[np.argsort(-scores[chosen], kind="stable")][:most]
 
 
-def kept(boxes: Array, scores: Array, *, overlap: float, most: int) -> npt.NDArray[np.intp]:
+def nms(boxes: Array, scores: Array, *, overlap: float, most: int) -> npt.NDArray[np.intp]:
     """Return the numbers of the boxes to keep, the best first: at most `most`, no two with more than `overlap`.
 
     `boxes` is float `[n, 4]` as left, top, right, bottom; the overlap of two is intersection over union.
@@ -49,14 +49,14 @@ def kept(boxes: Array, scores: Array, *, overlap: float, most: int) -> npt.NDArr
     while order.size and len(chosen) < most:
         best, rest = int(order[0]), order[1:]
         chosen.append(best)
-        shared = _shared(boxes[best], boxes[rest])
+        shared = _intersection(boxes[best], boxes[rest])
         union = areas[best] + areas[rest] - shared
         # Boxes without any area overlap nothing.
         order = rest[shared <= overlap * union]
     return np.array(chosen, dtype=np.intp)
 
 
-def _shared(box: Array, others: Array) -> Array:
+def _intersection(box: Array, others: Array) -> Array:
     """Return the area that each of `others` has in common with `box`."""
     width = np.minimum(box[2], others[:, 2]) - np.maximum(box[0], others[:, 0])
     height = np.minimum(box[3], others[:, 3]) - np.maximum(box[1], others[:, 1])
@@ -66,7 +66,7 @@ def _shared(box: Array, others: Array) -> Array:
 
 _Fraction = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 # Corners as left, top, right, bottom `[k, 4]`, scores `[k]`, class numbers `[k]`.
-_Found = tuple[Array, Array, Array]
+_Detections = tuple[Array, Array, Array]
 _EAST_CHANNELS = ("score", "top", "right", "bottom", "left")
 
 
@@ -122,17 +122,17 @@ class BoxProcessor:
     def postprocess(self, outputs: Arrays) -> list[Any]:
         """Return the boxes of each item, the best first."""
         read = self._east if self._options.layout == "east" else self._lists
-        found = read(outputs)
+        detections = read(outputs)
         frames = outputs.get(FRAMES)
         if frames is None:
-            return [self._answer(*row, None) for row in found]
-        if len(frames) != len(found):
+            return [self._answer(*row, None) for row in detections]
+        if len(frames) != len(detections):
             raise BadAnswer(
-                f"The model answered for {len(found)} items, and {len(frames)} were sent.", "Look at the model."
+                f"The model answered for {len(detections)} items, and {len(frames)} were sent.", "Look at the model."
             )
-        return [self._answer(*row, Frame(*map(float, frame))) for row, frame in zip(found, frames, strict=True)]
+        return [self._answer(*row, Frame(*map(float, frame))) for row, frame in zip(detections, frames, strict=True)]
 
-    def _east(self, outputs: Arrays) -> list[_Found]:
+    def _east(self, outputs: Arrays) -> list[_Detections]:
         maps = output_named(outputs, self._options.output)
         if maps.ndim != 4 or maps.shape[3] != len(_EAST_CHANNELS) or maps.dtype.kind not in "fV":
             raise BadAnswer(
@@ -141,15 +141,15 @@ class BoxProcessor:
             )
         return [self._east_boxes(np.asarray(one, dtype=np.float32)) for one in maps]
 
-    def _east_boxes(self, one: Array) -> _Found:
-        place = {name: one[..., number] for number, name in enumerate(self._options.channels)}
+    def _east_boxes(self, one: Array) -> _Detections:
+        channel = {name: one[..., number] for number, name in enumerate(self._options.channels)}
         # A score that is not a number is never at the threshold.
-        rows, columns = np.nonzero(place["score"] >= self._options.threshold)
-        score, top, right, bottom, left = (place[name][rows, columns] for name in _EAST_CHANNELS)
+        rows, columns = np.nonzero(channel["score"] >= self._options.threshold)
+        score, top, right, bottom, left = (channel[name][rows, columns] for name in _EAST_CHANNELS)
         x, y = columns * self._options.stride, rows * self._options.stride
         return np.stack([x - left, y - top, x + right, y + bottom], axis=1), score, np.zeros(len(score), dtype=np.int64)
 
-    def _lists(self, outputs: Arrays) -> list[_Found]:
+    def _lists(self, outputs: Arrays) -> list[_Detections]:
         options = self._options
         boxes, scores = (output_named(outputs, name) for name in (options.boxes_output, options.scores_output))
         floats = boxes.dtype.kind in "fV" and scores.dtype.kind in "fV"
@@ -159,18 +159,20 @@ class BoxProcessor:
                 f"{list(scores.shape)} where floats [items, k, 4] and [items, k] are expected.",
                 "Set the box options boxes_output and scores_output to them.",
             )
-        classes = self._beside(outputs, options.classes_output, scores.shape, np.zeros(scores.shape))
-        counts = self._beside(outputs, options.count_output, scores.shape[:1], np.full(len(scores), scores.shape[1]))
+        classes = self._optional_output(outputs, options.classes_output, scores.shape, np.zeros(scores.shape))
+        counts = self._optional_output(
+            outputs, options.count_output, scores.shape[:1], np.full(len(scores), scores.shape[1])
+        )
         order = [1, 0, 3, 2] if options.corners == "top_left_bottom_right" else [0, 1, 2, 3]
-        found = []
+        detections = []
         for row in range(len(scores)):
             good = scores[row] >= options.threshold
             good[max(0, int(counts[row])) :] = False
             numbers = np.clip(classes[row][good], -1, 1 << 31).astype(np.int64)
-            found.append((boxes[row][good][:, order], scores[row][good], numbers))
-        return found
+            detections.append((boxes[row][good][:, order], scores[row][good], numbers))
+        return detections
 
-    def _beside(self, outputs: Arrays, name: str, shape: tuple[int, ...], otherwise: Array) -> Array:
+    def _optional_output(self, outputs: Arrays, name: str, shape: tuple[int, ...], otherwise: Array) -> Array:
         """Return the output `name` in `shape`, or `otherwise` where the options name none."""
         if not name:
             return otherwise
@@ -186,7 +188,7 @@ class BoxProcessor:
     def _answer(self, boxes: Array, scores: Array, classes: Array, frame: Frame | None) -> dict[str, Any]:
         options = self._options
         boxes, scores = boxes.astype(np.float64), scores.astype(np.float64)
-        order = best_boxes(
+        order = nms_per_class(
             boxes, scores, classes, overlap=options.overlap, candidates=options.candidates, most=options.most
         )
         if frame is not None:
@@ -198,8 +200,8 @@ class BoxProcessor:
         sides = zip(("left", "top", "right", "bottom"), map(short_float, corners), strict=True)
         box: dict[str, Any] = {**dict(sides), "score": short_float(score)}
         if self._options.classes_output:
-            place = number - self._options.first_class
-            box["label"] = self._labels[place] if 0 <= place < len(self._labels) else str(number)
+            channel = number - self._options.first_class
+            box["label"] = self._labels[channel] if 0 <= channel < len(self._labels) else str(number)
         return box
 
 

@@ -12,15 +12,15 @@ from PIL import Image, UnidentifiedImageError
 
 from tfs_deploy.errors import InvalidInput
 from tfs_deploy.gateway.processors.protocol import Array, Arrays, BadItem, bytes_of
-from tfs_deploy.gateway.processors.resize import FRAMES, Fit, Frame, multiple_size, to_size
-from tfs_deploy.gateway.processors.tensors import dtype_called, rows_as_json
+from tfs_deploy.gateway.processors.resize import FRAMES, Fit, Frame, multiple_size, resize_image
+from tfs_deploy.gateway.processors.tensors import parse_dtype, rows_as_json
 
 Mode = Literal["RGB", "L"]
 Format = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP"]
 FORMATS: tuple[Format, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 # Pillow itself warns above about this number of pixels (`Image.MAX_IMAGE_PIXELS`) and refuses above twice as many.
 # The warning is left alone, since filters for warnings are not safe between threads; it is given once.
-MOST_PIXELS = 89_000_000
+MAX_PIXELS = 89_000_000
 
 _ORIENTATION = 0x0112  # EXIF 2.32, 4.6.4
 # What brings a picture that was stored with this orientation upright.
@@ -151,7 +151,7 @@ class ImageOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     std: _Numbers = 1.0
     dtype: str = "float32"
     formats: tuple[Format, ...] = FORMATS
-    max_pixels: Annotated[int, msgspec.Meta(ge=1, le=MOST_PIXELS)] = 32_000_000
+    max_pixels: Annotated[int, msgspec.Meta(ge=1, le=MAX_PIXELS)] = 32_000_000
 
 
 class ImageProcessor:
@@ -200,18 +200,18 @@ class ImageProcessor:
             max_pixels=options.max_pixels,
             background=options.background,
         )
-        fitted, frame = self._fitted(image)
-        return self._values(fitted), frame
+        resized, frame = self._resize(image)
+        return self._values(resized), frame
 
-    def _fitted(self, image: Image.Image) -> tuple[Image.Image, Frame]:
+    def _resize(self, image: Image.Image) -> tuple[Image.Image, Frame]:
         options = self._options
         resample = Image.Resampling[options.resample.upper()]
         fill = _grey(options.fill) if options.mode == "L" else options.fill
         if options.size is not None:
-            return to_size(image, options.size[::-1], fit=options.fit, resample=resample, fill=fill)
+            return resize_image(image, options.size[::-1], fit=options.fit, resample=resample, fill=fill)
         size = multiple_size(image.size, multiple=options.multiple_of, max_side=options.max_side, fit=options.fit)
         # Top left, so that the padding does not move a pixel of the picture.
-        return to_size(image, size, fit=options.fit, resample=resample, fill=fill, whole=False)
+        return resize_image(image, size, fit=options.fit, resample=resample, fill=fill, centered=False)
 
     def _values(self, image: Image.Image) -> Array:
         options = self._options
@@ -234,7 +234,7 @@ class ImageProcessor:
 
 
 def _checked_dtype(options: ImageOptions) -> np.dtype[Any]:
-    dtype = dtype_called(options.dtype)
+    dtype = parse_dtype(options.dtype)
     if dtype.kind in "Ob" or dtype == np.int8:
         raise InvalidInput(f"Pictures cannot be sent as {options.dtype}.", "Use float32, uint8 or a wider integer.")
     if dtype.kind in "iu" and (options.scale != 1 or np.any(options.mean) or np.any(np.asarray(options.std) != 1)):

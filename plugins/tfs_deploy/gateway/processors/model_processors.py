@@ -15,7 +15,7 @@ from tfs_deploy.gateway import problem
 from tfs_deploy.gateway.config import ModelConfig, Pool, ProcessorConfig
 from tfs_deploy.gateway.processors import worker
 from tfs_deploy.gateway.processors.pool import ProcessorPool
-from tfs_deploy.gateway.processors.protocol import Array, Arrays, BadAnswer, BadItem, Blob, split_notes
+from tfs_deploy.gateway.processors.protocol import Array, Arrays, BadAnswer, BadItem, Blob, split_aux
 from tfs_deploy.gateway.processors.registry import make_postprocessor, make_processor
 from tfs_deploy.serving.signature import Signature
 
@@ -29,10 +29,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """What goes to the model as one Predict: `inputs`, for `rows` items; `notes` are for the postprocessor."""
+    """What goes to the model as one Predict: `inputs`, for `rows` items; `aux` are for the postprocessor."""
 
     inputs: dict[str, Array]
-    notes: dict[str, Array]
+    aux: dict[str, Array]
     rows: int
 
 
@@ -60,7 +60,7 @@ class ModelProcessors:
         self._pool: ProcessorPool | None = None
         self._bound: tuple[Signature, Any] | None = None
 
-    def use(self, pool: ProcessorPool) -> None:
+    def attach_pool(self, pool: ProcessorPool) -> None:
         """Run what is in `pooled` in the processes of `pool` from now on."""
         self._pool = pool
 
@@ -88,10 +88,10 @@ class ModelProcessors:
 
     async def postprocess(self, batch: Batch, outputs: Arrays, *, deadline: float) -> list[Any]:
         """Return one JSON-able value per item of `batch`; raise Problem."""
-        values = await self._step("postprocess", self._postprocessor, {**outputs, **batch.notes}, deadline)
+        values = await self._step("postprocess", self._postprocessor, {**outputs, **batch.aux}, deadline)
         if not isinstance(values, list) or len(values) != batch.rows:
-            told = f"{len(values)} values" if isinstance(values, list) else f"a {type(values).__name__}"
-            raise problem.bad_upstream(f"The answer of the model gives {told} for {batch.rows} items.")
+            received = f"{len(values)} values" if isinstance(values, list) else f"a {type(values).__name__}"
+            raise problem.bad_upstream(f"The answer of the model gives {received} for {batch.rows} items.")
         return values
 
     def _parts(self, items: Sequence[Any]) -> list[tuple[int, Sequence[Any]]]:
@@ -112,7 +112,7 @@ class ModelProcessors:
 
     async def _part(self, first: int, items: Sequence[Any], deadline: float, signature: Signature | None) -> Arrays:
         try:
-            arrays = await self._step("preprocess", self._for(signature), items, deadline)
+            arrays = await self._step("preprocess", self._processor_for(signature), items, deadline)
         except BadItem as error:
             moved = BadItem(first + error.index, error.reason, error.remedy)
             raise problem.unusable(str(moved), item=moved.index) from error
@@ -125,7 +125,7 @@ class ModelProcessors:
         key = self._keys[step]
         try:
             if self._pool is None or key not in self.pooled:
-                return await self._here(step, processor, payload)
+                return await self._run_locally(step, processor, payload)
             sent = worker.pack(payload) if step == "preprocess" else dict(payload)
             return await self._pool.run(key, step, sent, deadline=deadline)
         except BadItem:
@@ -135,17 +135,17 @@ class ModelProcessors:
         except BadAnswer as error:
             logger.warning("An answer cannot be read: %s", error)
             raise problem.bad_upstream(error.cause) from error
-        except worker.ProcessorMistake as error:
+        except worker.ProcessorError as error:
             logger.error("A processor failed: %s", error)
             raise problem.internal() from error
 
-    async def _here(self, step: worker.Step, processor: Any, payload: Any) -> Any:
+    async def _run_locally(self, step: worker.Step, processor: Any, payload: Any) -> Any:
         """Run one step in this process: at once, or in a thread if it may take long."""
         if getattr(processor, "reentrant", False) and _size_of(payload) > _LARGE:
-            return await asyncio.to_thread(worker.run_here, processor, step, payload)
-        return worker.run_here(processor, step, payload)
+            return await asyncio.to_thread(worker.run_locally, processor, step, payload)
+        return worker.run_locally(processor, step, payload)
 
-    def _for(self, signature: Signature | None) -> Any:
+    def _processor_for(self, signature: Signature | None) -> Any:
         """Return the processor for a model with `signature`, made again when that changes."""
         bind = getattr(self._processor, "with_signature", None)
         if bind is None or signature is None:
@@ -168,7 +168,7 @@ def make_model_processors(
         return made, None
     processes = ProcessorPool(specs, workers=pool.workers, queue=pool.queue, timeout_seconds=pool.timeout_seconds)
     for one in made.values():
-        one.use(processes)
+        one.attach_pool(processes)
     return made, processes
 
 
@@ -196,8 +196,8 @@ def _size_of_one(value: Any) -> int:
 
 
 def _batch(arrays: Arrays, rows: int) -> Batch:
-    inputs, notes = split_notes(arrays)
-    return Batch(inputs, notes, rows)
+    inputs, aux = split_aux(arrays)
+    return Batch(inputs, aux, rows)
 
 
 def _joined(parts: Sequence[Arrays]) -> Arrays:

@@ -27,7 +27,7 @@ from tfs_deploy.gateway.processors import worker
 logger = logging.getLogger(__name__)
 
 
-class Gone(Exception):
+class ProcessEnded(Exception):
     """The process ended while it had nothing to do; the job was not begun."""
 
 
@@ -37,20 +37,20 @@ class WorkerProcess:
     def __init__(self, configured: bytes) -> None:
         self._configured = configured
         self._executor: ProcessPoolExecutor | None = None
-        self._context = _Recording()
+        self._context = _TrackingContext()
         self._jobs = 0
         # The number of the job that the process began last. It tells a job that ended a process from one that came
         # just after its end, which an executor does not.
-        self._begun = self._context.RawValue("Q", 0)
+        self._started_job = self._context.RawValue("Q", 0)
 
     async def start(self, seconds: float) -> None:
         """Start it and make its processors; raise InvalidInput or Unreachable."""
-        self._context = _Recording()
+        self._context = _TrackingContext()
         self._executor = ProcessPoolExecutor(
-            1, mp_context=self._context, initializer=worker.settle, initargs=(self._begun,)
+            1, mp_context=self._context, initializer=worker.init_process, initargs=(self._started_job,)
         )
         try:
-            failure = await _result(self._executor.submit(worker.prepare, self._configured), seconds)
+            failure = await _result(self._executor.submit(worker.make_processors, self._configured), seconds)
         except BrokenProcessPool as error:
             raise Unreachable("A process for processors ended while it started.", "Look at the logger.") from error
         except asyncio.TimeoutError as error:
@@ -61,13 +61,13 @@ class WorkerProcess:
     async def run(self, seconds: float, function: Callable[..., Any], *arguments: Any) -> Any:
         """Return the result of one job; raise Gone or a Problem, after which this process has to be replaced."""
         if self._executor is None:
-            raise Gone
+            raise ProcessEnded
         self._jobs += 1
         try:
-            return await _result(self._executor.submit(worker.begin, self._jobs, function, *arguments), seconds)
+            return await _result(self._executor.submit(worker.run_job, self._jobs, function, *arguments), seconds)
         except BrokenProcessPool:
-            if self._begun.value != self._jobs:
-                raise Gone from None
+            if self._started_job.value != self._jobs:
+                raise ProcessEnded from None
             logger.warning("A process for processors ended in the middle of a job.")
             raise problem.internal() from None
         except asyncio.TimeoutError:
@@ -84,7 +84,7 @@ class WorkerProcess:
         await asyncio.get_running_loop().run_in_executor(None, executor.shutdown)
 
 
-class _Recording(SpawnContext):
+class _TrackingContext(SpawnContext):
     """Spawns, and remembers which processes: an executor has no way to kill its own before Python 3.14.
 
     Not forked: the gateway has threads (gRPC's among them), whose locks a fork would copy.
@@ -105,7 +105,7 @@ async def _result(future: Future[Any], seconds: float) -> Any:
 
 # A new process imports numpy and Pillow (a second, more on a busy machine) and reads vocabularies.
 START_SECONDS = 60.0
-_AGAIN_SECONDS = 1.0
+_RESTART_SECONDS = 1.0
 
 
 class ProcessorPool:
@@ -168,8 +168,8 @@ class ProcessorPool:
             if not done:
                 raise problem.too_late("The items were not processed within the request's time.")
             try:
-                return worker.unpacked(task.result())
-            except Gone:
+                return worker.unpack_reply(task.result())
+            except ProcessEnded:
                 logger.warning("A process for processors had ended; another one takes the job.")
 
     async def stop(self) -> None:
@@ -194,7 +194,7 @@ class ProcessorPool:
         try:
             reply: tuple[Any, ...] = await one.run(self._timeout, worker.run, key, step, payload)
             if step == "preprocess" and reply[0] == "done":
-                reply = ("done", {name: await self._whole(one, name, array) for name, array in reply[1].items()})
+                reply = ("done", {name: await self._read_large(one, name, array) for name, array in reply[1].items()})
         except BaseException:
             if not self._stopping:
                 self._spawn(self._replace(one))
@@ -202,7 +202,7 @@ class ProcessorPool:
         self._idle.put_nowait(one)
         return reply
 
-    async def _whole(self, one: WorkerProcess, name: str, given: Any) -> Any:
+    async def _read_large(self, one: WorkerProcess, name: str, given: Any) -> Any:
         """Return the array `name` that a job gave, its bytes asked for in pieces if it is a large one."""
         if not isinstance(given, tuple):
             return given
@@ -210,8 +210,8 @@ class ProcessorPool:
         array = np.empty(shape, kind.dtype)
         flat = array.reshape(-1).view(np.uint8)
         for start in range(0, flat.size, worker.PIECE_BYTES):
-            piece = await one.run(self._timeout, worker.piece, name, start)
-            flat[start : start + len(piece)] = np.frombuffer(piece, np.uint8)
+            read_piece = await one.run(self._timeout, worker.read_piece, name, start)
+            flat[start : start + len(read_piece)] = np.frombuffer(read_piece, np.uint8)
         return array
 
     async def _replace(self, one: WorkerProcess) -> None:
@@ -221,7 +221,7 @@ class ProcessorPool:
                 await one.start(START_SECONDS)
             except Exception as error:  # such as no descriptors now: a place that is given up never comes back
                 logger.warning("A process for processors could not be started: %s", error)
-                await asyncio.sleep(_AGAIN_SECONDS)
+                await asyncio.sleep(_RESTART_SECONDS)
             else:
                 self._idle.put_nowait(one)
                 return
@@ -229,10 +229,10 @@ class ProcessorPool:
     def _spawn(self, coroutine: Any) -> asyncio.Task[Any]:
         task: asyncio.Task[Any] = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
-        task.add_done_callback(self._forget)
+        task.add_done_callback(self._task_done)
         return task
 
-    def _forget(self, task: asyncio.Task[Any]) -> None:
+    def _task_done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
             # Looked at here as well, so that a job whose client went away does not complain in the logger.

@@ -16,7 +16,7 @@ Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
 
 # An array under such a name is not for the model: `preprocess` leaves it for `postprocess`, one row per item.
-NOTE = "@"
+AUX_PREFIX = "@"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +67,15 @@ class Processor(Postprocessor, Protocol):
         """Return arrays with one row per item along axis 0; raise BadItem for the first item that is not usable."""
 
 
-def split_notes(arrays: Arrays) -> tuple[dict[str, Array], dict[str, Array]]:
+def split_aux(arrays: Arrays) -> tuple[dict[str, Array], dict[str, Array]]:
     """Return what goes to the model, and what `preprocess` left for `postprocess`."""
-    inputs = {name: array for name, array in arrays.items() if not name.startswith(NOTE)}
-    return inputs, {name: array for name, array in arrays.items() if name.startswith(NOTE)}
+    inputs = {name: array for name, array in arrays.items() if not name.startswith(AUX_PREFIX)}
+    return inputs, {name: array for name, array in arrays.items() if name.startswith(AUX_PREFIX)}
 
 
 def output_named(outputs: Arrays, name: str) -> Array:
     """Return the output `name`, or the only one where `name` is empty; raise BadAnswer."""
-    given = split_notes(outputs)[0]
+    given = split_aux(outputs)[0]
     if not name and len(given) == 1:
         return next(iter(given.values()))
     if name in given:
@@ -96,14 +96,14 @@ def bytes_of(index: int, item: Any) -> bytes:
     if isinstance(item, dict) and "url" in item:
         raise BadItem(index, "is a URL, and nothing was fetched for it", 'Send the bytes as {"b64": …} instead.')
     raise BadItem(
-        index, f"is {a_json(item)} where bytes were expected", 'Send {"b64": …}, {"url": …}, or upload a file.'
+        index, f"is {json_kind(item)} where bytes were expected", 'Send {"b64": …}, {"url": …}, or upload a file.'
     )
 
 
 def decode_b64(index: int, text: Any) -> bytes:
     """Return the bytes in base64 `text` (standard or URL-safe alphabet, with or without padding); raise BadItem."""
     if not isinstance(text, str):
-        raise BadItem(index, f"has {a_json(text)} as its base64")
+        raise BadItem(index, f"has {json_kind(text)} as its base64")
     try:
         plain = text.encode("ascii").translate(_STANDARD, b"\r\n").rstrip(b"=")
         return base64.b64decode(plain + b"=" * (-len(plain) % 4), validate=True)
@@ -111,7 +111,7 @@ def decode_b64(index: int, text: Any) -> bytes:
         raise BadItem(index, "has base64 that cannot be decoded", "Encode the bytes as in RFC 4648.") from error
 
 
-def a_json(value: Any) -> str:
+def json_kind(value: Any) -> str:
     """Return what kind of JSON value `value` is, with its article; never the value itself, which may be private."""
     if value is None:
         return "null"

@@ -15,13 +15,13 @@ from tfs_deploy.gateway.config import ProcessorConfig
 from tfs_deploy.gateway.processors.protocol import Postprocessor, Processor
 
 ENTRY_POINTS = "tfs_deploy.processors"
-_ROOM = "tfs_deploy.gateway.processors"
+_PACKAGE = "tfs_deploy.gateway.processors"
 BUILT_IN = {
-    "boxes": f"{_ROOM}.boxes:BoxProcessor",
-    "classification": f"{_ROOM}.classification:ClassificationProcessor",
-    "images": f"{_ROOM}.images:ImageProcessor",
-    "tensors": f"{_ROOM}.tensors:TensorProcessor",
-    "text": f"{_ROOM}.text:TextProcessor",
+    "boxes": f"{_PACKAGE}.boxes:BoxProcessor",
+    "classification": f"{_PACKAGE}.classification:ClassificationProcessor",
+    "images": f"{_PACKAGE}.images:ImageProcessor",
+    "tensors": f"{_PACKAGE}.tensors:TensorProcessor",
+    "text": f"{_PACKAGE}.text:TextProcessor",
 }
 
 
@@ -83,15 +83,15 @@ def _factory(name: str) -> Any:
     path = BUILT_IN.get(name, name)
     if ":" in path:
         return _attribute(path)
-    found = [point for point in metadata.entry_points(group=ENTRY_POINTS) if point.name == name]
-    if len(found) != 1:
-        told = f"There are {len(found)} processors" if found else "There is no processor"
+    points = [point for point in metadata.entry_points(group=ENTRY_POINTS) if point.name == name]
+    if len(points) != 1:
+        cause = f"There are {len(points)} processors" if points else "There is no processor"
         raise InvalidInput(
-            f"{told} called {name!r}.",
+            f"{cause} called {name!r}.",
             f"Use one of {', '.join(sorted(BUILT_IN))}, an entry point of the group {ENTRY_POINTS}, "
             "or module:attribute.",
         )
-    return _attribute(found[0].value)
+    return _attribute(points[0].value)
 
 
 def _attribute(path: str) -> Any:

@@ -9,10 +9,10 @@ from typing import Literal
 
 from PIL import Image
 
-from tfs_deploy.gateway.processors.protocol import NOTE
+from tfs_deploy.gateway.processors.protocol import AUX_PREFIX
 
 # One row per picture: the fields of `Frame`, for a postprocessor that answers in pixels of the original.
-FRAMES = NOTE + "frames"
+FRAMES = AUX_PREFIX + "frames"
 
 Fit = Literal["stretch", "pad", "crop"]
 
@@ -38,19 +38,19 @@ class Frame:
         return dataclasses.astuple(self)
 
 
-def to_size(
+def resize_image(
     image: Image.Image,
     size: tuple[int, int],
     *,
     fit: Fit,
     resample: Image.Resampling,
     fill: int | tuple[int, int, int],
-    whole: bool = True,
+    centered: bool = True,
 ) -> tuple[Image.Image, Frame]:
     """Return `image` as `size` (width, height), and where the original went.
 
     ``pad`` keeps the whole picture and its aspect and fills the rest, ``crop`` fills all and loses the edges. Not
-    `whole`: padding goes to the right and the bottom only, and a picture that fits is not made larger.
+    `centered`: padding goes to the right and the bottom only, and a picture that fits is not made larger.
     """
     width, height = size
     if fit == "stretch":
@@ -59,9 +59,9 @@ def to_size(
     ratios = width / image.width, height / image.height
     if fit == "crop":
         return _cropped(image, size, max(ratios), resample)
-    scale = min(ratios) if whole else min(1.0, *ratios)
+    scale = min(ratios) if centered else min(1.0, *ratios)
     inner = tuple(min(most, max(1, round(side * scale))) for side, most in zip(image.size, size, strict=True))
-    left, top = ((width - inner[0]) // 2, (height - inner[1]) // 2) if whole else (0, 0)
+    left, top = ((width - inner[0]) // 2, (height - inner[1]) // 2) if centered else (0, 0)
     canvas = Image.new(image.mode, size, fill)
     canvas.paste(_resized(image, (inner[0], inner[1]), resample), (left, top))
     scales = inner[0] / image.width, inner[1] / image.height

@@ -18,17 +18,17 @@ from tfs_deploy.gateway.processors.protocol import (
     BadAnswer,
     BadItem,
     Blob,
-    a_json,
     decode_b64,
+    json_kind,
     output_named,
-    split_notes,
+    split_aux,
 )
 from tfs_deploy.serving.codec.tensors import NUMPY_BY_NAME
 from tfs_deploy.serving.signature import Signature, shape_text
 
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 # Elements that are looked at in one call: calls hold the interpreter, and a thread's must let the event loop go on.
-_PIECE = 10_000
+_BLOCK = 10_000
 _MAX_RANK = 32  # as in serving.tensors: numpy 1.26's limit
 _LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 _DTYPES = {
@@ -39,7 +39,7 @@ _DTYPES = {
 }
 
 
-def dtype_called(name: str) -> np.dtype[Any]:
+def parse_dtype(name: str) -> np.dtype[Any]:
     """Return the dtype that a configuration calls `name` (``float32``, ``string``, ``DT_INT64``)."""
     if name not in _DTYPES:
         known = sorted({"string" if dtype.kind == "O" else dtype.name for dtype in _DTYPES.values()})
@@ -51,7 +51,7 @@ def to_array(index: int, value: Any, dtype: np.dtype[Any], what: str = "") -> Ar
     """Return the JSON `value` of item `index` as an array of `dtype`; raise BadItem where that would change a value."""
     inside = f" in {what!r}" if what else ""
     shape, flat, types = _flatten(index, value, inside)
-    return _one_dimensional(index, flat, types, dtype, inside).reshape(shape)
+    return _flat_array(index, flat, types, dtype, inside).reshape(shape)
 
 
 def to_json(array: Array, *, always_b64: bool = False) -> Any:
@@ -87,7 +87,7 @@ def _flatten(index: int, value: Any, inside: str) -> tuple[tuple[int, ...], list
     flat = [value]
     # Sets of all types and lengths, not element by element: a picture as lists has half a million of them.
     while (types := _types(flat)) == {list}:
-        lengths = {length for piece in _pieces(flat) for length in set(map(len, piece))}
+        lengths = {length for block in _blocks(flat) for length in set(map(len, block))}
         if len(lengths) > 1:
             raise BadItem(index, f"has lists of different lengths{inside}", "Give lists nested to one regular shape.")
         if len(shape) == _MAX_RANK:
@@ -99,12 +99,12 @@ def _flatten(index: int, value: Any, inside: str) -> tuple[tuple[int, ...], list
     return tuple(shape), flat, types
 
 
-def _pieces(flat: list[Any], size: int = _PIECE) -> Iterator[list[Any]]:
+def _blocks(flat: list[Any], size: int = _BLOCK) -> Iterator[list[Any]]:
     return (flat[start : start + size] for start in range(0, len(flat), size))
 
 
 def _types(flat: list[Any]) -> set[type]:
-    return {kind for piece in _pieces(flat) for kind in set(map(type, piece))}
+    return {kind for block in _blocks(flat) for kind in set(map(type, block))}
 
 
 def _joined(lists: list[list[Any]], length: int) -> list[Any]:
@@ -112,50 +112,50 @@ def _joined(lists: list[list[Any]], length: int) -> list[Any]:
     if len(lists) == 1:
         return lists[0]
     joined: list[Any] = []
-    for piece in _pieces(lists, max(1, _PIECE // max(1, length))):
-        joined.extend(chain.from_iterable(piece))
+    for block in _blocks(lists, max(1, _BLOCK // max(1, length))):
+        joined.extend(chain.from_iterable(block))
     return joined
 
 
 def _filled(flat: list[Any], dtype: np.dtype[Any]) -> Array:
     """Return `flat` as an array; raise OverflowError for a number that is too large."""
     array = np.empty(len(flat), dtype=dtype)
-    for start in range(0, len(flat), _PIECE):
-        array[start : start + _PIECE] = flat[start : start + _PIECE]
+    for start in range(0, len(flat), _BLOCK):
+        array[start : start + _BLOCK] = flat[start : start + _BLOCK]
     return array
 
 
-def _one_dimensional(index: int, flat: list[Any], types: set[type], dtype: np.dtype[Any], inside: str) -> Array:
+def _flat_array(index: int, flat: list[Any], types: set[type], dtype: np.dtype[Any], inside: str) -> Array:
     if dtype.kind == "O":
         array = np.empty(len(flat), dtype=object)
         array[:] = [_string(index, element, inside) for element in flat]
         return array
     if dtype.kind == "b":
-        _only(index, flat, types, {bool}, dtype, inside)
+        _check_types(index, flat, types, {bool}, dtype, inside)
         return _filled(flat, dtype)
     if dtype.kind in "iu":
-        _only(index, flat, types, {int}, dtype, inside)
+        _check_types(index, flat, types, {int}, dtype, inside)
         return _integers(index, flat, dtype, inside)
     if str in types:
         # What is not one of the three words stays a string, and is refused.
         flat = [_NOT_FINITE.get(element, element) if type(element) is str else element for element in flat]
         types = _types(flat)
-    _only(index, flat, types, {int, float}, dtype, inside)
+    _check_types(index, flat, types, {int, float}, dtype, inside)
     return _floats(index, flat, dtype, inside)
 
 
-def _only(
+def _check_types(
     index: int, flat: Sequence[Any], types: set[type], kinds: set[type], dtype: np.dtype[Any], inside: str
 ) -> None:
     if types <= kinds:
         return
-    stranger = next(element for element in flat if type(element) not in kinds)
-    raise BadItem(index, f"has {a_json(stranger)}{inside} where {dtype.name} is expected")
+    wrong = next(element for element in flat if type(element) not in kinds)
+    raise BadItem(index, f"has {json_kind(wrong)}{inside} where {dtype.name} is expected")
 
 
 def _integers(index: int, flat: list[Any], dtype: np.dtype[Any], inside: str) -> Array:
     limits = np.iinfo(dtype)
-    if any(min(piece) < limits.min or max(piece) > limits.max for piece in _pieces(flat)):
+    if any(min(block) < limits.min or max(block) > limits.max for block in _blocks(flat)):
         raise BadItem(
             index, f"has a number{inside} outside of {dtype.name}, which goes from {limits.min} to {limits.max}"
         )
@@ -184,18 +184,18 @@ def _string(index: int, element: Any, inside: str) -> bytes:
         return decode_b64(index, element["b64"])
     if isinstance(element, Blob):
         return element.data
-    raise BadItem(index, f"has {a_json(element)}{inside} where a string is expected")
+    raise BadItem(index, f"has {json_kind(element)}{inside} where a string is expected")
 
 
 def _lists(array: Array) -> Any:
     """Return `array` as nested lists, made in pieces: one call for a million numbers would hold the interpreter."""
-    if array.size <= _PIECE:
+    if array.size <= _BLOCK:
         return array.tolist()
     if array.ndim > 1:
         return [_lists(part) for part in array]
     numbers: list[Any] = []
-    for start in range(0, len(array), _PIECE):
-        numbers += array[start : start + _PIECE].tolist()
+    for start in range(0, len(array), _BLOCK):
+        numbers += array[start : start + _BLOCK].tolist()
     return numbers
 
 
@@ -247,7 +247,7 @@ class TensorProcessor:
         self.needs_signature = not options.inputs
         self.batches = options.batches
         self.takes_blobs = options.blobs
-        self._dtypes = {name: dtype_called(given.dtype) for name, given in options.inputs.items()}
+        self._dtypes = {name: parse_dtype(given.dtype) for name, given in options.inputs.items()}
         self._shapes = {name: given.shape for name, given in options.inputs.items()}
 
     def with_signature(self, signature: Signature) -> TensorProcessor:
@@ -296,7 +296,7 @@ class TensorProcessor:
 
 def rows_as_json(outputs: Arrays, names: Sequence[str] = ()) -> list[Any]:
     """Return the rows of `outputs` (of those `names`, where given) as JSON values; raise BadAnswer."""
-    given = {name: output_named(outputs, name) for name in names} if names else split_notes(outputs)[0]
+    given = {name: output_named(outputs, name) for name in names} if names else split_aux(outputs)[0]
     counts = {array.shape[0] if array.ndim else -1 for array in given.values()}
     if len(counts) != 1 or -1 in counts:
         shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in sorted(given.items()))

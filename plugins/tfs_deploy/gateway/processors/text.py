@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from tfs_deploy.errors import InvalidInput
-from tfs_deploy.gateway.processors.protocol import Array, Arrays, BadItem, Blob, a_json
+from tfs_deploy.gateway.processors.protocol import Array, Arrays, BadItem, Blob, json_kind
 from tfs_deploy.gateway.processors.tensors import rows_as_json
 
 # A vocabulary of a million tokens takes some 100 MB; a larger file is not what the path was meant to name.
@@ -95,7 +95,7 @@ class TextProcessor:
         elif isinstance(item, dict) and item.keys() == {"text"}:
             item = item["text"]
         if not isinstance(item, str):
-            raise BadItem(index, f"is {a_json(item)} where a text is expected")
+            raise BadItem(index, f"is {json_kind(item)} where a text is expected")
         if len(item) > self._options.max_characters:
             raise BadItem(
                 index, f"has {len(item)} characters; at most {self._options.max_characters} are taken", "Shorten it."
@@ -106,15 +106,17 @@ class TextProcessor:
     def _normalized(self, text: str) -> str:
         options = self._options
         if options.strip_accents:
-            text = "".join(sign for sign in unicodedata.normalize("NFD", text) if not unicodedata.combining(sign))
+            text = "".join(
+                character for character in unicodedata.normalize("NFD", text) if not unicodedata.combining(character)
+            )
         if options.normalize != "none":
             text = unicodedata.normalize(options.normalize, text)
         return text.lower() if options.lowercase else text
 
     def _encoded(self, text: str) -> list[int]:
         ids = [self._ids.get(token, self._oov) for token in self._split(text)]
-        room = self._options.max_length - len(self._start) - len(self._end)
-        kept = ids[:room] if self._options.cut_side == "right" else ids[-room:]
+        available = self._options.max_length - len(self._start) - len(self._end)
+        kept = ids[:available] if self._options.cut_side == "right" else ids[-available:]
         return [*self._start, *kept, *self._end]
 
     def _padded(self, rows: Sequence[Sequence[int]]) -> dict[str, Array]:
@@ -125,9 +127,9 @@ class TextProcessor:
         ids = np.full((len(rows), width), self._pad, dtype=options.dtype)
         mask = np.zeros((len(rows), width), dtype=options.dtype)
         for row, values in enumerate(rows):
-            place = slice(0, len(values)) if options.pad_side == "right" else slice(width - len(values), width)
-            ids[row, place] = values
-            mask[row, place] = 1
+            columns = slice(0, len(values)) if options.pad_side == "right" else slice(width - len(values), width)
+            ids[row, columns] = values
+            mask[row, columns] = 1
         arrays = {options.input: ids}
         if options.mask_input:
             arrays[options.mask_input] = mask

@@ -25,20 +25,20 @@ Step = Literal["preprocess", "postprocess"]
 
 # Of this process: it holds nothing else, and a job names its processor by the key.
 _processors: dict[str, Postprocessor] = {}
-_begun: Any = None
+_started_job: Any = None
 # Large arrays of the last job. Reading one message of 40 MB would hold the interpreter of the gateway for a tenth of
 # a second, so they are asked for in pieces.
-_kept: dict[str, Array] = {}
+_large_arrays: dict[str, Array] = {}
 PIECE_BYTES = 1 << 20
 
 
-def settle(begun: Any) -> None:
+def init_process(begun: Any) -> None:
     """Let this process end with the gateway, however that ends, and not by the Ctrl-C that is meant for the gateway.
 
     `begun` is a number in memory that the gateway sees: that of the last job.
     """
-    global _begun
-    _begun = begun
+    global _started_job
+    _started_job = begun
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
@@ -50,13 +50,13 @@ def settle(begun: Any) -> None:
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
 
 
-def begin(number: int, function: Callable[..., Any], *arguments: Any) -> Any:
+def run_job(number: int, function: Callable[..., Any], *arguments: Any) -> Any:
     """Do the job `number`, and let the gateway see that it was begun."""
-    _begun.value = number
+    _started_job.value = number
     return function(*arguments)
 
 
-def prepare(configured: bytes) -> str:
+def make_processors(configured: bytes) -> str:
     """Make the processors in `configured` (JSON: key to ProcessorConfig); return what is wrong with them, if it is."""
     try:
         for key, spec in msgspec.json.decode(configured, type=dict[str, ProcessorConfig]).items():
@@ -72,16 +72,16 @@ def pack(items: Sequence[Any]) -> list[tuple[Any, ...]]:
 
 
 def run(key: str, step: Step, payload: Any) -> tuple[Any, ...]:
-    """Run one step; return ``("done", result)``, or what `unpacked` raises. No exception crosses, only text.
+    """Run one step; return ``("done", result)``, or what `unpack_reply` raises. No exception crosses, only text.
 
-    In a dict of arrays a large one is ``(shape, an empty array of its dtype)``; `piece` gives its bytes.
+    In a dict of arrays a large one is ``(shape, an empty array of its dtype)``; `read_piece` gives its bytes.
     """
-    _kept.clear()
+    _large_arrays.clear()
     try:
         processor: Any = _processors[key]
         if step == "preprocess":
             items = [Blob(*one) if len(one) > 1 else one[0] for one in payload]
-            return ("done", {name: _light(name, array) for name, array in processor.preprocess(items).items()})
+            return ("done", {name: _keep_large(name, array) for name, array in processor.preprocess(items).items()})
         return ("done", processor.postprocess(payload))
     except BadItem as error:
         return ("item", error.index, error.reason, error.remedy)
@@ -93,36 +93,36 @@ def run(key: str, step: Step, payload: Any) -> tuple[Any, ...]:
         return ("mistake", traceback.format_exc())
 
 
-def piece(name: str, start: int) -> bytes:
+def read_piece(name: str, start: int) -> bytes:
     """Return the bytes from `start` on, `PIECE_BYTES` of them, of the large array `name` of the last job."""
-    return bytes(_kept[name].reshape(-1).view(np.uint8)[start : start + PIECE_BYTES].data)
+    return bytes(_large_arrays[name].reshape(-1).view(np.uint8)[start : start + PIECE_BYTES].data)
 
 
-def _light(name: str, array: Array) -> Any:
+def _keep_large(name: str, array: Array) -> Any:
     if not isinstance(array, np.ndarray) or array.dtype.hasobject or array.nbytes <= PIECE_BYTES:
         return array
-    _kept[name] = np.ascontiguousarray(array)
+    _large_arrays[name] = np.ascontiguousarray(array)
     return array.shape, np.empty(0, array.dtype)
 
 
-class ProcessorMistake(Exception):
+class ProcessorError(Exception):
     """A processor raised what it should not; the text is its traceback, for the log only."""
 
 
-def unpacked(reply: tuple[Any, ...]) -> Any:
+def unpack_reply(reply: tuple[Any, ...]) -> Any:
     """Return the result in `reply`, or raise the error that it tells of."""
-    kind, *told = reply
+    kind, *received = reply
     if kind == "done":
-        return told[0]
-    raised = {"item": BadItem, "answer": BadAnswer, "input": InvalidInput, "mistake": ProcessorMistake}
-    raise raised[kind](*told)
+        return received[0]
+    raised = {"item": BadItem, "answer": BadAnswer, "input": InvalidInput, "mistake": ProcessorError}
+    raise raised[kind](*received)
 
 
-def run_here(processor: Any, step: Step, payload: Sequence[Any] | Arrays) -> Any:
+def run_locally(processor: Any, step: Step, payload: Sequence[Any] | Arrays) -> Any:
     """Run one step in this process, with the errors that a process of the pool would give."""
     try:
         return getattr(processor, step)(payload)
     except (BadAnswer, InvalidInput):
         raise
     except Exception as error:
-        raise ProcessorMistake(traceback.format_exc()) from error
+        raise ProcessorError(traceback.format_exc()) from error

@@ -11,9 +11,9 @@ from tfs_deploy.clock import Clock
 from tfs_deploy.gateway.problem import Problem, too_busy, unavailable
 
 # What a client is told to wait at most; by then the load is another one.
-_LONGEST_RETRY = 30.0
+_MAX_RETRY_AFTER = 30.0
 # How much one more duration counts in the average.
-_SHARE = 0.1
+_SMOOTHING = 0.1
 
 
 class Admission:
@@ -24,17 +24,17 @@ class Admission:
         self._concurrency = concurrency
         self._room = concurrency + queue
         self._clock = clock
-        self._inside = 0
-        self._acting = 0
+        self._admitted = 0
+        self._running = 0
         self._queue: deque[asyncio.Future[None]] = deque()
         self._seconds = 0.0
         self._closed = False
         self._empty: asyncio.Event | None = None
 
     @property
-    def inside(self) -> int:
+    def admitted(self) -> int:
         """Return how many requests are let in."""
-        return self._inside
+        return self._admitted
 
     @property
     def waiting(self) -> int:
@@ -42,38 +42,38 @@ class Admission:
         return len(self._queue)
 
     @property
-    def idle_turn(self) -> bool:
+    def has_spare_capacity(self) -> bool:
         """Tell whether a turn would be had at once, with half of them to spare."""
-        return not self._closed and not self._queue and self._inside * 2 < self._concurrency
+        return not self._closed and not self._queue and self._admitted * 2 < self._concurrency
 
     @contextlib.contextmanager
-    def let_in(self) -> Iterator[None]:
+    def admit(self) -> Iterator[None]:
         """Count one request as inside; raise Problem (429 full, 503 closing)."""
         if self._closed:
             raise unavailable("This gateway is shutting down; try again.")
-        if self._inside >= self._room:
+        if self._admitted >= self._room:
             raise self.full()
-        self._inside += 1
+        self._admitted += 1
         started = self._clock.monotonic()
         try:
             yield
         finally:
-            self._inside -= 1
-            self._seconds += (self._clock.monotonic() - started - self._seconds) * _SHARE
-            if self._empty is not None and not self._inside:
+            self._admitted -= 1
+            self._seconds += (self._clock.monotonic() - started - self._seconds) * _SMOOTHING
+            if self._empty is not None and not self._admitted:
                 self._empty.set()
 
     @contextlib.asynccontextmanager
     async def turn(self, deadline: float) -> AsyncIterator[None]:
         """Wait for a turn, and hold it; raise Problem if none comes before `deadline`."""
-        if self._acting < self._concurrency and not self._queue:
-            self._acting += 1
+        if self._running < self._concurrency and not self._queue:
+            self._running += 1
         else:
-            await self._wait(deadline)
+            await self._wait_for_turn(deadline)
         try:
             yield
         finally:
-            self._pass_on()
+            self._release_turn()
 
     def close(self) -> None:
         """Let nobody in any more."""
@@ -82,39 +82,41 @@ class Admission:
     async def drained(self, seconds: float) -> bool:
         """Wait until nobody is inside, at most `seconds`; tell whether that was so."""
         self._empty = self._empty or asyncio.Event()
-        if self._inside:
+        if self._admitted:
             self._empty.clear()
             waiter = asyncio.ensure_future(self._empty.wait())
             await asyncio.wait({waiter}, timeout=seconds)
             waiter.cancel()
-        return not self._inside
+        return not self._admitted
 
     def full(self) -> Problem:
         """Return the problem that says when there may be room: after as long as a request takes of late."""
-        retry_after = min(_LONGEST_RETRY, max(1.0, self._seconds))
-        return too_busy(f"The gateway has {self._inside} requests for model {self._model!r}.", retry_after=retry_after)
+        retry_after = min(_MAX_RETRY_AFTER, max(1.0, self._seconds))
+        return too_busy(
+            f"The gateway has {self._admitted} requests for model {self._model!r}.", retry_after=retry_after
+        )
 
-    async def _wait(self, deadline: float) -> None:
+    async def _wait_for_turn(self, deadline: float) -> None:
         mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.append(mine)
         try:
             await asyncio.wait({mine}, timeout=max(0.0, deadline - self._clock.monotonic()))
         except asyncio.CancelledError:
-            self._leave(mine)
+            self._cancel_wait(mine)
             raise
         if not mine.done():
-            self._leave(mine)
+            self._cancel_wait(mine)
             raise unavailable(f"No turn came for this request to model {self._model!r} in its time; try again.")
 
-    def _leave(self, mine: asyncio.Future[None]) -> None:
+    def _cancel_wait(self, mine: asyncio.Future[None]) -> None:
         if mine.done():  # the turn came at the same moment
-            self._pass_on()
+            self._release_turn()
         else:
             self._queue.remove(mine)
 
-    def _pass_on(self) -> None:
+    def _release_turn(self) -> None:
         """Give the turn to the next in the queue, or back."""
         if self._queue:
             self._queue.popleft().set_result(None)
         else:
-            self._acting -= 1
+            self._running -= 1

@@ -28,7 +28,7 @@ class Answer:
     attempts: int = 1
 
 
-def told(label: str) -> str:
+def describe_label(label: str) -> str:
     """Return `label` as messages name it."""
     return f"label {label!r}" if label != NEWEST else "the newest version"
 

@@ -16,7 +16,7 @@ from tfs_deploy.serving.protocol import Metadata, Prediction
 from tfs_deploy.serving.signature import Signature, TensorSpec, check_inputs
 
 
-class Fate(Enum):
+class FailureKind(Enum):
     """What became of a request that was not answered."""
 
     REFUSED = "refused"
@@ -32,23 +32,25 @@ class Fate(Enum):
 # What gRPC's core says when it had no connection, and TF Serving when its batching queue is full. Whatever else ends
 # with UNAVAILABLE may have been under way.
 _NEVER_RAN = re.compile(r"failed to connect|name resolution|DNS resolution|queue .{0,80}\bfull\b", re.I | re.S)
-_GONE_CODES = {"CANCELLED", "ABORTED"}
+_LOST_CODES = {"CANCELLED", "ABORTED"}
 # A server that ends mid-call shows as one of these too.
-_GONE = re.compile(r"stream removed|RST_STREAM|socket closed|connection reset|broken pipe|GOAWAY", re.I)
+_CONNECTION_LOST = re.compile(r"stream removed|RST_STREAM|socket closed|connection reset|broken pipe|GOAWAY", re.I)
 
 
-def fate_of(error: TFSDeployError) -> Fate:
+def failure_kind(error: TFSDeployError) -> FailureKind:
     """Return what `error`, which an attempt ended with, means."""
     if isinstance(error, Unreachable):
-        return Fate.REFUSED if _NEVER_RAN.search(error.cause) else Fate.LOST
+        return FailureKind.REFUSED if _NEVER_RAN.search(error.cause) else FailureKind.LOST
     if isinstance(error, NotFound):
-        return Fate.ABSENT
+        return FailureKind.ABSENT
     if isinstance(error, ModelServerError):
         if error.code == "UNAVAILABLE":  # no TLS, or no gRPC: nothing ran
-            return Fate.REFUSED
-        if error.code in _GONE_CODES or (error.code in ("UNKNOWN", "INTERNAL") and _GONE.search(error.cause)):
-            return Fate.LOST
-    return Fate.FINAL
+            return FailureKind.REFUSED
+        if error.code in _LOST_CODES or (
+            error.code in ("UNKNOWN", "INTERNAL") and _CONNECTION_LOST.search(error.cause)
+        ):
+            return FailureKind.LOST
+    return FailureKind.FINAL
 
 
 class Guard:
@@ -96,15 +98,15 @@ class Guard:
     def _all_batched(self, signature: Signature) -> bool:
         wanted = self._outputs or signature.outputs
         specs = [*signature.inputs.values(), *(signature.outputs[name] for name in wanted if name in signature.outputs)]
-        return all(_batched(spec) for spec in specs)
+        return all(_has_batch_dimension(spec) for spec in specs)
 
     def _signature(self, metadata: Metadata) -> Signature:
         found = metadata.signatures.get(self._name)
         if found is None:
-            raise self._misfit(metadata, f"has no signature {self._name!r}")
+            raise self._mismatch(metadata, f"has no signature {self._name!r}")
         missing = sorted(set(self._outputs) - found.outputs.keys())
         if missing:
-            raise self._misfit(metadata, f"has no output {missing[0]!r} in signature {self._name!r}")
+            raise self._mismatch(metadata, f"has no output {missing[0]!r} in signature {self._name!r}")
         return found
 
     def _check_rank(self, metadata: Metadata, alias: str, rank: int) -> None:
@@ -118,25 +120,25 @@ class Guard:
                 f"but an array of {rank} was given."
             )
 
-    def _misfit(self, metadata: Metadata, what: str) -> Problem:
+    def _mismatch(self, metadata: Metadata, what: str) -> Problem:
         return bad_upstream(f"Model {metadata.model!r} version {metadata.version} {what}, which the gateway asks for.")
 
 
-def _batched(spec: TensorSpec) -> bool:
+def _has_batch_dimension(spec: TensorSpec) -> bool:
     return bool(spec.shape) and spec.shape is not None and spec.shape[0] is None
 
 
 # An input that does not fit makes the gateway look whether the label has moved, unless it looked so short a time ago:
 # otherwise strangers could have the model servers asked as often as they like.
-LOOK_AGAIN_SECONDS = 0.05
+MIN_REFRESH_SECONDS = 0.05
 
 
-class Failed(Exception):
+class AttemptFailed(Exception):
     """An attempt that ended without an answer."""
 
-    def __init__(self, fate: Fate, error: TFSDeployError) -> None:
-        super().__init__(fate, error)
-        self.fate = fate
+    def __init__(self, kind: FailureKind, error: TFSDeployError) -> None:
+        super().__init__(kind, error)
+        self.kind = kind
         self.error = error
 
 
@@ -152,46 +154,46 @@ class Attempt:
 
     async def run(self, replica: Replica, arrays: Arrays, label: str, deadline: float, number: int) -> Answer:
         """Return the answer of `replica`; raise Problem where the input is at fault, Failed otherwise."""
-        checked = await self._checked(replica, arrays, label, deadline)
+        checked = await self._checked_metadata(replica, arrays, label, deadline)
         try:
             prediction = await self._predict(replica, checked, arrays, deadline)
         except NotFound:
             # The version was there a moment ago and is not now, so nothing ran: see once what the label means now.
             now = self._clock.monotonic()
-            checked = await self._checked(replica, arrays, label, deadline, newer_than=now)
+            checked = await self._checked_metadata(replica, arrays, label, deadline, newer_than=now)
             try:
                 prediction = await self._predict(replica, checked, arrays, deadline)
             except NotFound as error:
-                raise Failed(Fate.ABSENT, error) from error
+                raise AttemptFailed(FailureKind.ABSENT, error) from error
         return Answer(prediction.outputs, self.model, prediction.version, label, replica.target, number)
 
-    async def _checked(
+    async def _checked_metadata(
         self, replica: Replica, arrays: Arrays, label: str, deadline: float, newer_than: float | None = None
     ) -> Metadata:
         """Return the version to ask, after its signature was compared with `arrays`."""
-        metadata = await self._resolved(replica, label, deadline, newer_than)
+        metadata = await self._resolve(replica, label, deadline, newer_than)
         try:
             self._guard.check(metadata, arrays)
         except Problem:
             # The label may have moved to a version that takes this.
-            newest = self._clock.monotonic() - LOOK_AGAIN_SECONDS
-            metadata = await self._resolved(replica, label, deadline, newest)
+            newest = self._clock.monotonic() - MIN_REFRESH_SECONDS
+            metadata = await self._resolve(replica, label, deadline, newest)
             self._guard.check(metadata, arrays)
         return metadata
 
-    async def _resolved(self, replica: Replica, label: str, deadline: float, newer_than: float | None) -> Metadata:
+    async def _resolve(self, replica: Replica, label: str, deadline: float, newer_than: float | None) -> Metadata:
         try:
             return await replica.resolve(label, deadline, newer_than=newer_than)
         except NotFound as error:
-            raise Failed(Fate.ABSENT, error) from error
+            raise AttemptFailed(FailureKind.ABSENT, error) from error
         except TFSDeployError as error:  # a question that has no answer costs the request nothing: ask another replica
-            raise Failed(Fate.REFUSED, error) from error
+            raise AttemptFailed(FailureKind.REFUSED, error) from error
 
     async def _predict(self, replica: Replica, checked: Metadata, arrays: Arrays, deadline: float) -> Prediction:
         started = self._clock.monotonic()
         if deadline <= started:
-            raise Failed(
-                Fate.FINAL, DeadlineExceeded(f"The time for a request to {self.model!r} is over.", "Try again.")
+            raise AttemptFailed(
+                FailureKind.FINAL, DeadlineExceeded(f"The time for a request to {self.model!r} is over.", "Try again.")
             )
         try:
             prediction = await replica.client.predict(
@@ -206,12 +208,12 @@ class Attempt:
             raise
         except DeadlineExceeded as error:
             self._note_time(replica, started)
-            raise Failed(Fate.FINAL, error) from error
+            raise AttemptFailed(FailureKind.FINAL, error) from error
         except TFSDeployError as error:
-            fate = fate_of(error)
-            if fate in (Fate.REFUSED, Fate.LOST) and not isinstance(error, InvalidInput):
+            kind = failure_kind(error)
+            if kind in (FailureKind.REFUSED, FailureKind.LOST) and not isinstance(error, InvalidInput):
                 replica.failed(error)
-            raise Failed(fate, error) from error
+            raise AttemptFailed(kind, error) from error
         self._note_time(replica, started)
         return prediction
 

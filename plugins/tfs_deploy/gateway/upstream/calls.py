@@ -18,18 +18,18 @@ from tfs_deploy.clock import Clock
 from tfs_deploy.errors import DeadlineExceeded, NotFound, TFSDeployError
 from tfs_deploy.gateway.config import Hedging, Retries
 from tfs_deploy.gateway.problem import Problem, from_error, not_found, too_late, unavailable
-from tfs_deploy.gateway.upstream.answer import NEWEST, Answer, Arrays, Meter, told
-from tfs_deploy.gateway.upstream.attempt import Attempt, Failed, Fate
+from tfs_deploy.gateway.upstream.answer import NEWEST, Answer, Arrays, Meter, describe_label
+from tfs_deploy.gateway.upstream.attempt import Attempt, AttemptFailed, FailureKind
 from tfs_deploy.gateway.upstream.replica import Replica, choose
 
 logger = logging.getLogger(__name__)
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
+_MIN_PAUSE, _MAX_PAUSE = 0.02, 0.5
 # How many hedges may be saved up while none were needed.
 _HEDGES_SAVED = 10.0
 
 
-class Patience(Enum):
+class RetryPolicy(Enum):
     """What a request waits for while nobody answers it."""
 
     FULL = "full"
@@ -66,17 +66,17 @@ class _Request:
     arrays: Arrays
     label: str
     deadline: float
-    give_up: float
-    patience: Patience
+    retry_until: float
+    policy: RetryPolicy
     request_id: str
     asked: set[Replica] = field(default_factory=set)
-    under_way: dict[asyncio.Task[Answer], Replica] = field(default_factory=dict)
+    in_flight: dict[asyncio.Task[Answer], Replica] = field(default_factory=dict)
     attempts: int = 0
     lost: int = 0
-    pause: float = _FIRST_PAUSE
+    pause: float = _MIN_PAUSE
     hedged: bool = False
     failed: TFSDeployError | None = None
-    misfit: Problem | None = None
+    mismatch: Problem | None = None
 
 
 class Calls:
@@ -102,45 +102,47 @@ class Calls:
         self._draw = draw
         self._meter = meter
 
-    async def send(self, arrays: Arrays, *, label: str, deadline: float, patience: Patience, request_id: str) -> Answer:
+    async def send(
+        self, arrays: Arrays, *, label: str, deadline: float, policy: RetryPolicy, request_id: str
+    ) -> Answer:
         """Return the first answer; raise Problem; `deadline` is monotonic seconds."""
         self._hedges.earn()
-        give_up = min(deadline, self._clock.monotonic() + self._retries.seconds)
-        request = _Request(arrays, label, deadline, give_up, patience, request_id)
+        retry_until = min(deadline, self._clock.monotonic() + self._retries.seconds)
+        request = _Request(arrays, label, deadline, retry_until, policy, request_id)
         try:
             while True:
-                if not request.under_way:
+                if not request.in_flight:
                     if request.lost > self._retries.lost:
-                        raise self._nobody(request)
+                        raise self._no_answer(request)
                     if not self._start(request):
-                        if request.misfit is not None:
-                            raise request.misfit
-                        await self._wait_for_somebody(request)
+                        if request.mismatch is not None:
+                            raise request.mismatch
+                        await self._back_off(request)
                         continue
-                answer = await self._first_end(request)
+                answer = await self._wait_for_attempt(request)
                 if answer is not None:
                     return answer
         finally:
-            for task in request.under_way:
+            for task in request.in_flight:
                 task.cancel()
 
     # --- attempts ---------------------------------------------------------------------------------------------------
 
     def _start(self, request: _Request) -> bool:
         """Send to a replica that was not asked yet; tell whether there was one."""
-        replica = self._pick(request)
+        replica = self._choose_replica(request)
         if replica is None:
             return False
         request.asked.add(replica)
         request.attempts += 1
         coroutine = self._attempt.run(replica, request.arrays, request.label, request.deadline, request.attempts)
         task = asyncio.get_running_loop().create_task(coroutine)
-        task.add_done_callback(_retrieve)
-        request.under_way[task] = replica
-        replica.carry(task)
+        task.add_done_callback(_retrieve_error)
+        request.in_flight[task] = replica
+        replica.track(task)
         return True
 
-    def _pick(self, request: _Request) -> Replica | None:
+    def _choose_replica(self, request: _Request) -> Replica | None:
         """Choose among those that are known to serve the label, else those that may, else those that are out."""
         now = self._clock.monotonic()
         left = [replica for replica in self._replicas() if replica not in request.asked]
@@ -148,18 +150,18 @@ class Calls:
         hopeful = [replica for replica in left if not replica.ejected]
         return choose(serving or hopeful or left, now, self._draw)
 
-    async def _first_end(self, request: _Request) -> Answer | None:
+    async def _wait_for_attempt(self, request: _Request) -> Answer | None:
         """Wait for the end of one attempt, and hedge meanwhile; return the answer if it is one."""
         hedge = self._hedge_after is not None and not request.hedged and not request.lost
         done, _ = await asyncio.wait(
-            request.under_way, timeout=self._hedge_after if hedge else None, return_when=asyncio.FIRST_COMPLETED
+            request.in_flight, timeout=self._hedge_after if hedge else None, return_when=asyncio.FIRST_COMPLETED
         )
         if not done:
             request.hedged = True
             self._hedge(request)
             return None
         for task in done:
-            replica = request.under_way.pop(task)
+            replica = request.in_flight.pop(task)
             answer = self._outcome(request, replica, task)
             if answer is not None:
                 return answer
@@ -174,65 +176,67 @@ class Calls:
         """Return the answer, raise what is final, return None if the request may go elsewhere."""
         error = None if task.cancelled() else task.exception()
         if task.cancelled():  # the replica was given up while it had the request
-            self._note(request, replica, Fate.LOST, None)
+            self._record_failure(request, replica, FailureKind.LOST, None)
         elif error is None:
             return task.result()
-        elif isinstance(error, Failed):
-            self._note(request, replica, error.fate, error.error)
-        elif isinstance(error, Problem) and self._another_version(request, replica):
+        elif isinstance(error, AttemptFailed):
+            self._record_failure(request, replica, error.kind, error.error)
+        elif isinstance(error, Problem) and self._serves_other_version(request, replica):
             # While a label moves from replica to replica, both signatures are live: nothing was sent yet.
-            request.misfit = error
+            request.mismatch = error
         else:
             raise error
         return None
 
-    def _another_version(self, request: _Request, asked: Replica) -> bool:
+    def _serves_other_version(self, request: _Request, asked: Replica) -> bool:
         """Tell whether a replica that was not asked yet has another version under the label than `asked` has."""
         known = asked.known(request.label)
         left = (replica for replica in self._replicas() if replica not in request.asked and not replica.ejected)
         views = (replica.known(request.label) for replica in left)
         return any(view is not None and (known is None or view.version != known.version) for view in views)
 
-    def _note(self, request: _Request, replica: Replica, fate: Fate, error: TFSDeployError | None) -> None:
+    def _record_failure(
+        self, request: _Request, replica: Replica, kind: FailureKind, error: TFSDeployError | None
+    ) -> None:
         """Note a failed attempt; raise Problem if no other may follow."""
         request.failed = error or request.failed
-        self._meter.count("failed_attempt", replica=replica.target, fate=fate.value)
-        logger.info("%s: attempt %d at %s was %s", request.request_id, request.attempts, replica.target, fate.value)
-        if fate is Fate.FINAL and error is not None:
+        self._meter.count("failed_attempt", replica=replica.target, kind=kind.value)
+        logger.info("%s: attempt %d at %s was %s", request.request_id, request.attempts, replica.target, kind.value)
+        if kind is FailureKind.FINAL and error is not None:
             raise from_error(error, self._attempt.model)
-        if fate is Fate.LOST:
+        if kind is FailureKind.LOST:
             request.lost += 1
 
     # --- nobody answers ---------------------------------------------------------------------------------------------
 
-    async def _wait_for_somebody(self, request: _Request) -> None:
+    async def _back_off(self, request: _Request) -> None:
         """Let a pause pass before everybody is asked again; raise Problem when that would be too late."""
         replicas = self._replicas()
         nowhere = bool(replicas) and all(replica.lacks(request.label) for replica in replicas)
-        if nowhere and request.patience is not Patience.FULL:
+        if nowhere and request.policy is not RetryPolicy.FULL:
             raise not_found(f"Model {self._attempt.model!r} has no label {request.label!r}.")
         pause = request.pause * (0.5 + 0.5 * self._draw.random())
         now = self._clock.monotonic()
         if now >= request.deadline:
             raise too_late(f"Model {self._attempt.model!r} did not answer within the request's time.")
-        if now + pause >= request.give_up or request.patience is Patience.NONE:
-            raise self._nobody(request)
+        if now + pause >= request.retry_until or request.policy is RetryPolicy.NONE:
+            raise self._no_answer(request)
         await asyncio.sleep(pause)
-        request.pause = min(request.pause * 2.0, _LONGEST_PAUSE)
+        request.pause = min(request.pause * 2.0, _MAX_PAUSE)
         request.asked.clear()
         self._meter.count("round")
 
-    def _nobody(self, request: _Request) -> Problem:
+    def _no_answer(self, request: _Request) -> Problem:
         model = self._attempt.model
         if isinstance(request.failed, NotFound):
-            under = "" if request.label == NEWEST else f" under the {told(request.label)}"
+            under = "" if request.label == NEWEST else f" under the {describe_label(request.label)}"
             return unavailable(f"Model {model!r} has no version{under} at the moment.")
         if isinstance(request.failed, DeadlineExceeded) or request.failed is None:
             return unavailable(f"No model server answered in time for model {model!r}; try again.")
         return from_error(request.failed, model)
 
 
-def _retrieve(task: asyncio.Task[Answer]) -> None:
+def _retrieve_error(task: asyncio.Task[Answer]) -> None:
     """Look at the error of an attempt that nobody waits for any more."""
     if not task.cancelled():
         task.exception()

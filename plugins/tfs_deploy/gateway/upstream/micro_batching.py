@@ -21,10 +21,10 @@ from tfs_deploy.gateway.config import MicroBatching
 from tfs_deploy.gateway.problem import Problem, internal, too_late
 from tfs_deploy.gateway.upstream.answer import Answer, Arrays, Meter
 
-Kind = tuple[tuple[str, str, tuple[int, ...]], ...]
+BatchKey = tuple[tuple[str, str, tuple[int, ...]], ...]
 
 
-def kind_of(arrays: Arrays) -> Kind:
+def batch_key(arrays: Arrays) -> BatchKey:
     """Return what requests must have in common to be joined: names, dtypes, all dimensions but the first."""
     return tuple((alias, array.dtype.str, array.shape[1:]) for alias, array in sorted(arrays.items()))
 
@@ -52,7 +52,7 @@ def split(outputs: Arrays, counts: Sequence[int]) -> list[dict[str, npt.NDArray[
 logger = logging.getLogger(__name__)
 
 # Problems that another client's rows may have caused; the others would meet each part as well.
-_MAYBE_ONE_OF_US = {422, 502}
+_STATUSES_TO_SPLIT = {422, 502}
 
 
 class Send(Protocol):
@@ -81,7 +81,7 @@ class _Group:
     waiting: list[_Member] = field(default_factory=list)
     rows: int = 0
     timer: asyncio.TimerHandle | asyncio.Handle | None = None
-    under_way: int = 0
+    in_flight: int = 0
 
 
 class MicroBatcher:
@@ -109,7 +109,7 @@ class MicroBatcher:
         self._joinable = joinable
         self._clock = clock
         self._meter = meter
-        self._groups: dict[tuple[str, Kind], _Group] = {}
+        self._groups: dict[tuple[str, BatchKey], _Group] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         # Versions whose answers did not have the rows that were asked for.
         self._unjoinable: set[int] = set()
@@ -130,7 +130,7 @@ class MicroBatcher:
             return await self._send(arrays, label=label, deadline=deadline, request_id=request_id)
         loop = asyncio.get_running_loop()
         member = _Member(arrays, rows, version, deadline, request_id, loop.create_future())
-        self._add((label, kind_of(arrays)), member)
+        self._add((label, batch_key(arrays)), member)
         try:
             await asyncio.wait({member.answer}, timeout=max(0.0, deadline - self._clock.monotonic()))
         finally:
@@ -140,7 +140,7 @@ class MicroBatcher:
             raise too_late(f"Model {self._model!r} did not answer within the request's time.")
         return member.answer.result()
 
-    def _add(self, key: tuple[str, Kind], member: _Member) -> None:
+    def _add(self, key: tuple[str, BatchKey], member: _Member) -> None:
         group = self._groups.setdefault(key, _Group())
         if group.rows + member.rows > self._options.max_rows:
             self._flush(key)
@@ -152,14 +152,14 @@ class MicroBatcher:
         elif group.timer is None:
             group.timer = self._timer(key, group)
 
-    def _timer(self, key: tuple[str, Kind], group: _Group) -> asyncio.TimerHandle | asyncio.Handle:
+    def _timer(self, key: tuple[str, BatchKey], group: _Group) -> asyncio.TimerHandle | asyncio.Handle:
         loop = asyncio.get_running_loop()
-        if self._options.eager and not group.under_way:
+        if self._options.eager and not group.in_flight:
             # Not at once: what else this turn of the loop brings in may come along.
             return loop.call_soon(self._flush, key)
         return loop.call_later(self._options.wait_ms / 1000.0, self._flush, key)
 
-    def _flush(self, key: tuple[str, Kind]) -> None:
+    def _flush(self, key: tuple[str, BatchKey]) -> None:
         group = self._groups[key]
         if group.timer is not None:
             group.timer.cancel()
@@ -167,27 +167,27 @@ class MicroBatcher:
         members, group.waiting, group.rows = group.waiting, [], 0
         members = [member for member in members if not member.answer.done()]
         if members:
-            group.under_way += 1
+            group.in_flight += 1
             task = asyncio.get_running_loop().create_task(self._run(key, members))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        elif not group.under_way:  # everybody left
+        elif not group.in_flight:  # everybody left
             del self._groups[key]
 
-    async def _run(self, key: tuple[str, Kind], members: list[_Member]) -> None:
+    async def _run(self, key: tuple[str, BatchKey], members: list[_Member]) -> None:
         try:
-            await self._send_together(key[0], members)
+            await self._send_joined(key[0], members)
         except Exception:  # of any kind: nobody but this task would see it
             logger.exception("A batch for %s failed", self._model)
         finally:
-            self._ended(key)
+            self._call_done(key)
             for member in members:
                 _fail(member, internal())
 
-    def _ended(self, key: tuple[str, Kind]) -> None:
+    def _call_done(self, key: tuple[str, BatchKey]) -> None:
         group = self._groups[key]
-        group.under_way -= 1
-        if group.under_way:
+        group.in_flight -= 1
+        if group.in_flight:
             return
         if not group.waiting:
             del self._groups[key]  # shapes are chosen by clients: nothing is kept of those that are gone
@@ -195,10 +195,10 @@ class MicroBatcher:
             group.timer.cancel()
             group.timer = self._timer(key, group)
 
-    async def _send_together(self, label: str, members: list[_Member]) -> None:
+    async def _send_joined(self, label: str, members: list[_Member]) -> None:
         self._meter.observe("batch_rows", float(sum(member.rows for member in members)))
         if len(members) == 1:
-            await self._send_alone(label, members[0])
+            await self._send_one(label, members[0])
             return
         try:
             answer = await self._send(
@@ -208,31 +208,31 @@ class MicroBatcher:
                 request_id=",".join(member.request_id for member in members),
             )
         except Problem as problem:
-            if problem.status in _MAYBE_ONE_OF_US:
-                await self._send_apart(label, members)
+            if problem.status in _STATUSES_TO_SPLIT:
+                await self._send_separately(label, members)
             else:
                 for member in members:
                     _fail(member, problem)
             return
         if any(member.version != answer.version for member in members) and not self._joinable(answer.version, label):
             # If it has as many rows as were sent, that is by chance.
-            await self._send_apart(label, members)
+            await self._send_separately(label, members)
             return
         parts = split(answer.outputs, [member.rows for member in members])
         if parts is None:
             logger.warning("%s version %s does not answer row by row", self._model, answer.version)
             self._unjoinable.add(answer.version)
-            await self._send_apart(label, members)
+            await self._send_separately(label, members)
             return
         for member, outputs in zip(members, parts, strict=True):
             if not member.answer.done():
                 member.answer.set_result(replace(answer, outputs=outputs))
 
-    async def _send_apart(self, label: str, members: list[_Member]) -> None:
+    async def _send_separately(self, label: str, members: list[_Member]) -> None:
         self._meter.count("batch_taken_apart")
-        await asyncio.gather(*(self._send_alone(label, member) for member in members if not member.answer.done()))
+        await asyncio.gather(*(self._send_one(label, member) for member in members if not member.answer.done()))
 
-    async def _send_alone(self, label: str, member: _Member) -> None:
+    async def _send_one(self, label: str, member: _Member) -> None:
         try:
             answer = await self._send(
                 member.arrays, label=label, deadline=member.deadline, request_id=member.request_id

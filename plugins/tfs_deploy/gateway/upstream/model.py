@@ -14,10 +14,10 @@ from tfs_deploy.gateway.config import Canary, GatewayConfig, ModelConfig, Shadow
 from tfs_deploy.gateway.problem import Problem, not_found
 from tfs_deploy.gateway.upstream.admission import Admission
 from tfs_deploy.gateway.upstream.answer import Answer, Arrays, Meter, NoMeter, Predictor
-from tfs_deploy.gateway.upstream.attempt import LOOK_AGAIN_SECONDS, Attempt, Guard
-from tfs_deploy.gateway.upstream.calls import Calls, Patience
+from tfs_deploy.gateway.upstream.attempt import MIN_REFRESH_SECONDS, Attempt, Guard
+from tfs_deploy.gateway.upstream.calls import Calls, RetryPolicy
 from tfs_deploy.gateway.upstream.micro_batching import MicroBatcher
-from tfs_deploy.gateway.upstream.watch import Connections, Resolve, Watch
+from tfs_deploy.gateway.upstream.watch import Connections, ReplicaWatch, Resolve
 from tfs_deploy.serving.group import parse_targets
 from tfs_deploy.serving.protocol import Metadata
 from tfs_deploy.serving.signature import Signature
@@ -43,10 +43,10 @@ class Upstream:
         clock, meter = clock or SystemClock(), meter or NoMeter()
         self._clock = clock
         self._guard = Guard(model.signature, model.outputs, model.ranks)
-        self._watch = Watch(
+        self._watch = ReplicaWatch(
             self.name,
             model.replicas or config.replicas,
-            (model.label, *_others(model)),
+            (model.label, *_other_labels(model)),
             health=config.health,
             connections=connections,
             clock=clock,
@@ -82,7 +82,7 @@ class Upstream:
 
     async def predict(self, inputs: Arrays, *, label: str, deadline: float, request_id: str) -> Answer:
         """Return the answer of the version that `label` means; raise Problem; `deadline` is monotonic seconds."""
-        with self.admission.let_in():
+        with self.admission.admit():
             self._watch.asked()
             send = self._batcher.predict if self._batcher else self._in_turn
             return await send(inputs, label=label, deadline=deadline, request_id=request_id)
@@ -105,10 +105,10 @@ class Upstream:
         views = (replica.last(self._config.label) for replica in self._watch.replicas)
         return next((view.version for view in views if view), None)
 
-    async def look_again(self, label: str, deadline: float) -> None:
+    async def refresh_label(self, label: str, deadline: float) -> None:
         """Ask what `label` means now, unless that was asked a moment ago; raises nothing."""
         label = label or self._config.label
-        newest = self._clock.monotonic() - LOOK_AGAIN_SECONDS
+        newest = self._clock.monotonic() - MIN_REFRESH_SECONDS
         asked = [replica for replica in self._watch.replicas if replica.serves(label)]
         questions = (replica.resolve(label, deadline, newer_than=newest) for replica in asked)
         await asyncio.gather(*questions, return_exceptions=True)
@@ -123,15 +123,13 @@ class Upstream:
 
     async def _in_turn(self, arrays: Arrays, *, label: str, deadline: float, request_id: str) -> Answer:
         async with self.admission.turn(deadline):
-            patience = self._patience(label)
-            return await self._calls.send(
-                arrays, label=label, deadline=deadline, patience=patience, request_id=request_id
-            )
+            policy = self._policy(label)
+            return await self._calls.send(arrays, label=label, deadline=deadline, policy=policy, request_id=request_id)
 
-    def _patience(self, label: str) -> Patience:
+    def _policy(self, label: str) -> RetryPolicy:
         if label == self._config.label:
-            return Patience.FULL
-        return Patience.REPLICAS if label in self._config.labels else Patience.NONE
+            return RetryPolicy.FULL
+        return RetryPolicy.REPLICAS if label in self._config.labels else RetryPolicy.NONE
 
     def _known(self, label: str) -> Metadata | None:
         return next((found for replica in self._watch.replicas if (found := replica.known(label))), None)
@@ -150,7 +148,7 @@ class Upstream:
         return any(self._guard.batched(view) for view in views if view is not None and view.version == version)
 
 
-def _others(model: ModelConfig) -> tuple[str, ...]:
+def _other_labels(model: ModelConfig) -> tuple[str, ...]:
     return (*model.labels, *(part.label for part in (model.canary, model.shadow) if part))
 
 
@@ -159,14 +157,14 @@ logger = logging.getLogger(__name__)
 # As many bits of a digest as a float holds exactly.
 _HASH_BITS = 53
 # How much of a request's time the canary may use before the model's own label is asked.
-_CANARY_SHARE = 0.5
+_CANARY_TIME_SHARE = 0.5
 
 
-class Busy(Protocol):
+class SpareCapacity(Protocol):
     """What says whether there is room for work that nobody waits for."""
 
     @property
-    def idle_turn(self) -> bool:
+    def has_spare_capacity(self) -> bool:
         """Tell whether there is."""
 
 
@@ -179,7 +177,7 @@ class Traffic:
         config: ModelConfig,
         upstream: Predictor,
         *,
-        busy: Busy,
+        capacity: SpareCapacity,
         shadow_seconds: float = 10.0,
         clock: Clock | None = None,
         draw: random.Random | None = None,
@@ -188,12 +186,12 @@ class Traffic:
         self._name = name
         self._config = config
         self._upstream = upstream
-        self._busy = busy
+        self._capacity = capacity
         self._shadow_seconds = shadow_seconds
         self._clock = clock or SystemClock()
         self._draw = draw or random.Random()  # noqa: S311 - which version answers is no secret
         self._meter = meter or NoMeter()
-        self._copies: set[asyncio.Task[None]] = set()
+        self._shadows: set[asyncio.Task[None]] = set()
         self._canary_failed = ""
 
     async def predict(
@@ -205,43 +203,45 @@ class Traffic:
         nothing: the model's own label answers then.
         """
         if label is None:
-            answer = await self._by_share(inputs, headers, deadline, request_id)
+            answer = await self._predict_with_canary(inputs, headers, deadline, request_id)
         elif label in (self._config.label, *self._config.labels):
             answer = await self._upstream.predict(inputs, label=label, deadline=deadline, request_id=request_id)
         else:
             raise not_found(f"Model {self._name!r} has no label {label!r}.")
-        self._copy(inputs, answer.label, request_id)
+        self._start_shadow(inputs, answer.label, request_id)
         return answer
 
     async def stop(self) -> None:
         """Forget the copies that are under way."""
-        copies = tuple(self._copies)
+        copies = tuple(self._shadows)
         for task in copies:
             task.cancel()
         await asyncio.gather(*copies, return_exceptions=True)
 
     # --- canary -----------------------------------------------------------------------------------------------------
 
-    async def _by_share(self, inputs: Arrays, headers: Mapping[str, str], deadline: float, request_id: str) -> Answer:
+    async def _predict_with_canary(
+        self, inputs: Arrays, headers: Mapping[str, str], deadline: float, request_id: str
+    ) -> Answer:
         canary = self._config.canary
-        if canary is not None and self._goes_to_canary(canary, headers):
+        if canary is not None and self._selects_canary(canary, headers):
             now = self._clock.monotonic()
-            until = now + (deadline - now) * _CANARY_SHARE
+            until = now + (deadline - now) * _CANARY_TIME_SHARE
             try:
                 answer = await self._upstream.predict(inputs, label=canary.label, deadline=until, request_id=request_id)
             except Problem as problem:
-                self._note_canary(problem)
+                self._record_canary(problem)
             else:
-                self._note_canary(None)
+                self._record_canary(None)
                 return answer
         return await self._upstream.predict(inputs, label=self._config.label, deadline=deadline, request_id=request_id)
 
-    def _goes_to_canary(self, canary: Canary, headers: Mapping[str, str]) -> bool:
+    def _selects_canary(self, canary: Canary, headers: Mapping[str, str]) -> bool:
         value = headers.get(canary.sticky_header) if canary.sticky_header else None
-        share = self._draw.random() if not value else sticky_share(self._name, value)
+        share = self._draw.random() if not value else sticky_fraction(self._name, value)
         return share * 100.0 < canary.percent
 
-    def _note_canary(self, problem: Problem | None) -> None:
+    def _record_canary(self, problem: Problem | None) -> None:
         """Count, and log a failure of the canary once until it answers again or fails in another way."""
         failed = "" if problem is None else f"{problem.status} {problem.title}"
         if problem is not None:
@@ -252,19 +252,19 @@ class Traffic:
 
     # --- shadow -----------------------------------------------------------------------------------------------------
 
-    def _copy(self, inputs: Arrays, answered: str, request_id: str) -> None:
+    def _start_shadow(self, inputs: Arrays, answered: str, request_id: str) -> None:
         """Send a copy to the shadow after the client has its answer, unless that could be in anybody's way."""
         shadow = self._config.shadow
         if shadow is None or shadow.label == answered or self._draw.random() * 100.0 >= shadow.percent:
             return
-        if len(self._copies) >= shadow.parallel or not self._busy.idle_turn:
+        if len(self._shadows) >= shadow.parallel or not self._capacity.has_spare_capacity:
             self._meter.count("shadow_dropped")
             return
-        task = asyncio.get_running_loop().create_task(self._send_copy(shadow, inputs, request_id))
-        self._copies.add(task)
-        task.add_done_callback(self._copies.discard)
+        task = asyncio.get_running_loop().create_task(self._send_shadow(shadow, inputs, request_id))
+        self._shadows.add(task)
+        task.add_done_callback(self._shadows.discard)
 
-    async def _send_copy(self, shadow: Shadow, inputs: Arrays, request_id: str) -> None:
+    async def _send_shadow(self, shadow: Shadow, inputs: Arrays, request_id: str) -> None:
         started = self._clock.monotonic()
         try:
             await self._upstream.predict(
@@ -280,7 +280,7 @@ class Traffic:
             self._meter.observe("shadow_seconds", self._clock.monotonic() - started)
 
 
-def sticky_share(model: str, value: str) -> float:
+def sticky_fraction(model: str, value: str) -> float:
     """Return where `value` stands between 0 and 1: always the same for one model, evenly spread over values.
 
     A canary that grows keeps whom it has: whoever is below 5 % is below 10 % too.

@@ -52,12 +52,12 @@ logger = logging.getLogger(__name__)
 _IDLE_AFTER_SECONDS = 10.0
 _IDLE_INTERVAL_SECONDS = 5.0
 # What a replica that left its name has for the requests that it was given; no request has longer.
-_LEAVE_SECONDS = 3600.0
+_DRAIN_SECONDS = 3600.0
 
 Resolve = Callable[[Sequence[str]], tuple[str, ...]]
 
 
-class Watch:
+class ReplicaWatch:
     """Keeps `replicas` as they are now; `start` and `stop` on one event loop."""
 
     def __init__(
@@ -82,9 +82,9 @@ class Watch:
         self._resolve = resolve
         self._replicas: dict[str, Replica] = {}
         self._watchers: dict[str, asyncio.Task[None]] = {}
-        self._leaving: dict[asyncio.Task[None], Replica] = {}
-        self._lookup: asyncio.Task[None] | None = None
-        self._hurry: dict[str, asyncio.Event] = {}
+        self._draining: dict[asyncio.Task[None], Replica] = {}
+        self._resolve_task: asyncio.Task[None] | None = None
+        self._probe_now: dict[str, asyncio.Event] = {}
         self._asked_at = clock.monotonic()
 
     @property
@@ -97,39 +97,39 @@ class Watch:
         idle = self._idle()
         self._asked_at = self._clock.monotonic()
         if idle:
-            for event in self._hurry.values():
+            for event in self._probe_now.values():
                 event.set()
 
     async def start(self) -> None:
         """Look the replicas up, ask each once, and go on asking in the background."""
-        await self._look_up()
+        await self._resolve_replicas()
         await asyncio.gather(*(self._probe(replica) for replica in self.replicas))
         if any(target.startswith("dns:") for target in self._targets):
-            self._lookup = asyncio.create_task(self._look_up_again())
+            self._resolve_task = asyncio.create_task(self._resolve_repeatedly())
 
     async def stop(self) -> None:
         """Ask no more, and let the connections go."""
-        tasks = [*self._watchers.values(), *([self._lookup] if self._lookup else [])]
+        tasks = [*self._watchers.values(), *([self._resolve_task] if self._resolve_task else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for target in tuple(self._replicas):
             self._drop(target)
-        for replica in self._leaving.values():
-            replica.abandon()
-        await asyncio.gather(*self._leaving)
+        for replica in self._draining.values():
+            replica.cancel_attempts()
+        await asyncio.gather(*self._draining)
 
     # --- who there is -----------------------------------------------------------------------------------------------
 
-    async def _look_up_again(self) -> None:
+    async def _resolve_repeatedly(self) -> None:
         while True:
             await asyncio.sleep(self._health.resolve_seconds)
             try:
-                await self._look_up()
+                await self._resolve_replicas()
             except Exception:  # of any kind: whoever is not looked up any more loses its replicas one by one
                 logger.exception("The replicas of %s cannot be looked up", self._model)
 
-    async def _look_up(self) -> None:
+    async def _resolve_replicas(self) -> None:
         loop = asyncio.get_running_loop()
         try:
             found = await loop.run_in_executor(None, self._resolve, self._targets)
@@ -148,35 +148,35 @@ class Watch:
         client = self._connections.acquire(target)
         replica = Replica(self._model, target, client, self._health, self._clock, self._changed)
         self._replicas[target] = replica
-        self._hurry[target] = asyncio.Event()
+        self._probe_now[target] = asyncio.Event()
         self._watchers[target] = asyncio.get_running_loop().create_task(self._watch(replica))
 
     def _drop(self, target: str) -> None:
         replica = self._replicas.pop(target)
-        self._hurry.pop(target)
+        self._probe_now.pop(target)
         self._watchers.pop(target).cancel()
         replica.close()
-        leaving = asyncio.get_running_loop().create_task(self._let_go(replica))
-        self._leaving[leaving] = replica
-        leaving.add_done_callback(self._leaving.pop)
+        draining = asyncio.get_running_loop().create_task(self._close_when_idle(replica))
+        self._draining[draining] = replica
+        draining.add_done_callback(self._draining.pop)
 
-    async def _let_go(self, replica: Replica) -> None:
+    async def _close_when_idle(self, replica: Replica) -> None:
         """Close the connection after what is under way there."""
-        await replica.finished(_LEAVE_SECONDS)
+        await replica.finished(_DRAIN_SECONDS)
         await self._connections.release(replica.target)
 
     # --- what they say ----------------------------------------------------------------------------------------------
 
     async def _watch(self, replica: Replica) -> None:
-        hurry = self._hurry[replica.target]
+        probe_now = self._probe_now[replica.target]
         while True:
             started = self._clock.monotonic()
-            hurry.clear()
+            probe_now.clear()
             await self._probe(replica)
             interval = _IDLE_INTERVAL_SECONDS if self._idle() else self._health.interval_seconds
             # From start to start, so that a slow answer does not make the next one late too.
             pause = started + max(interval, self._health.interval_seconds) - self._clock.monotonic()
-            await _set_or_after(hurry, max(0.0, pause))
+            await _wait_for_event(probe_now, max(0.0, pause))
 
     async def _probe(self, replica: Replica) -> None:
         try:
@@ -192,14 +192,14 @@ class Watch:
         self._meter.count("ejected" if replica.ejected else "readmitted", replica=replica.target)
         if not replica.ejected:
             return
-        if replica.silent and any(not other.ejected for other in self.replicas):
-            replica.abandon()
-        hurry = self._hurry.get(replica.target)
-        if hurry is not None and not replica.silent:
-            hurry.set()  # it may be back already, or never have been away
+        if replica.unresponsive and any(not other.ejected for other in self.replicas):
+            replica.cancel_attempts()
+        probe_now = self._probe_now.get(replica.target)
+        if probe_now is not None and not replica.unresponsive:
+            probe_now.set()  # it may be back already, or never have been away
 
 
-async def _set_or_after(event: asyncio.Event, seconds: float) -> None:
+async def _wait_for_event(event: asyncio.Event, seconds: float) -> None:
     """Wait until `event` is set, at most `seconds`."""
     # Not wait_for(): before Python 3.12 it loses a cancelling that comes as the event is set, and whoever cancelled
     # waits for this task for ever.

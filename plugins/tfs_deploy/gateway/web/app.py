@@ -23,21 +23,21 @@ from tfs_deploy.gateway.problem import Problem, internal, not_found, unavailable
 from tfs_deploy.gateway.web import openapi
 from tfs_deploy.gateway.web.auth import CrossOrigin, Keys
 from tfs_deploy.gateway.web.body import check_kind
-from tfs_deploy.gateway.web.endpoint import Health, Served
+from tfs_deploy.gateway.web.endpoint import Endpoint, Health
 from tfs_deploy.gateway.web.message import (
     JSON,
     REQUEST_ID_HEADER,
     HeadedProblem,
+    Permit,
     Reply,
     Request,
-    Room,
-    Ticket,
+    RequestBudget,
     json_reply,
     problem_reply,
     request_id,
 )
 from tfs_deploy.gateway.web.metrics import METRICS_CONTENT_TYPE, AccessLog, Metrics
-from tfs_deploy.gateway.web.predict import Predictions
+from tfs_deploy.gateway.web.predict import PredictHandler
 
 Handler = Callable[[Request, Mapping[str, str]], Awaitable[Reply]]
 
@@ -75,7 +75,7 @@ class Routes:
 
     def match(self, method: str, path: str) -> Match:
         """Return the route of a request; raise Problem (404, 405)."""
-        found = self._at(path)
+        found = self._matches(path)
         for match in found:
             if match.route.method == ("GET" if method == "HEAD" else method):
                 return match
@@ -91,9 +91,9 @@ class Routes:
 
     def allowed(self, path: str) -> tuple[str, ...]:
         """Return the methods that `path` takes, none if there is no such path."""
-        return self._methods(self._at(path))
+        return self._methods(self._matches(path))
 
-    def _at(self, path: str) -> list[Match]:
+    def _matches(self, path: str) -> list[Match]:
         plain = self._plain.get(path)
         if plain is not None:
             return [Match(route) for route in plain]
@@ -115,10 +115,10 @@ class Routes:
 
 def _arguments(pattern: Sequence[str], segments: Sequence[str]) -> dict[str, str] | None:
     arguments = {}
-    for wanted, given in zip(pattern, segments, strict=True):
-        if wanted.startswith("{"):
-            arguments[wanted[1:-1]] = unquote(given)
-        elif wanted != given:
+    for sampled, given in zip(pattern, segments, strict=True):
+        if sampled.startswith("{"):
+            arguments[sampled[1:-1]] = unquote(given)
+        elif sampled != given:
             return None
     return arguments
 
@@ -138,7 +138,7 @@ _FILES = {
 class Page:
     """The page and its files, held in memory; `keys` tells whether a request needs one."""
 
-    def __init__(self, *, keys: bool, most_bytes: int) -> None:
+    def __init__(self, *, keys: bool, max_bytes: int) -> None:
         environment = Environment(
             loader=PackageLoader("tfs_deploy.gateway.web"), autoescape=True, undefined=StrictUndefined
         )
@@ -147,7 +147,7 @@ class Page:
         # In the address of each file, so that a browser never shows a new page with an old script.
         digest = hashlib.sha256(b"".join(self._files.values())).hexdigest()[:12]
         template = environment.get_template("page.html")
-        self._page = template.render(version=__version__, keys=keys, digest=digest, most_bytes=most_bytes).encode()
+        self._page = template.render(version=__version__, keys=keys, digest=digest, max_bytes=max_bytes).encode()
 
     async def page(self, request: Request, arguments: Mapping[str, str]) -> Reply:
         """Answer with the page."""
@@ -183,7 +183,7 @@ class Application:
     def __init__(
         self,
         config: GatewayConfig,
-        models: Sequence[Served],
+        models: Sequence[Endpoint],
         *,
         keys: Keys,
         fetcher: Fetcher,
@@ -193,14 +193,14 @@ class Application:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.body_bytes = config.limits.body_bytes
-        self.room = Room(config.limits)
+        self.budget = RequestBudget(config.limits)
         self.health = Health(models)
-        self.under_way = 0
-        self.begun = 0
-        self.refuses = False
-        self._models = {served.name: served for served in models}
+        self.in_flight = 0
+        self.model_requests = 0
+        self.refusing = False
+        self._models = {endpoint.name: endpoint for endpoint in models}
         self._keys = keys
-        self._predictions = Predictions(config, fetcher, monotonic=monotonic, wall=wall)
+        self._predictions = PredictHandler(config, fetcher, monotonic=monotonic, wall=wall)
         self._metrics = metrics
         self._access_log = access_log
         self._monotonic = monotonic
@@ -211,36 +211,36 @@ class Application:
         self._routes = Routes(self._all_routes(config))
         self._idle = asyncio.Event()
 
-    # --- what `Incoming` asks ---------------------------------------------------------------------------------------
+    # --- called by `IncomingRequest` -----------------------------------------------------------------------------------
 
-    def begin(self, method: str, path: str, headers: HTTPHeaders, remote: str) -> Request:
+    def start_request(self, method: str, path: str, headers: HTTPHeaders, remote: str) -> Request:
         """Return the request that begins with this."""
-        self.under_way += 1
+        self.in_flight += 1
         self._idle.clear()
         given = request_id(headers.get(REQUEST_ID_HEADER))
         return Request(method, path, headers, given, remote, self._monotonic())
 
-    def admit(self, request: Request) -> tuple[Match, Ticket | None]:
+    def admit(self, request: Request) -> tuple[Match, Permit | None]:
         """Return what answers the request, and the room it takes; raise Problem."""
-        if self.refuses:
+        if self.refusing:
             raise unavailable("This gateway is shutting down; try again.")
         if request.method == "OPTIONS":
             allowed = self._routes.allowed(request.path)
             preflight = self._cross_origin.preflight(request.headers, allowed)
             if allowed and preflight is not None:
-                return _answered(preflight), None
+                return _fixed_reply(preflight), None
         match = self._routes.match(request.method, request.path)
         if not match.route.public:
             request.client = self._keys.client(request.headers)
         if not match.route.takes_body:
             return match, None
-        served = self._served(match.arguments)
-        request.notes["model"] = served.name
+        endpoint = self._endpoint(match.arguments)
+        request.log_fields["model"] = endpoint.name
         check_kind(request.headers)
-        self.begun += 1
-        ticket = self.room.enter(served.name)
-        request.hold = ticket.grow
-        return match, ticket
+        self.model_requests += 1
+        permit = self.budget.acquire(endpoint.name)
+        request.reserve = permit.reserve
+        return match, permit
 
     async def answer(self, request: Request, match: Match) -> Reply:
         """Return the answer; raises nothing."""
@@ -269,30 +269,30 @@ class Application:
         self._cross_origin.add(headers, request.headers)
         return headers
 
-    def ended(self, request: Request, status: int, size: int) -> None:
+    def end_request(self, request: Request, status: int, size: int) -> None:
         """Note that `request` was answered with `size` bytes, or (499) that its client went away."""
         seconds = self._monotonic() - request.started
-        self._metrics.ended(request, status, seconds)
-        self._access_log.note(request, status, size, seconds, self._wall())
-        self.under_way -= 1
-        if not self.under_way:
+        self._metrics.record_request(request, status, seconds)
+        self._access_log.log(request, status, size, seconds, self._wall())
+        self.in_flight -= 1
+        if not self.in_flight:
             self._idle.set()
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
-    async def finished(self, seconds: float) -> bool:
+    async def wait_until_idle(self, seconds: float) -> bool:
         """Wait until no request is under way, at most `seconds`; tell whether that was so."""
-        if self.under_way:
+        if self.in_flight:
             waiter = asyncio.ensure_future(self._idle.wait())
             await asyncio.wait({waiter}, timeout=seconds)
             waiter.cancel()
-        return not self.under_way
+        return not self.in_flight
 
     # --- handlers ---------------------------------------------------------------------------------------------------
 
     def _all_routes(self, config: GatewayConfig) -> list[Route]:
         routes = [
-            Route("GET", "/healthz", self.health.alive, public=True),
+            Route("GET", "/healthz", self.health.live, public=True),
             Route("GET", "/readyz", self.health.ready, public=True),
             Route("GET", "/metrics", self._show_metrics),
             Route("GET", "/openapi.json", self._show_openapi),
@@ -301,22 +301,22 @@ class Application:
             *(Route("POST", path, self._predict, takes_body=True) for path in _MODEL_PATHS),
         ]
         if config.page.enabled:
-            page = Page(keys=self._keys.needed, most_bytes=self.body_bytes)
+            page = Page(keys=self._keys.needed, max_bytes=self.body_bytes)
             routes.append(Route("GET", "/", page.page, public=True))
             routes.append(Route("GET", "/static/{file}", page.file, public=True))
         return routes
 
     async def _predict(self, request: Request, arguments: Mapping[str, str]) -> Reply:
-        return await self._predictions.answer(self._served(arguments), request, arguments.get("label"))
+        return await self._predictions.answer(self._endpoint(arguments), request, arguments.get("label"))
 
     async def _list(self, request: Request, arguments: Mapping[str, str]) -> Reply:
-        await asyncio.gather(*(served.upstream.ready() for served in self._models.values()))
-        return json_reply({"models": [served.description() for served in self._models.values()]})
+        await asyncio.gather(*(endpoint.upstream.ready() for endpoint in self._models.values()))
+        return json_reply({"models": [endpoint.description() for endpoint in self._models.values()]})
 
     async def _describe(self, request: Request, arguments: Mapping[str, str]) -> Reply:
-        served = self._served(arguments)
-        await served.upstream.ready()
-        return json_reply(served.description())
+        endpoint = self._endpoint(arguments)
+        await endpoint.upstream.ready()
+        return json_reply(endpoint.description())
 
     async def _show_metrics(self, request: Request, arguments: Mapping[str, str]) -> Reply:
         return Reply(HTTPStatus.OK, self._metrics.text(), {"Content-Type": METRICS_CONTENT_TYPE})
@@ -324,27 +324,27 @@ class Application:
     async def _show_openapi(self, request: Request, arguments: Mapping[str, str]) -> Reply:
         return Reply(HTTPStatus.OK, self._openapi, {"Content-Type": JSON})
 
-    def _served(self, arguments: Mapping[str, str]) -> Served:
+    def _endpoint(self, arguments: Mapping[str, str]) -> Endpoint:
         """Return the model of a path; raise Problem (404)."""
-        served = self._models.get(arguments["model"])
-        if served is None:
+        endpoint = self._models.get(arguments["model"])
+        if endpoint is None:
             raise not_found(
                 f"There is no model {arguments['model'][:64]!r}; there are: {', '.join(sorted(self._models))}."
             )
         label = arguments.get("label")
         # Without labels (`mode: latest`) the model's own is empty, and not to be asked for.
-        if label is not None and (not label or label not in (served.config.label, *served.config.labels)):
-            raise not_found(f"Model {served.name!r} has no label {label[:64]!r}.")
-        return served
+        if label is not None and (not label or label not in (endpoint.config.label, *endpoint.config.labels)):
+            raise not_found(f"Model {endpoint.name!r} has no label {label[:64]!r}.")
+        return endpoint
 
 
-def _answered(reply: Reply) -> Match:
+def _fixed_reply(reply: Reply) -> Match:
     async def handler(request: Request, arguments: Mapping[str, str]) -> Reply:
         return reply
 
     return Match(Route("OPTIONS", "*", handler))
 
 
-def _sticky_headers(models: Sequence[Served]) -> Collection[str]:
-    found = (served.config.canary.sticky_header for served in models if served.config.canary)
+def _sticky_headers(models: Sequence[Endpoint]) -> Collection[str]:
+    found = (endpoint.config.canary.sticky_header for endpoint in models if endpoint.config.canary)
     return {header for header in found if header}

@@ -29,25 +29,27 @@ class Keys:
     """The keys' digests, by the name of the client; `needed` is false where everybody may ask."""
 
     def __init__(self, digests: Mapping[bytes, str]) -> None:
-        self._digests = dict(digests)
+        self._key_digests = dict(digests)
 
     @property
     def needed(self) -> bool:
         """Tell whether a request needs a key."""
-        return bool(self._digests)
+        return bool(self._key_digests)
 
     def client(self, headers: HTTPHeaders) -> str:
         """Return the name of the client whose key is in `headers`, empty if none is needed; raise Problem (401)."""
-        if not self._digests:
+        if not self._key_digests:
             return ""
         given = _given(headers)
         if not given:
-            raise _refusal("This gateway needs a key: send it as 'Authorization: Bearer KEY' or as 'X-API-Key: KEY'.")
+            raise _unauthorized(
+                "This gateway needs a key: send it as 'Authorization: Bearer KEY' or as 'X-API-Key: KEY'."
+            )
         digest = hashlib.sha256(given.encode("utf-8", "surrogateescape")).digest()
         # Every key is compared, each in constant time: how long it takes tells nothing.
-        matches = [name for known, name in self._digests.items() if hmac.compare_digest(known, digest)]
+        matches = [name for known, name in self._key_digests.items() if hmac.compare_digest(known, digest)]
         if not matches:
-            raise _refusal("This key is not known here.")
+            raise _unauthorized("This key is not known here.")
         return matches[0]
 
 
@@ -55,7 +57,7 @@ def read_keys(auth: Auth, environ: Mapping[str, str] = os.environ) -> Keys:
     """Return the keys that `auth` names; raise InvalidInput, which never quotes one."""
     texts = []
     if auth.keys_file:
-        texts.append((f"The keys file {auth.keys_file}", _file(auth.keys_file)))
+        texts.append((f"The keys file {auth.keys_file}", _read_file(auth.keys_file)))
     if auth.keys_env:
         if not environ.get(auth.keys_env, "").strip():
             raise InvalidInput(
@@ -64,11 +66,11 @@ def read_keys(auth: Auth, environ: Mapping[str, str] = os.environ) -> Keys:
         texts.append((f"The environment variable {auth.keys_env}", environ[auth.keys_env].replace(",", "\n")))
     digests: dict[bytes, str] = {}
     for where, text in texts:
-        digests.update(_digests(where, text))
+        digests.update(_key_digests(where, text))
     return Keys(digests)
 
 
-def _digests(where: str, text: str) -> dict[bytes, str]:
+def _key_digests(where: str, text: str) -> dict[bytes, str]:
     found: dict[bytes, str] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         entry = line.strip()
@@ -87,14 +89,14 @@ def _digests(where: str, text: str) -> dict[bytes, str]:
     return found
 
 
-def _file(path: str) -> str:
+def _read_file(path: str) -> str:
     try:
         with Path(path).open("rb") as file:
             data = file.read(_MAX_KEYS_BYTES + 1)
         text = data.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        told = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise InvalidInput(f"The keys file {path} cannot be read: {told}.", "Correct `auth.keys_file`.") from error
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise InvalidInput(f"The keys file {path} cannot be read: {reason}.", "Correct `auth.keys_file`.") from error
     if len(data) > _MAX_KEYS_BYTES:  # cut off, its last key would be a shorter one, and those behind it unknown
         raise InvalidInput(f"The keys file {path} has more than {_MAX_KEYS_BYTES} bytes.", "Correct `auth.keys_file`.")
     return text
@@ -107,7 +109,7 @@ def _given(headers: HTTPHeaders) -> str:
     return headers.get(KEY_HEADER, "").strip()
 
 
-def _refusal(detail: str) -> HeadedProblem:
+def _unauthorized(detail: str) -> HeadedProblem:
     return HeadedProblem(
         HTTPStatus.UNAUTHORIZED, "Unauthorized", detail, {"WWW-Authenticate": 'Bearer realm="tfs-deploy"'}
     )

@@ -21,7 +21,7 @@ from tornado.httputil import (
 from tfs_deploy.gateway import problem
 from tfs_deploy.gateway.fetching.fetch import Fetcher
 from tfs_deploy.gateway.problem import Problem, bad_request
-from tfs_deploy.gateway.processors.protocol import BadItem, Blob, a_json, decode_b64
+from tfs_deploy.gateway.processors.protocol import BadItem, Blob, decode_b64, json_kind
 from tfs_deploy.gateway.web import chunked_json
 from tfs_deploy.gateway.web.message import JSON, Request
 
@@ -88,19 +88,19 @@ def _from_json(body: bytes) -> Items:
         raise bad_request("The body is nested too deeply.") from None
     except msgspec.DecodeError as error:
         # Where in the body is known only if it was read as a whole.
-        told = str(error).partition(" (byte")[0] if len(body) > chunked_json.LARGE_BYTES else str(error)
-        raise bad_request(f"The body is not JSON: {told.rstrip('.')}.") from None
+        text = str(error).partition(" (byte")[0] if len(body) > chunked_json.LARGE_BYTES else str(error)
+        raise bad_request(f"The body is not JSON: {text.rstrip('.')}.") from None
     if type(document) is not dict:
-        raise bad_request(f'The body is {a_json(document)}; send an object like {{"items": [...]}}.')
-    strangers = sorted(document.keys() - set(_NAMES))
-    if strangers:
-        raise bad_request(f"The body has the unknown member {strangers[0][:64]!r}; it takes 'items' or 'item'.")
+        raise bad_request(f'The body is {json_kind(document)}; send an object like {{"items": [...]}}.')
+    unknown = sorted(document.keys() - set(_NAMES))
+    if unknown:
+        raise bad_request(f"The body has the unknown member {unknown[0][:64]!r}; it takes 'items' or 'item'.")
     if len(document) != 1:
         raise bad_request(f"The body has {'both' if document else 'neither'} 'items' and 'item'; send one of them.")
     if "item" in document:
         return Items([document["item"]], single=True)
     if type(document["items"]) is not list:
-        raise bad_request(f"The member 'items' is {a_json(document['items'])}; send a list.")
+        raise bad_request(f"The member 'items' is {json_kind(document['items'])}; send a list.")
     return Items(document["items"], single=False)
 
 
@@ -112,14 +112,14 @@ def _from_form(parameters: str, body: bytes, most: int) -> Items:
         config = ParseMultipartConfig(max_parts=most + 2)
         parse_multipart_form_data(_boundary(parameters), body, texts, files, config=config)
     except HTTPInputError as error:
-        told = str(getattr(error, "log_message", None) or error).rstrip(".")
-        raise bad_request(f"The form cannot be read: {told[:200] or 'it is malformed'}.") from None
+        text = str(getattr(error, "log_message", None) or error).rstrip(".")
+        raise bad_request(f"The form cannot be read: {text[:200] or 'it is malformed'}.") from None
     except UnicodeDecodeError:
         raise bad_request("The form has a part whose header is not UTF-8.") from None
     names = texts.keys() | files.keys()
-    strangers = sorted(names - set(_NAMES))
-    if strangers:
-        raise bad_request(f"The form has the unknown field {strangers[0][:64]!r}; it takes 'items' or 'item'.")
+    unknown = sorted(names - set(_NAMES))
+    if unknown:
+        raise bad_request(f"The form has the unknown field {unknown[0][:64]!r}; it takes 'items' or 'item'.")
     if len(names) != 1 or (texts and files):
         what = "no field 'items' or 'item'" if not names else "files and texts, or 'items' and 'item', mixed"
         raise bad_request(f"The form has {what}; send one kind of field.")
@@ -155,11 +155,11 @@ def _unsupported(detail: str) -> Problem:
 
 # One item stands for the inputs of a model, which has a few of them. Without a bound, one small body could name a
 # hundred thousand URLs.
-MOST_MEMBERS = 32
+MAX_BLOBS = 32
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _BlobReference:
     """Where bytes go: the item, and its member if it is an object that holds them; what they are given as."""
 
     index: int
@@ -167,71 +167,73 @@ class _Place:
     given: dict[str, Any]
 
 
-async def with_blobs(
-    items: Sequence[Any], fetcher: Fetcher, *, parallel: int, deadline: float, hold: Callable[[int], None]
+async def resolve_blobs(
+    items: Sequence[Any], fetcher: Fetcher, *, parallel: int, deadline: float, reserve: Callable[[int], None]
 ) -> list[Any]:
     """Return `items` with a Blob where one said ``{"url": …}`` or ``{"b64": …}``; raise Problem.
 
-    An item that is an object may have such values in it, one level down, `MOST_MEMBERS` at most. `parallel` URLs are
-    fetched at once; `hold` takes room for the bytes of each, and raises Problem if there is none.
+    An item that is an object may have such values in it, one level down, `MAX_BLOBS` at most. `parallel` URLs are
+    fetched at once; `reserve` takes room for the bytes of each, and raises Problem if there is none.
     """
     values = list(items)
-    places = [place for index, item in enumerate(values) for place in _places(index, item)]
-    for place in places:
-        if "url" not in place.given:
-            _put(values, place, _decoded(place))
-    fetched = [place for place in places if "url" in place.given]
-    urls = [_url(place) for place in fetched]
+    references = [reference for index, item in enumerate(values) for reference in _blob_references(index, item)]
+    for reference in references:
+        if "url" not in reference.given:
+            _replace(values, reference, _decoded(reference))
+    fetched = [reference for reference in references if "url" in reference.given]
+    urls = [_url(reference) for reference in fetched]
     turn = asyncio.Semaphore(parallel)
 
-    async def one(place: _Place, url: str) -> Blob:
+    async def one(reference: _BlobReference, url: str) -> Blob:
         async with turn:
-            blob = await fetcher.fetch(url, deadline=deadline, item=place.index)
-            hold(len(blob.data))
+            blob = await fetcher.fetch(url, deadline=deadline, item=reference.index)
+            reserve(len(blob.data))
             return blob
 
-    tasks = [asyncio.ensure_future(one(place, url)) for place, url in zip(fetched, urls, strict=True)]
+    tasks = [asyncio.ensure_future(one(reference, url)) for reference, url in zip(fetched, urls, strict=True)]
     try:
-        for place, blob in zip(fetched, await asyncio.gather(*tasks), strict=True):
-            _put(values, place, blob)
+        for reference, blob in zip(fetched, await asyncio.gather(*tasks), strict=True):
+            _replace(values, reference, blob)
     finally:
         for task in tasks:
             task.cancel()
     return values
 
 
-def _places(index: int, item: Any) -> Iterator[_Place]:
+def _blob_references(index: int, item: Any) -> Iterator[_BlobReference]:
     if type(item) is not dict:
         return
-    if _stands_for_bytes(item):
-        yield _Place(index, None, item)
+    if _is_blob_reference(item):
+        yield _BlobReference(index, None, item)
         return
-    found = [member for member, value in item.items() if type(value) is dict and _stands_for_bytes(value)]
-    if len(found) > MOST_MEMBERS:
-        told = f"Item {index} has {len(found)} members that are files or URLs; at most {MOST_MEMBERS} are taken."
-        raise problem.unusable(told, item=index)
-    yield from (_Place(index, member, item[member]) for member in found)
+    found = [member for member, value in item.items() if type(value) is dict and _is_blob_reference(value)]
+    if len(found) > MAX_BLOBS:
+        text = f"Item {index} has {len(found)} members that are files or URLs; at most {MAX_BLOBS} are taken."
+        raise problem.unusable(text, item=index)
+    yield from (_BlobReference(index, member, item[member]) for member in found)
 
 
-def _stands_for_bytes(value: dict[str, Any]) -> bool:
+def _is_blob_reference(value: dict[str, Any]) -> bool:
     return "url" in value or value.keys() == {"b64"}
 
 
-def _put(values: list[Any], place: _Place, blob: Blob) -> None:
-    values[place.index] = blob if place.member is None else {**values[place.index], place.member: blob}
+def _replace(values: list[Any], reference: _BlobReference, blob: Blob) -> None:
+    values[reference.index] = blob if reference.member is None else {**values[reference.index], reference.member: blob}
 
 
-def _decoded(place: _Place) -> Blob:
+def _decoded(reference: _BlobReference) -> Blob:
     try:
-        return Blob(decode_b64(place.index, place.given["b64"]))
+        return Blob(decode_b64(reference.index, reference.given["b64"]))
     except BadItem as error:
-        raise problem.unusable(str(error), item=place.index) from error
+        raise problem.unusable(str(error), item=reference.index) from error
 
 
-def _url(place: _Place) -> str:
-    if place.given.keys() != {"url"}:
-        raise problem.unusable(f"Item {place.index} has more than 'url' where it names a URL.", item=place.index)
-    url = place.given["url"]
+def _url(reference: _BlobReference) -> str:
+    if reference.given.keys() != {"url"}:
+        raise problem.unusable(
+            f"Item {reference.index} has more than 'url' where it names a URL.", item=reference.index
+        )
+    url = reference.given["url"]
     if not isinstance(url, str):
-        raise problem.unusable(f"Item {place.index} has {a_json(url)} as its URL.", item=place.index)
+        raise problem.unusable(f"Item {reference.index} has {json_kind(url)} as its URL.", item=reference.index)
     return url

@@ -21,7 +21,7 @@ _PIECE = 10_000
 # How deep is looked for pieces: each level is gone through once more, and strangers may nest as they like.
 _LEVELS = 6
 # More elements of one list are small ones, which take longer one by one.
-_MOST_ELEMENTS = 20_000
+_MAX_ELEMENTS = 20_000
 _FIRST = re.compile(rb"\S")
 
 
@@ -90,10 +90,10 @@ def _list(text: bytes, start: int, levels: int) -> list[Any]:
         # no other value.
         with contextlib.suppress(msgspec.DecodeError):
             return _cut(text, start, b"],")
-    if numbers or text.count(b",") < _MOST_ELEMENTS:
+    if numbers or text.count(b",") < _MAX_ELEMENTS:
         # What is passed over as Raw is checked to be JSON as well.
         elements = msgspec.json.decode(text, type=list[msgspec.Raw])
-        if len(elements) < _MOST_ELEMENTS:
+        if len(elements) < _MAX_ELEMENTS:
             return [_value(bytes(element), levels - 1) for element in elements]
         del elements
     found: list[Any] = msgspec.json.decode(text)

@@ -19,7 +19,7 @@ _ACCEPTS = {"images": "image", "text": "text"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Served:
+class Endpoint:
     """An endpoint called `name`."""
 
     name: str
@@ -64,12 +64,12 @@ class Health:
     later must not take the others' gateway out of the load balancer; with one model, ready means that it answers.
     """
 
-    def __init__(self, models: Sequence[Served]) -> None:
+    def __init__(self, models: Sequence[Endpoint]) -> None:
         self._models = tuple(models)
-        self._seen: set[str] = set()
+        self._ready_once: set[str] = set()
         self.draining = False
 
-    async def alive(self, request: Request, arguments: Mapping[str, str]) -> Reply:
+    async def live(self, request: Request, arguments: Mapping[str, str]) -> Reply:
         """Answer as long as the event loop runs."""
         return json_reply({"status": "ok"}, headers=_NO_STORE)
 
@@ -77,11 +77,11 @@ class Health:
         """Answer 200 if ready; raise Problem (503) otherwise. Names are left out: anybody may ask."""
         if self.draining:
             raise unavailable("This gateway is shutting down.")
-        answers = await asyncio.gather(*(served.upstream.ready() for served in self._models))
-        self._seen |= {served.name for served, answer in zip(self._models, answers, strict=True) if answer}
+        answers = await asyncio.gather(*(endpoint.upstream.ready() for endpoint in self._models))
+        self._ready_once |= {endpoint.name for endpoint, answer in zip(self._models, answers, strict=True) if answer}
         total = len(self._models)
-        if len(self._seen) < total:
-            raise unavailable(f"{total - len(self._seen)} of {total} models have no version that answers yet.")
+        if len(self._ready_once) < total:
+            raise unavailable(f"{total - len(self._ready_once)} of {total} models have no version that answers yet.")
         if not any(answers):
             raise unavailable("No model has a version that answers at the moment.")
         return json_reply({"status": "ready", "models": total, "answering": sum(answers)}, headers=_NO_STORE)

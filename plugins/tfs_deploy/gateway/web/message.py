@@ -29,7 +29,7 @@ def request_id(given: str | None) -> str:
 JSON = "application/json"
 
 
-def _no_room_needed(size: int) -> None:
+def _reserve_nothing(size: int) -> None:
     """Take no room: this request has no body."""
 
 
@@ -37,9 +37,9 @@ def _no_room_needed(size: int) -> None:
 class Request:
     """A request; `started` is monotonic seconds, `client` the name of the key it came with.
 
-    `hold` takes room for so many bytes more, until the request is answered, and raises Problem where there is none.
+    `reserve` takes room for so many bytes more, until the request is answered, and raises Problem where there is none.
 
-    `notes` are for the access log: model, version, label and the seconds of each stage, as far as they are known.
+    `log_fields` are for the access log: model, version, label and the seconds of each stage, as far as they are known.
     """
 
     method: str
@@ -50,11 +50,11 @@ class Request:
     started: float
     client: str = ""
     body: bytes = b""
-    notes: dict[str, Any] = field(default_factory=dict)
+    log_fields: dict[str, Any] = field(default_factory=dict)
     stages: dict[str, float] = field(default_factory=dict)
-    hold: Callable[[int], None] = _no_room_needed
+    reserve: Callable[[int], None] = _reserve_nothing
 
-    def timed(self, stage: str, clock: Callable[[], float] = time.monotonic) -> Stopwatch:
+    def time_stage(self, stage: str, clock: Callable[[], float] = time.monotonic) -> Stopwatch:
         """Return what measures the time of one stage: ``with request.timed("predict"):``."""
         return Stopwatch(self.stages, stage, clock)
 
@@ -62,7 +62,7 @@ class Request:
 class Stopwatch:
     """Adds the seconds of its block to one stage."""
 
-    __slots__ = ("_begun", "_clock", "_stage", "_stages")
+    __slots__ = ("_clock", "_stage", "_stages", "_started_at")
 
     def __init__(self, stages: dict[str, float], stage: str, clock: Callable[[], float]) -> None:
         self._stages = stages
@@ -70,10 +70,10 @@ class Stopwatch:
         self._clock = clock
 
     def __enter__(self) -> None:
-        self._begun = self._clock()
+        self._started_at = self._clock()
 
     def __exit__(self, *error: object) -> None:
-        self._stages[self._stage] = self._stages.get(self._stage, 0.0) + self._clock() - self._begun
+        self._stages[self._stage] = self._stages.get(self._stage, 0.0) + self._clock() - self._started_at
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,7 +122,7 @@ def _plain(value: Any) -> Any:
 _LARGEST_BODIES = 32
 
 
-class Room:
+class RequestBudget:
     """Counts what is held; belongs to one event loop."""
 
     def __init__(self, limits: Limits) -> None:
@@ -140,43 +140,43 @@ class Room:
         """Return how many bytes of bodies are held."""
         return self._held_bytes
 
-    def enter(self, model: str) -> Ticket:
+    def acquire(self, model: str) -> Permit:
         """Let a request for `model` in; raise Problem (429)."""
         if self.held(model) >= self._requests:
             raise too_busy(f"The gateway has {self.held(model)} requests for model {model!r}.")
         self._held[model] = self.held(model) + 1
-        return Ticket(self, model)
+        return Permit(self, model)
 
-    def take(self, size: int) -> None:
+    def reserve(self, size: int) -> None:
         """Take room for `size` more bytes; raise Problem (429)."""
         if self._held_bytes + size > self._bytes:
             raise too_busy("The gateway holds as many bytes of requests as it may; try again.")
         self._held_bytes += size
 
-    def give_back(self, model: str, size: int) -> None:
+    def release(self, model: str, size: int) -> None:
         """Forget a request and its bytes."""
         self._held[model] -= 1
         self._held_bytes -= size
 
 
-class Ticket:
+class Permit:
     """The room that one request takes."""
 
-    __slots__ = ("_model", "_room", "_size")
+    __slots__ = ("_budget", "_model", "_size")
 
-    def __init__(self, room: Room, model: str) -> None:
-        self._room: Room | None = room
+    def __init__(self, budget: RequestBudget, model: str) -> None:
+        self._budget: RequestBudget | None = budget
         self._model = model
         self._size = 0
 
-    def grow(self, size: int) -> None:
+    def reserve(self, size: int) -> None:
         """Take room for `size` more bytes; raise Problem (429)."""
-        if self._room is not None:
-            self._room.take(size)
+        if self._budget is not None:
+            self._budget.reserve(size)
             self._size += size
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Give the room back; again is no error."""
-        room, self._room = self._room, None
-        if room is not None:
-            room.give_back(self._model, self._size)
+        budget, self._budget = self._budget, None
+        if budget is not None:
+            budget.release(self._model, self._size)

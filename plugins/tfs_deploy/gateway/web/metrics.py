@@ -16,12 +16,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from tfs_deploy.gateway.processors.pool import ProcessorPool
-from tfs_deploy.gateway.web.endpoint import Served
-from tfs_deploy.gateway.web.message import Request, Room
+from tfs_deploy.gateway.web.endpoint import Endpoint
+from tfs_deploy.gateway.web.message import Request, RequestBudget
 
 logger = logging.getLogger(__name__)
 
-_MOST_WAITING = 50_000
+_MAX_WAITING_LINES = 50_000
 _PAUSE_SECONDS = 0.1
 _MAX_PATH = 256
 
@@ -34,11 +34,11 @@ class AccessLog:
         self._stream = stream
         # Appended to by the event loop, emptied by the thread; neither needs a lock for that.
         self._lines: deque[dict[str, Any]] = deque()
-        self._ended = threading.Event()
+        self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
         self._thread.start()
 
-    def note(self, request: Request, status: int, size: int, seconds: float, at: float) -> None:
+    def log(self, request: Request, status: int, size: int, seconds: float, at: float) -> None:
         """Write one line about `request`, which was answered after `seconds`, at `at` seconds since 1970.
 
         The query is left out, and no header is written: keys may be in them.
@@ -55,22 +55,22 @@ class AccessLog:
         }
         if request.client:
             line["client"] = request.client
-        line |= request.notes
+        line |= request.log_fields
         if request.stages:
             line["stages_ms"] = {stage: round(taken * 1000, 3) for stage, taken in request.stages.items()}
-        if len(self._lines) < _MOST_WAITING:
+        if len(self._lines) < _MAX_WAITING_LINES:
             self._lines.append(line)
         else:
             self.dropped += 1
 
     def close(self, seconds: float) -> None:
         """Write what waits, within `seconds`."""
-        self._ended.set()
+        self._stop.set()
         self._thread.join(seconds)
 
     def _run(self) -> None:
         # Not woken by every line: each time would take the interpreter from the event loop.
-        while not self._ended.wait(_PAUSE_SECONDS):
+        while not self._stop.wait(_PAUSE_SECONDS):
             self._write()
         self._write()
 
@@ -87,8 +87,8 @@ class AccessLog:
 
 def _encoded(line: dict[str, Any]) -> bytes:
     at = datetime.fromtimestamp(line["time"], timezone.utc)
-    told = {**line, "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z")}
-    return msgspec.json.encode(told) + b"\n"
+    text = {**line, "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z")}
+    return msgspec.json.encode(text) + b"\n"
 
 
 METRICS_CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -99,11 +99,11 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 _COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 # Numbers that are read when somebody asks: name, help, and for each set of labels the value.
-Gauge = tuple[str, str, Callable[[], Iterable[tuple[dict[str, str], float]]]]
+CallbackMetric = tuple[str, str, Callable[[], Iterable[tuple[dict[str, str], float]]]]
 
 
 @dataclass(slots=True)
-class _Cell:
+class _Series:
     """The numbers of all requests of one model, version, label and status."""
 
     model: str
@@ -139,42 +139,42 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
-        self._cells: dict[tuple[str, str, str, str], _Cell] = {}
+        self._series: dict[tuple[str, str, str, str], _Series] = {}
         self._events: dict[str, Counter] = {}
         self._values: dict[str, Histogram] = {}
 
-    def ended(self, request: Request, status: int, seconds: float) -> None:
+    def record_request(self, request: Request, status: int, seconds: float) -> None:
         """Count one request."""
-        notes = request.notes
-        model, version = str(notes.get("model", "")), str(notes.get("version", ""))
-        cell = self._cell((model, version, str(notes.get("label", "")), str(status)))
-        cell.requests.inc()
+        log_fields = request.log_fields
+        model, version = str(log_fields.get("model", "")), str(log_fields.get("version", ""))
+        series = self._series_of((model, version, str(log_fields.get("label", "")), str(status)))
+        series.requests.inc()
         if model:
-            cell.seconds.observe(seconds)
+            series.seconds.observe(seconds)
             for stage, taken in request.stages.items():
-                self._stage(cell, stage).observe(taken)
+                self._stage(series, stage).observe(taken)
 
-    def _cell(self, key: tuple[str, str, str, str]) -> _Cell:
+    def _series_of(self, key: tuple[str, str, str, str]) -> _Series:
         """Return the numbers of one kind of request; looking each up by its labels would take longer than counting."""
-        cell = self._cells.get(key)
-        if cell is None:
+        series = self._series.get(key)
+        if series is None:
             model, version, _, _ = key
-            cell = _Cell(model, version, self._requests.labels(*key), self._seconds.labels(model, version))
-            self._cells[key] = cell
-        return cell
+            series = _Series(model, version, self._requests.labels(*key), self._seconds.labels(model, version))
+            self._series[key] = series
+        return series
 
-    def _stage(self, cell: _Cell, stage: str) -> Histogram:
-        if stage not in cell.stages:
-            cell.stages[stage] = self._stages.labels(cell.model, cell.version, stage)
-        return cell.stages[stage]
+    def _stage(self, series: _Series, stage: str) -> Histogram:
+        if stage not in series.stages:
+            series.stages[stage] = self._stages.labels(series.model, series.version, stage)
+        return series.stages[stage]
 
     def meter(self, model: str) -> ModelMeter:
         """Return where the rooms below report about `model`."""
         return ModelMeter(self, model)
 
-    def add(self, gauges: Iterable[Gauge], counters: Iterable[Gauge] = ()) -> None:
+    def add(self, gauges: Iterable[CallbackMetric], counters: Iterable[CallbackMetric] = ()) -> None:
         """Tell these numbers too."""
-        self.registry.register(_Read(tuple(gauges), tuple(counters)))
+        self.registry.register(_CallbackCollector(tuple(gauges), tuple(counters)))
 
     def text(self) -> bytes:
         """Return all numbers in Prometheus' text format."""
@@ -213,24 +213,24 @@ class ModelMeter:
         self._metrics.observe(name, value, {"model": self._model, **labels})
 
 
-class _Read:
+class _CallbackCollector:
     """A collector that asks for the numbers when they are wanted."""
 
-    def __init__(self, gauges: tuple[Gauge, ...], counters: tuple[Gauge, ...]) -> None:
+    def __init__(self, gauges: tuple[CallbackMetric, ...], counters: tuple[CallbackMetric, ...]) -> None:
         self._gauges = gauges
         self._counters = counters
 
     def collect(self) -> Iterable[Metric]:
-        for name, told, read in self._gauges:
-            yield _family(GaugeMetricFamily, name, told, read)
-        for name, told, read in self._counters:
-            yield _family(CounterMetricFamily, name, told, read)
+        for name, text, read in self._gauges:
+            yield _family(GaugeMetricFamily, name, text, read)
+        for name, text, read in self._counters:
+            yield _family(CounterMetricFamily, name, text, read)
 
 
-def _family(kind: Any, name: str, told: str, read: Callable[[], Iterable[tuple[dict[str, str], float]]]) -> Any:
+def _family(kind: Any, name: str, text: str, read: Callable[[], Iterable[tuple[dict[str, str], float]]]) -> Any:
     rows = list(read())
     labels = tuple(rows[0][0]) if rows else ()
-    family = kind(PREFIX + name, told, labels=labels)
+    family = kind(PREFIX + name, text, labels=labels)
     for row, value in rows:
         family.add_metric([row[label] for label in labels], value)
     return family
@@ -241,52 +241,54 @@ _Rows = Iterable[tuple[dict[str, str], float]]
 
 def register_gauges(
     metrics: Metrics,
-    models: Sequence[Served],
+    models: Sequence[Endpoint],
     *,
-    room: Room,
+    budget: RequestBudget,
     connections: Callable[[], int],
     pool: ProcessorPool | None,
     log: AccessLog,
 ) -> None:
     """Have `metrics` tell the numbers of these parts."""
 
-    def per_model(value: Callable[[Served], float]) -> Callable[[], _Rows]:
-        return lambda: [({"model": served.name}, value(served)) for served in models]
+    def per_model(value: Callable[[Endpoint], float]) -> Callable[[], _Rows]:
+        return lambda: [({"model": endpoint.name}, value(endpoint)) for endpoint in models]
 
     def one(value: Callable[[], float]) -> Callable[[], _Rows]:
         return lambda: [({}, value())]
 
-    gauges: list[Gauge] = [
-        ("requests_held", "Requests under way.", per_model(lambda served: room.held(served.name))),
+    gauges: list[CallbackMetric] = [
+        ("requests_held", "Requests under way.", per_model(lambda endpoint: budget.held(endpoint.name))),
         ("requests_waiting", "Requests that wait for a turn.", per_model(lambda s: s.upstream.admission.waiting)),
         ("replica_asked", "1 for each model server that is asked at the moment.", lambda: _replicas(models)),
         ("live_version", "The version that the model's label means.", lambda: _versions(models)),
-        ("body_bytes_held", "Bytes of requests in memory.", one(lambda: room.held_bytes)),
+        ("body_bytes_held", "Bytes of requests in memory.", one(lambda: budget.held_bytes)),
         ("connections", "Connections of clients, idle ones included.", one(connections)),
     ]
     if pool is not None:
         gauges.append(("pool_jobs_waiting", "Jobs that wait for a process.", one(lambda: pool.waiting)))
-    counters: list[Gauge] = [("access_log_dropped", "Lines that were not logged.", one(lambda: log.dropped))]
-    if any(served.capture is not None for served in models):
+    counters: list[CallbackMetric] = [("access_log_dropped", "Lines that were not logged.", one(lambda: log.dropped))]
+    if any(endpoint.capture is not None for endpoint in models):
         counters += _capture(models)
     metrics.add(gauges, counters)
 
 
-def _replicas(models: Sequence[Served]) -> _Rows:
+def _replicas(models: Sequence[Endpoint]) -> _Rows:
     return [
-        ({"model": served.name, "replica": replica}, float(asked))
-        for served in models
-        for replica, asked in sorted(served.upstream.replicas().items())
+        ({"model": endpoint.name, "replica": replica}, float(asked))
+        for endpoint in models
+        for replica, asked in sorted(endpoint.upstream.replicas().items())
     ]
 
 
-def _versions(models: Sequence[Served]) -> _Rows:
-    found = ((served, served.upstream.live_version()) for served in models)
-    return [({"model": served.name, "label": served.config.label}, float(known)) for served, known in found if known]
+def _versions(models: Sequence[Endpoint]) -> _Rows:
+    found = ((endpoint, endpoint.upstream.live_version()) for endpoint in models)
+    return [
+        ({"model": endpoint.name, "label": endpoint.config.label}, float(known)) for endpoint, known in found if known
+    ]
 
 
-def _capture(models: Sequence[Served]) -> list[Gauge]:
-    captures = [(served.name, served.capture.figures) for served in models if served.capture is not None]
+def _capture(models: Sequence[Endpoint]) -> list[CallbackMetric]:
+    captures = [(endpoint.name, endpoint.capture.counts) for endpoint in models if endpoint.capture is not None]
     return [
         ("captured", "Requests written.", lambda: [({"model": name}, one.written) for name, one in captures]),
         ("captured_bytes", "Bytes written.", lambda: [({"model": name}, one.written_bytes) for name, one in captures]),

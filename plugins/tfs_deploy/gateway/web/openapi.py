@@ -9,7 +9,7 @@ from tfs_deploy import __version__
 from tfs_deploy.gateway.config import GatewayConfig
 from tfs_deploy.gateway.problem import CONTENT_TYPE as PROBLEM_CONTENT_TYPE
 from tfs_deploy.gateway.web.body import FORM, TIMEOUT_HEADER
-from tfs_deploy.gateway.web.endpoint import Served
+from tfs_deploy.gateway.web.endpoint import Endpoint
 from tfs_deploy.gateway.web.message import JSON
 
 _NULLABLE_INTEGER = {"type": ["integer", "null"]}
@@ -108,10 +108,10 @@ _RESULTS: dict[str, dict[str, Any]] = {
 }
 
 
-def items_schema(served: Served, most: int) -> dict[str, Any]:
+def items_schema(endpoint: Endpoint, most: int) -> dict[str, Any]:
     """Return the schema of a JSON body."""
     # No schema at all would mean the same; an empty one says that anything goes.
-    item: dict[str, Any] = _ITEMS.get(served.accepts, {})
+    item: dict[str, Any] = _ITEMS.get(endpoint.accepts, {})
     return {
         "anyOf": [
             {
@@ -130,9 +130,9 @@ def items_schema(served: Served, most: int) -> dict[str, Any]:
     }
 
 
-def form_schema(served: Served, most: int) -> dict[str, Any]:
+def form_schema(endpoint: Endpoint, most: int) -> dict[str, Any]:
     """Return the schema of a form: one field, with files or texts."""
-    part = {"type": "string"} if served.accepts == "text" else {"type": "string", "format": "binary"}
+    part = {"type": "string"} if endpoint.accepts == "text" else {"type": "string", "format": "binary"}
     return {
         "type": "object",
         "additionalProperties": False,
@@ -142,11 +142,11 @@ def form_schema(served: Served, most: int) -> dict[str, Any]:
     }
 
 
-def answer_schema(served: Served) -> dict[str, Any]:
+def answer_schema(endpoint: Endpoint) -> dict[str, Any]:
     """Return the schema of an answer."""
-    result = _RESULTS.get(served.answers.name, {})
+    result = _RESULTS.get(endpoint.answers.name, {})
     common = {"model": {"type": "string"}, "version": {"type": "integer"}}
-    if served.config.label:
+    if endpoint.config.label:
         common["label"] = {"type": "string"}
     return {
         "type": "object",
@@ -172,29 +172,29 @@ _PROBLEMS = {
 }
 
 
-def document(config: GatewayConfig, models: Sequence[Served], *, keys: bool) -> dict[str, Any]:
+def document(config: GatewayConfig, models: Sequence[Endpoint], *, keys: bool) -> dict[str, Any]:
     """Return the document; `keys` tells whether a request needs one."""
-    describer = _Describer(config, keys=keys)
+    builder = _OperationBuilder(config, keys=keys)
     paths: dict[str, Any] = {
-        "/healthz": {"get": describer.plain("Is the process alive?", _HEALTH, public=True)},
-        "/readyz": {"get": describer.plain("Does `stable` answer?", _HEALTH, ("503",), public=True)},
-        "/metrics": {"get": describer.text("Numbers for Prometheus.")},
-        "/openapi.json": {"get": describer.plain("This document.", {"type": "object"})},
-        "/v1/models": {"get": describer.plain("The models.", _listed(MODEL_SCHEMA))},
+        "/healthz": {"get": builder.plain("Is the process alive?", _HEALTH, public=True)},
+        "/readyz": {"get": builder.plain("Does `stable` answer?", _HEALTH, ("503",), public=True)},
+        "/metrics": {"get": builder.text("Numbers for Prometheus.")},
+        "/openapi.json": {"get": builder.plain("This document.", {"type": "object"})},
+        "/v1/models": {"get": builder.plain("The models.", _listed(MODEL_SCHEMA))},
     }
-    for served in models:
-        path = f"/v1/models/{served.name}"
+    for endpoint in models:
+        path = f"/v1/models/{endpoint.name}"
         paths[path] = {
-            "get": describer.plain(f"What {served.name} takes, and its version.", MODEL_SCHEMA),
-            "post": describer.predict(served, f"predict_{served.name}"),
+            "get": builder.plain(f"What {endpoint.name} takes, and its version.", MODEL_SCHEMA),
+            "post": builder.predict(endpoint, f"predict_{endpoint.name}"),
         }
-        labels = list(dict.fromkeys((served.config.label, *served.config.labels)))
-        if served.config.label:
+        labels = list(dict.fromkeys((endpoint.config.label, *endpoint.config.labels)))
+        if endpoint.config.label:
             paths[f"{path}/labels/{{label}}"] = {
                 "parameters": [
                     {"name": "label", "in": "path", "required": True, "schema": {"type": "string", "enum": labels}}
                 ],
-                "post": describer.predict(served, f"predict_{served.name}_by_label"),
+                "post": builder.predict(endpoint, f"predict_{endpoint.name}_by_label"),
             }
     found: dict[str, Any] = {
         "openapi": "3.1.0",
@@ -241,7 +241,7 @@ _LABEL = "X-Model-Label"
 _HEADERS = ("X-Model-Name", "X-Model-Version", _LABEL, "X-Request-Id", "Server-Timing")
 
 
-class _Describer:
+class _OperationBuilder:
     def __init__(self, config: GatewayConfig, *, keys: bool) -> None:
         self._config = config
         self._keys = keys
@@ -258,21 +258,21 @@ class _Describer:
         answer = {"description": summary, "content": {"text/plain": {"schema": {"type": "string"}}}}
         return self._operation(summary, {"200": answer}, ())
 
-    def predict(self, served: Served, name: str) -> dict[str, Any]:
+    def predict(self, endpoint: Endpoint, name: str) -> dict[str, Any]:
         """Describe the POST of one model."""
         most = self._config.limits.items
         answer = {
             "description": "The answers, in the order of the items.",
-            "headers": {header: _TEXT_HEADER for header in _HEADERS if header != _LABEL or served.config.label},
-            "content": {JSON: {"schema": answer_schema(served)}},
+            "headers": {header: _TEXT_HEADER for header in _HEADERS if header != _LABEL or endpoint.config.label},
+            "content": {JSON: {"schema": answer_schema(endpoint)}},
         }
         problems = [code for code in _PROBLEMS if code != "401" or self._keys]
         operation = self._operation(
-            served.config.description or f"Ask {served.name}.", {"200": answer}, problems, parameters=[_TIMEOUT]
+            endpoint.config.description or f"Ask {endpoint.name}.", {"200": answer}, problems, parameters=[_TIMEOUT]
         )
-        content = {JSON: {"schema": items_schema(served, most)}}
-        if served.accepts != "json" or served.processors.takes_blobs:
-            content[FORM] = {"schema": form_schema(served, most)}
+        content = {JSON: {"schema": items_schema(endpoint, most)}}
+        if endpoint.accepts != "json" or endpoint.processors.takes_blobs:
+            content[FORM] = {"schema": form_schema(endpoint, most)}
         return {"operationId": name, **operation, "requestBody": {"required": True, "content": content}}
 
     def _operation(
@@ -289,14 +289,14 @@ class _Describer:
         operation: dict[str, Any] = {
             "summary": summary,
             "parameters": [_REQUEST_ID, *parameters],
-            "responses": {**answers, **{code: _problem(code) for code in sorted(codes)}},
+            "responses": {**answers, **{code: _problem_response(code) for code in sorted(codes)}},
         }
         if public and self._keys:
             operation["security"] = []
         return operation
 
 
-def _problem(code: str) -> dict[str, Any]:
+def _problem_response(code: str) -> dict[str, Any]:
     found: dict[str, Any] = {
         "description": _PROBLEMS[code],
         "content": {PROBLEM_CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},

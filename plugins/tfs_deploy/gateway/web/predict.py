@@ -15,8 +15,8 @@ from tfs_deploy.gateway.problem import Problem, bad_upstream, unavailable
 from tfs_deploy.gateway.processors.model_processors import Batch
 from tfs_deploy.gateway.upstream.answer import Answer
 from tfs_deploy.gateway.web import chunked_json
-from tfs_deploy.gateway.web.body import Items, read_items, read_timeout, with_blobs
-from tfs_deploy.gateway.web.endpoint import Served
+from tfs_deploy.gateway.web.body import Items, read_items, read_timeout, resolve_blobs
+from tfs_deploy.gateway.web.endpoint import Endpoint
 from tfs_deploy.gateway.web.message import Reply, Request, json_reply
 from tfs_deploy.serving.signature import Signature
 
@@ -28,7 +28,7 @@ _ROUNDS = 3
 _ROUNDS_OF_BATCHES = 16
 
 
-class Predictions:
+class PredictHandler:
     """Answers for all models; `wall` is seconds since 1970, `monotonic` what deadlines are counted in."""
 
     def __init__(
@@ -44,78 +44,78 @@ class Predictions:
         self._monotonic = monotonic
         self._wall = wall
 
-    async def answer(self, served: Served, request: Request, label: str | None) -> Reply:
+    async def answer(self, endpoint: Endpoint, request: Request, label: str | None) -> Reply:
         """Return the reply to `request`; raise Problem."""
-        most = served.config.timeout_seconds or self._config.limits.timeout_seconds
+        most = endpoint.config.timeout_seconds or self._config.limits.timeout_seconds
         deadline = self._monotonic() + read_timeout(request.headers, most=most)
-        return await self._answer(served, request, label, deadline)
+        return await self._answer(endpoint, request, label, deadline)
 
-    async def _answer(self, served: Served, request: Request, label: str | None, deadline: float) -> Reply:
-        with request.timed("read"):
+    async def _answer(self, endpoint: Endpoint, request: Request, label: str | None, deadline: float) -> Reply:
+        with request.time_stage("read"):
             items = await _read(request, self._config.limits.items)
         request.body = b""
         values = items.values
-        if served.processors.takes_blobs:
-            with request.timed("fetch"):
-                values = await with_blobs(
+        if endpoint.processors.takes_blobs:
+            with request.time_stage("fetch"):
+                values = await resolve_blobs(
                     values,
                     self._fetcher,
                     parallel=self._config.fetch.parallel,
                     deadline=deadline,
-                    hold=request.hold,
+                    reserve=request.reserve,
                 )
-        batches, answers = await self._asked(served, request, values, label, deadline)
-        _note(request, answers[0])
-        with request.timed("postprocess"):
+        batches, answers = await self._predict_one_signature(endpoint, request, values, label, deadline)
+        _add_log_fields(request, answers[0])
+        with request.time_stage("postprocess"):
             results: list[Any] = []
             for batch, answer in zip(batches, answers, strict=True):
-                results += await served.processors.postprocess(batch, answer.outputs, deadline=deadline)
-        with request.timed("write"):
+                results += await endpoint.processors.postprocess(batch, answer.outputs, deadline=deadline)
+        with request.time_stage("write"):
             reply = await _reply(request, answers, results, single=items.single)
-        self._capture(served, batches, answers)
+        self._capture(endpoint, batches, answers)
         return reply
 
-    async def _asked(
-        self, served: Served, request: Request, values: list[Any], label: str | None, deadline: float
+    async def _predict_one_signature(
+        self, endpoint: Endpoint, request: Request, values: list[Any], label: str | None, deadline: float
     ) -> tuple[list[Batch], list[Answer]]:
         """Return the batches and their answers, made again where the signature changes while they are on their way."""
         for rounds_left in reversed(range(_ROUNDS)):
-            with request.timed("preprocess"):
-                signature = await self._signature(served, label, deadline)
+            with request.time_stage("preprocess"):
+                signature = await self._signature(endpoint, label, deadline)
             try:
-                with request.timed("preprocess"):
-                    batches = await served.processors.preprocess(values, deadline=deadline, signature=signature)
-                with request.timed("predict"):
-                    return batches, await self._predict(served, request, batches, label, deadline)
+                with request.time_stage("preprocess"):
+                    batches = await endpoint.processors.preprocess(values, deadline=deadline, signature=signature)
+                with request.time_stage("predict"):
+                    return batches, await self._predict(endpoint, request, batches, label, deadline)
             except Problem as problem:
                 if problem.status != HTTPStatus.UNPROCESSABLE_ENTITY or not rounds_left:
                     raise
-                await served.upstream.look_again(label or "", deadline)
-                if _known(served, label) in (None, signature):
+                await endpoint.upstream.refresh_label(label or "", deadline)
+                if _known_signature(endpoint, label) in (None, signature):
                     raise
         raise AssertionError("the last round returns or raises")
 
-    async def _signature(self, served: Served, label: str | None, deadline: float) -> Signature:
+    async def _signature(self, endpoint: Endpoint, label: str | None, deadline: float) -> Signature:
         """Return what the model takes; raise Problem (503) if nobody says so for as long as requests are retried."""
-        upstream = served.upstream
+        upstream = endpoint.upstream
         until = min(deadline, self._monotonic() + self._config.retries.seconds)
         while True:
-            found = _known(served, label)
+            found = _known_signature(endpoint, label)
             if found:
                 return found
             ready = await upstream.ready()
             if not ready and self._monotonic() >= until:
-                raise unavailable(f"No model server answers for model {served.name!r} at the moment; try again.")
+                raise unavailable(f"No model server answers for model {endpoint.name!r} at the moment; try again.")
             if ready and upstream.signature() is None:
-                raise bad_upstream(f"Model {served.name!r} has no signature {served.config.signature!r}.")
+                raise bad_upstream(f"Model {endpoint.name!r} has no signature {endpoint.config.signature!r}.")
             if not ready:
                 await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _predict(
-        self, served: Served, request: Request, batches: list[Batch], label: str | None, deadline: float
+        self, endpoint: Endpoint, request: Request, batches: list[Batch], label: str | None, deadline: float
     ) -> list[Answer]:
         """Return one answer per batch, all of one version."""
-        first = await served.traffic.predict(
+        first = await endpoint.traffic.predict(
             batches[0].inputs,
             label=label,
             headers=request.headers,
@@ -125,16 +125,16 @@ class Predictions:
         if len(batches) == 1:
             return [first]
         try:
-            return await self._rest(served, request, batches, first, deadline)
+            return await self._complete_batches(endpoint, request, batches, first, deadline)
         except Problem:
-            if label is not None or first.label == served.config.label:
+            if label is not None or first.label == endpoint.config.label:
                 raise
             # A canary that cannot answer costs the client nothing.
-            again = await self._one(served, request, batches[0], served.config.label, deadline)
-            return await self._rest(served, request, batches, again, deadline)
+            again = await self._predict_batch(endpoint, request, batches[0], endpoint.config.label, deadline)
+            return await self._complete_batches(endpoint, request, batches, again, deadline)
 
-    async def _rest(
-        self, served: Served, request: Request, batches: list[Batch], first: Answer, deadline: float
+    async def _complete_batches(
+        self, endpoint: Endpoint, request: Request, batches: list[Batch], first: Answer, deadline: float
     ) -> list[Answer]:
         # What another version has answered is kept: it may be that one which answers all in the end.
         answers: dict[int, dict[int, Answer]] = {first.version: {0: first}}
@@ -143,27 +143,29 @@ class Predictions:
             missing = [index for index in range(len(batches)) if index not in answers[version]]
             if not missing:
                 return [answers[version][index] for index in range(len(batches))]
-            found = await _together(
-                self._one(served, request, batches[index], first.label, deadline) for index in missing
+            found = await _gather_or_cancel(
+                self._predict_batch(endpoint, request, batches[index], first.label, deadline) for index in missing
             )
             for index, answer in zip(missing, found, strict=True):
                 answers.setdefault(answer.version, {})[index] = answer
             if all(answer.version != version for answer in found):  # the label has moved on
                 version = found[-1].version
-        raise unavailable(f"The version of model {served.name!r} changes at the moment; try again.")
+        raise unavailable(f"The version of model {endpoint.name!r} changes at the moment; try again.")
 
-    async def _one(self, served: Served, request: Request, batch: Batch, label: str, deadline: float) -> Answer:
-        return await served.upstream.predict(batch.inputs, label=label, deadline=deadline, request_id=request.id)
+    async def _predict_batch(
+        self, endpoint: Endpoint, request: Request, batch: Batch, label: str, deadline: float
+    ) -> Answer:
+        return await endpoint.upstream.predict(batch.inputs, label=label, deadline=deadline, request_id=request.id)
 
-    def _capture(self, served: Served, batches: list[Batch], answers: list[Answer]) -> None:
-        capture = served.capture
-        if capture is None or not capture.wanted():
+    def _capture(self, endpoint: Endpoint, batches: list[Batch], answers: list[Answer]) -> None:
+        capture = endpoint.capture
+        if capture is None or not capture.sampled():
             return
         for batch, answer in zip(batches, answers, strict=True):
             capture.offer(
                 CapturedRequest(
                     answer.model,
-                    served.config.signature,
+                    endpoint.config.signature,
                     answer.version,
                     answer.label,
                     batch.inputs,
@@ -173,14 +175,14 @@ class Predictions:
             )
 
 
-def _known(served: Served, label: str | None) -> Signature | None:
+def _known_signature(endpoint: Endpoint, label: str | None) -> Signature | None:
     """Return what the version under `label` takes, or the model's own where that is not known at the moment."""
-    upstream = served.upstream
+    upstream = endpoint.upstream
     found = (label and upstream.signature(label)) or upstream.signature()
     return found[1] if found else None
 
 
-async def _together(asked: Iterable[Coroutine[Any, Any, Answer]]) -> list[Answer]:
+async def _gather_or_cancel(asked: Iterable[Coroutine[Any, Any, Answer]]) -> list[Answer]:
     tasks = [asyncio.ensure_future(one) for one in asked]
     try:
         return await asyncio.gather(*tasks)
@@ -189,8 +191,10 @@ async def _together(asked: Iterable[Coroutine[Any, Any, Answer]]) -> list[Answer
             task.cancel()
 
 
-def _note(request: Request, answer: Answer) -> None:
-    request.notes.update(version=answer.version, label=answer.label, replica=answer.replica, attempts=answer.attempts)
+def _add_log_fields(request: Request, answer: Answer) -> None:
+    request.log_fields.update(
+        version=answer.version, label=answer.label, replica=answer.replica, attempts=answer.attempts
+    )
 
 
 async def _read(request: Request, most: int) -> Items:

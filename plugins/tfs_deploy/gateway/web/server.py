@@ -28,7 +28,7 @@ from tfs_deploy.errors import InvalidInput
 from tfs_deploy.gateway.config import Listen, ListenTLS
 from tfs_deploy.gateway.problem import Problem
 from tfs_deploy.gateway.web.app import Application, Match
-from tfs_deploy.gateway.web.message import Reply, Request, Ticket, problem_reply
+from tfs_deploy.gateway.web.message import Permit, Reply, Request, problem_reply
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class _RequestStream:
         return self._stream.write(b"" if self.replied else data)
 
 
-class Incoming(HTTPMessageDelegate):
+class IncomingRequest(HTTPMessageDelegate):
     """Reads one request, has it answered, writes the answer."""
 
     def __init__(self, handler: Application, connection: HTTP1Connection, remote: str) -> None:
@@ -73,12 +73,12 @@ class Incoming(HTTPMessageDelegate):
         self._remote = remote
         self._request: Request | None = None
         self._match: Match | None = None
-        self._ticket: Ticket | None = None
+        self._permit: Permit | None = None
         self._chunks: list[bytes] = []
         self._size = 0
         self._refused = False
         self._written = False
-        self._ended = False
+        self._recorded = False
         self._finished = False
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
@@ -87,13 +87,13 @@ class Incoming(HTTPMessageDelegate):
         """Judge the request by its first line and its headers."""
         assert isinstance(start_line, RequestStartLine)
         path = start_line.path.partition("?")[0]
-        request = self._request = self._handler.begin(start_line.method, path, headers, self._remote)
+        request = self._request = self._handler.start_request(start_line.method, path, headers, self._remote)
         try:
             if not _PATH.fullmatch(path):
                 raise Problem(HTTPStatus.NOT_FOUND, "Not found", "There is nothing at this path.")
-            self._match, self._ticket = self._handler.admit(request)
-            self._check_size(_announced(headers))
-            self._time_out_after(self._handler.body_seconds, self._body_too_late)
+            self._match, self._permit = self._handler.admit(request)
+            self._check_size(_announced_length(headers))
+            self._start_timer(self._handler.body_seconds, self._refuse_late_body)
         except Problem as problem:
             self._refuse(problem)
 
@@ -107,8 +107,8 @@ class Incoming(HTTPMessageDelegate):
         assert self._match is not None
         try:
             self._check_size(self._size)
-            if self._ticket is not None:
-                self._ticket.grow(len(chunk))
+            if self._permit is not None:
+                self._permit.reserve(len(chunk))
         except Problem as problem:
             self._refuse(problem)
             return
@@ -126,19 +126,19 @@ class Incoming(HTTPMessageDelegate):
         assert match is not None
         request.body = b"".join(self._chunks)
         self._chunks.clear()
-        self._connection.set_close_callback(self._client_gone)
-        self._task = _start(self._answer(request, match))
+        self._connection.set_close_callback(self._on_client_gone)
+        self._task = _start_task(self._answer(request, match))
 
     def on_connection_close(self) -> None:
         """Note that the client went away while it sent, or that Tornado refused its body."""
         self._stop_timer()
-        self._end(HTTPStatus.BAD_REQUEST if self._stream.rejected else _CLIENT_GONE, 0)
+        self._record_end(HTTPStatus.BAD_REQUEST if self._stream.rejected else _CLIENT_GONE, 0)
 
     async def _answer(self, request: Request, match: Match) -> None:
         try:
             reply = await self._handler.answer(request, match)
         except asyncio.CancelledError:
-            self._end(_CLIENT_GONE, 0)
+            self._record_end(_CLIENT_GONE, 0)
             raise
         self._write(reply)
         self._finish()
@@ -154,8 +154,8 @@ class Incoming(HTTPMessageDelegate):
     def _refuse(self, problem: Problem) -> None:
         """Answer at once, and read on for a while before the connection is closed."""
         self._stop_timer()
-        if self._ticket is not None:
-            self._ticket.leave()
+        if self._permit is not None:
+            self._permit.release()
         self._refused = True
         self._chunks.clear()
         request = self._request
@@ -164,11 +164,11 @@ class Incoming(HTTPMessageDelegate):
         if request.headers.get("Expect", "").lower() == "100-continue":
             self._finish()  # it waits to be told to send: nothing is on its way
         else:
-            self._time_out_after(_DISCARD_SECONDS, self._finish)
+            self._start_timer(_DISCARD_SECONDS, self._finish)
 
     def _write(self, reply: Reply) -> None:
         request = self._request
-        if request is None or self._written or self._ended:
+        if request is None or self._written or self._recorded:
             return
         self._written = True
         headers = self._handler.headers(request, reply)
@@ -178,11 +178,11 @@ class Incoming(HTTPMessageDelegate):
             written = self._connection.write_headers(line, headers, body)
             self._stream.replied = True
             if not written.done():
-                self._wait_for_reader(written, reply.status, len(body))
+                self._record_end_when_read(written, reply.status, len(body))
                 return
-        self._end(reply.status, len(body))
+        self._record_end(reply.status, len(body))
 
-    def _wait_for_reader(self, written: asyncio.Future[None], status: int, size: int) -> None:
+    def _record_end_when_read(self, written: asyncio.Future[None], status: int, size: int) -> None:
         """Keep the request under way while its client reads the answer, but not for ever.
 
         Until then the answer takes memory, and a gateway that ends would cut it off.
@@ -190,24 +190,24 @@ class Incoming(HTTPMessageDelegate):
 
         def hang_up() -> None:
             self._connection.close()
-            self._end(status, size)
+            self._record_end(status, size)
 
         def done(_: asyncio.Future[None]) -> None:
             timer.cancel()
             if not written.cancelled():
                 written.exception()  # that it went away is no news
-            self._end(status, size)
+            self._record_end(status, size)
 
         timer = asyncio.get_running_loop().call_later(_WRITE_SECONDS, hang_up)
         written.add_done_callback(done)
 
-    def _end(self, status: int, size: int) -> None:
+    def _record_end(self, status: int, size: int) -> None:
         """Give the room back and tell how it ended, once."""
-        if self._ticket is not None:
-            self._ticket.leave()
-        if self._request is not None and not self._ended:
-            self._ended = True
-            self._handler.ended(self._request, status, size)
+        if self._permit is not None:
+            self._permit.release()
+        if self._request is not None and not self._recorded:
+            self._recorded = True
+            self._handler.end_request(self._request, status, size)
 
     def _finish(self) -> None:
         """End the answer; where the body is not all here yet, that closes the connection."""
@@ -217,7 +217,7 @@ class Incoming(HTTPMessageDelegate):
             with contextlib.suppress(StreamClosedError):
                 self._connection.finish()
 
-    def _body_too_late(self) -> None:
+    def _refuse_late_body(self) -> None:
         self._refuse(
             Problem(
                 HTTPStatus.REQUEST_TIMEOUT,
@@ -226,13 +226,13 @@ class Incoming(HTTPMessageDelegate):
             )
         )
 
-    def _client_gone(self) -> None:
+    def _on_client_gone(self) -> None:
         if self._written:
-            self._end(_CLIENT_GONE, 0)
+            self._record_end(_CLIENT_GONE, 0)
         elif self._task is not None:
             self._task.cancel()
 
-    def _time_out_after(self, seconds: float, act: Any) -> None:
+    def _start_timer(self, seconds: float, act: Any) -> None:
         self._timer = asyncio.get_running_loop().call_later(seconds, act)
 
     def _stop_timer(self) -> None:
@@ -248,7 +248,7 @@ _CLIENT_GONE = 499
 _tasks: set[asyncio.Task[None]] = set()
 
 
-def _start(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+def _start_task(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     """Return a task that is not forgotten before it ends."""
     task = asyncio.get_running_loop().create_task(coroutine)
     _tasks.add(task)
@@ -256,7 +256,7 @@ def _start(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     return task
 
 
-def _announced(headers: HTTPHeaders) -> int:
+def _announced_length(headers: HTTPHeaders) -> int:
     """Return how long the body is said to be, 0 for what is no such number: Tornado, which reads it, answers that."""
     text = headers.get("Content-Length", "0")
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= _LENGTH_DIGITS else 0
@@ -270,11 +270,11 @@ def _reason(status: int) -> str:
 _IDLE_SECONDS = 75.0
 _HEADER_BYTES = 32 << 10
 _CHUNK_BYTES = 64 << 10
-# Bodies are counted by `Incoming`, which answers; Tornado would only hang up.
+# Bodies are counted by `IncomingRequest`, which answers; Tornado would only hang up.
 _NO_LIMIT = 1 << 62
 
 
-class Port:
+class Listener:
     """Listens from `open` to `close`."""
 
     def __init__(self, listen: Listen, handler: Application, *, connections: int) -> None:
@@ -302,9 +302,9 @@ class Port:
         try:
             sockets = bind_sockets(listen.port, listen.address, backlog=1024)
         except (OSError, UnicodeError) as error:
-            told = getattr(error, "strerror", None) or error
+            text = getattr(error, "strerror", None) or error
             raise InvalidInput(
-                f"The address {listen.address}:{listen.port} cannot be listened on: {told}.",
+                f"The address {listen.address}:{listen.port} cannot be listened on: {text}.",
                 "Correct `listen`, or end what has the port.",
             ) from error
         self._server.add_sockets(sockets)
@@ -340,7 +340,7 @@ class _Requests(HTTPServerConnectionDelegate):
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
         connection = cast("HTTP1Connection", request_conn)
         remote = str(getattr(connection.context, "remote_ip", "") or "")
-        return Incoming(self._handler, connection, remote)
+        return IncomingRequest(self._handler, connection, remote)
 
 
 def tls_context(tls: ListenTLS) -> ssl.SSLContext:

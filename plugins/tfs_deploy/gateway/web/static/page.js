@@ -3,7 +3,7 @@
 // The page of the gateway: choose a model, send one item, show what comes back.
 
 const $ = (id) => document.getElementById(id);
-const MOST_BYTES = Number(document.body.dataset.mostBytes);
+const MAX_BYTES = Number(document.body.dataset.maxBytes);
 const SMALL = 64; // pixels; smaller pictures are shown enlarged, each pixel sharp
 let models = [];
 let picture = null;
@@ -87,8 +87,8 @@ function kindChosen() {
 
 function takePicture(file) {
   if (!file) return;
-  if (file.size > MOST_BYTES) {
-    tell(`This file has ${file.size} bytes, and at most ${MOST_BYTES} are taken.`, "problem");
+  if (file.size > MAX_BYTES) {
+    tell(`This file has ${file.size} bytes, and at most ${MAX_BYTES} are taken.`, "problem");
     return;
   }
   picture = file;
