@@ -11,7 +11,6 @@ from tfs_deploy.cli.invocation import Invocation, command
 from tfs_deploy.names import plural
 
 if TYPE_CHECKING:
-
     from tfs_deploy.deployment.records import DeploymentRecord
     from tfs_deploy.store.protocol import Published
 
