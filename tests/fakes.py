@@ -1,15 +1,14 @@
 """In-memory stand-ins that behave like the real thing: a model server, its clients and a clock.
 
 `FakeModelServer` (fake_model_server.py) holds TF Serving's rules and speaks its messages. `FakeClient` and
-`AsyncFakeClient` are `ServingClient`s on such a server: they run the same exchanges as the real clients, only without a
-network. contract/serving_client_suite.py holds all to one behaviour.
+`AsyncFakeClient` are clients of such a server: they run the same operations as the real ones, only without a network.
+contract/serving_client_suite.py holds all to one behaviour.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
-from typing import Any
 
 from fake_model_server import (
     HALF_PLUS_TWO,
@@ -19,10 +18,9 @@ from fake_model_server import (
     half_plus_two,
     signature_def,
 )
-from tfs_deploy.errors import TFSDeployError
-from tfs_deploy.serving.protocol import Metadata, Prediction, VersionStatus
-from tfs_deploy.serving.rpc_calls import Address, RpcCalls, call_error, check_timeout, closed_error
-from tfs_deploy.serving.signature import DEFAULT_SIGNATURE
+from tfs_deploy.serving.client import AsyncClient, BlockingClient
+from tfs_deploy.serving.rpc import Method
+from tfs_deploy.serving.rpc_calls import CallFailed
 
 __all__ = [
     "HALF_PLUS_TWO",
@@ -63,88 +61,30 @@ class FakeClock:
             self._on_sleep()
 
 
-class FakeClient:
+class FakeClient(BlockingClient):
     """A `ServingClient` on a `FakeModelServer`."""
 
     def __init__(self, server: FakeModelServer) -> None:
-        self.target = server.target
-        self.closed = False
+        super().__init__(server.target)
         self._server = server
-        self._exchanges = RpcCalls(server.target)
 
-    def status(self, model: str, version: int | None = None, *, timeout: float) -> tuple[VersionStatus, ...]:
-        return self._run(self._exchanges.status(Address(model, version)), timeout)
-
-    def metadata(self, model: str, *, version: int | None = None, label: str | None = None, timeout: float) -> Metadata:
-        return self._run(self._exchanges.metadata(Address(model, version, label)), timeout)
-
-    def predict(
-        self,
-        model: str,
-        inputs: Mapping[str, Any],
-        *,
-        version: int | None = None,
-        label: str | None = None,
-        signature: str = DEFAULT_SIGNATURE,
-        outputs: Sequence[str] = (),
-        timeout: float,
-    ) -> Prediction:
-        exchange = self._exchanges.predict(Address(model, version, label), inputs, signature, outputs)
-        return self._run(exchange, timeout)
-
-    def reload(self, config: Any, *, timeout: float) -> None:
-        self._run(self._exchanges.reload(config), timeout)
-
-    def close(self) -> None:
-        self.closed = True
-
-    def _run(self, exchange: Any, timeout: float) -> Any:
-        check_timeout(timeout)
-        try:
-            call = next(exchange)
-            while True:
-                try:
-                    reply = self._invoke(call, timeout)
-                except TFSDeployError as error:
-                    call = exchange.throw(error)
-                else:
-                    call = exchange.send(reply)
-        except StopIteration as done:
-            return done.value
-
-    def _invoke(self, call: Any, timeout: float) -> bytes:
-        if self.closed:
-            raise closed_error(self.target, call)
-        try:
-            return self._server.handle(call.method, call.request)
-        except FakeRpcError as error:
-            raise call_error(self.target, call, error.code, error.details, timeout) from error
+    async def _send(self, method: Method, request: bytes, seconds: float) -> bytes:
+        return _handle(self._server, method, request)
 
 
-class AsyncFakeClient:
+class AsyncFakeClient(AsyncClient):
     """`FakeClient` with coroutines, for what talks to the asyncio client."""
 
     def __init__(self, server: FakeModelServer) -> None:
-        self._client = FakeClient(server)
-        self.target = server.target
+        super().__init__(server.target)
+        self._server = server
 
-    async def status(self, model: str, version: int | None = None, *, timeout: float) -> tuple[VersionStatus, ...]:
-        return self._client.status(model, version, timeout=timeout)
+    async def _send(self, method: Method, request: bytes, seconds: float) -> bytes:
+        return _handle(self._server, method, request)
 
-    async def metadata(self, model: str, **options: Any) -> Metadata:
-        return self._client.metadata(model, **options)
 
-    async def predict(self, model: str, inputs: Mapping[str, Any], **options: Any) -> Prediction:
-        return self._client.predict(model, inputs, **options)
-
-    async def reload(self, config: Any, *, timeout: float) -> None:
-        self._client.reload(config, timeout=timeout)
-
-    async def close(self) -> None:
-        self._client.close()
-
-    async def __aenter__(self) -> AsyncFakeClient:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
+def _handle(server: FakeModelServer, method: Method, request: bytes) -> bytes:
+    try:
+        return server.handle(method, request)
+    except FakeRpcError as error:
+        raise CallFailed(error.code, error.details) from error

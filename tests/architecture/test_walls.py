@@ -58,7 +58,6 @@ AT_THE_TOP = {
 LIGHT = (
     "store.open",
     "serving.client",
-    "serving.client_aio",
     "savedmodel.export.exporter",
     "validation.runner",
     "deployment.modes",

@@ -12,7 +12,7 @@ from gateway.waiting import ended, until
 from tfs_deploy.errors import Unreachable
 from tfs_deploy.gateway.upstream.model import Upstream
 from tfs_deploy.gateway.upstream.watch import Connections
-from tfs_deploy.serving import client_aio
+from tfs_deploy.serving import client
 from tfs_deploy.serving.group import parse_targets
 
 NAMED = "dns:models.example:8500"
@@ -98,9 +98,9 @@ def test_connections_are_shared_and_kept() -> None:
         await replica.start()
         opened: list[str] = []
 
-        def connect(target: str, *, tls: object = None) -> client_aio.AsyncModelServerClient:
+        def connect(target: str, *, tls: object = None) -> client.AsyncModelServerClient:
             opened.append(target)
-            return client_aio.connect(target)
+            return client.connect_aio(target)
 
         connections = Connections(connect=connect)
         upstreams = [Upstream("m", settings(replica.target), connections) for _ in range(2)]

@@ -11,7 +11,7 @@ import pytest
 from contract.serving_client_suite import ServingClientSuite, loaded, model
 from fakes import FakeClient, FakeModelServer, FakeVersion
 from serving.grpc_front import serve
-from tfs_deploy.serving import client, client_aio
+from tfs_deploy.serving import client
 
 __all__ = ["loaded", "model"]  # fixtures of the suite
 
@@ -37,7 +37,7 @@ class Blocking:
 
     def __init__(self, target: str) -> None:
         self._loop = asyncio.new_event_loop()
-        self._client = client_aio.connect(target)
+        self._client = client.connect_aio(target)
         self.target = self._client.target
 
     def __getattr__(self, name: str) -> Any:

@@ -19,7 +19,7 @@ import pytest
 from fakes import FakeModelServer, FakeVersion
 from serving.grpc_front import serve, serve_handlers
 from tfs_deploy.errors import DeadlineExceeded, InvalidInput, ModelServerError, TFSDeployError, Unreachable
-from tfs_deploy.serving import client, client_aio, rpc
+from tfs_deploy.serving import client, rpc
 from tfs_deploy.serving.codec.status import NOT_UTF8
 from tfs_deploy.serving.config import ModelEntry, to_proto
 from tfs_deploy.serving.group_settings import TLSOptions
@@ -36,7 +36,7 @@ def ask_sync(target: str, timeout: float, tls: TLSOptions | None) -> Any:
 
 def ask_async(target: str, timeout: float, tls: TLSOptions | None) -> Any:
     async def ask() -> Any:
-        async with client_aio.connect(target, tls=tls) as connected:
+        async with client.connect_aio(target, tls=tls) as connected:
             return await connected.status("m", timeout=timeout)
 
     return asyncio.run(ask())
@@ -316,6 +316,6 @@ def test_only_one_side_speaks_tls(failure: Callable[..., TFSDeployError], identi
     ],
 )
 def test_unusable_tls_options_are_refused(options: TLSOptions, complaint: str) -> None:
-    for connect in (client.connect, client_aio.connect):
+    for connect in (client.connect, client.connect_aio):
         with pytest.raises(InvalidInput, match=complaint):
             connect("127.0.0.1:8500", tls=options)

@@ -9,7 +9,7 @@ import sys
 _PROGRAM = """
 import json, sys
 import numpy as np
-from tfs_deploy.serving import client, client_aio, config, signature
+from tfs_deploy.serving import client, config, signature
 from tfs_deploy.serving.codec import messages, predict, tensors
 predict.encode_predict_request(messages.ModelSpec(name="m"), {"x": np.zeros(2, np.float32)})
 tensors.to_array(tensors.to_proto([1.0]))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Connection
 
     from tfs_deploy.deployment.session import GroupSession
-    from tfs_deploy.serving.client_aio import AsyncModelServerClient
+    from tfs_deploy.serving.client import AsyncModelServerClient
     from tfs_deploy.serving.waiting import WaitLimits
     from tfs_deploy.store.protocol import Store
 
@@ -77,13 +77,13 @@ class TFServingHook(BaseHook):
         """Return an asyncio client per replica, for a trigger; the caller closes them."""
         import asyncio
 
-        from tfs_deploy.serving.client_aio import connect
+        from tfs_deploy.serving.client import connect_aio
 
         settings = await self.aget_conn()
         # A resolver and a disk may hang, and the event loop is shared by all triggers.
         targets = await asyncio.to_thread(settings.targets)
         tls = await asyncio.to_thread(settings.tls_options)
-        return {target: connect(target, tls=tls) for target in targets}
+        return {target: connect_aio(target, tls=tls) for target in targets}
 
     def test_connection(self) -> tuple[bool, str]:
         """Ask every replica something, and read the store if one is named."""

@@ -1,20 +1,20 @@
-"""What a client says to a model server and what it makes of the replies, without any I/O.
+"""The operations of a client: what it sends to a model server and how it reads the replies.
 
-Every operation is a generator: it yields the `Call`s to make, is sent the reply's bytes (or thrown the error of
-`tfs_deploy.errors` that the call ended with) and returns the result. The sync client, the asyncio client and the
-in-memory fake of the tests drive the same generators.
+They are coroutines whose only I/O is `Send`, so the blocking client, the asyncio client and the in-memory fake of the
+tests run the same code: a blocking `Send` never suspends, and `run_blocking` finishes such a coroutine in one step.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
 from google.protobuf.message import DecodeError
 
-from tfs_deploy.errors import CorruptModel, InvalidInput, ModelServerError, NotFound, Permanent, TFSDeployError
+from tfs_deploy.clock import Clock, Deadline
+from tfs_deploy.errors import CorruptModel, InvalidInput, ModelServerError, NotFound, Permanent
 from tfs_deploy.serving import rpc
 from tfs_deploy.serving.codec import messages, status
 from tfs_deploy.serving.codec.predict import decode_predict_response, encode_predict_request
@@ -27,16 +27,28 @@ _MAX_CACHED = 256  # (model, version or label) pairs; a long-lived client sees f
 _INT64 = range(-(2**63), 2**63)
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One RPC to make: `action` describes it in error messages."""
+class CallFailed(Exception):
+    """An RPC ended with the gRPC status `code` (its name) and the server's `details`."""
 
-    method: rpc.Method
-    request: bytes
-    action: str
+    def __init__(self, code: str, details: str) -> None:
+        super().__init__(code, details)
+        self.code = code
+        self.details = details
 
 
-Exchange = Generator[Call, bytes, T]
+# Sends the bytes of a request within some seconds and returns the bytes of the reply; raises CallFailed.
+Send = Callable[[rpc.Method, bytes, float], Awaitable[bytes]]
+
+
+def run_blocking(operation: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine whose `Send` blocks; raise RuntimeError if it suspends all the same."""
+    try:
+        operation.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    operation.close()
+    raise RuntimeError("The operation of a blocking client was suspended.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,85 +90,118 @@ class Address:
         return spec
 
 
+@dataclass(frozen=True, slots=True)
+class _Budget:
+    """The seconds of one operation, which all its RPCs share."""
+
+    seconds: float
+    deadline: Deadline
+
+
 class RpcCalls:
-    """The operations on one model server, with a memory of the signatures seen."""
+    """The operations on one model server; the signatures of its versions are cached."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, send: Send, clock: Clock) -> None:
         self._target = target
-        self._known: dict[Address, Metadata] = {}
+        self._send = send
+        self._clock = clock
+        self._metadata: dict[Address, Metadata] = {}
+        self.closed = False
 
-    def status(self, address: Address) -> Exchange[tuple[VersionStatus, ...]]:
+    async def status(self, address: Address, timeout: float) -> tuple[VersionStatus, ...]:
         """Ask for the states of all versions, or of one."""
         request = messages.GetModelStatusRequest(model_spec=address.spec())
+        action = f"GetModelStatus for {address}"
         try:
-            reply = yield Call(rpc.GET_MODEL_STATUS, request.SerializeToString(), f"GetModelStatus for {address}")
+            reply = await self._call(rpc.GET_MODEL_STATUS, request.SerializeToString(), action, self._budget(timeout))
         except NotFound:
             return ()
-        return self._read(status.read_statuses, reply, f"GetModelStatus for {address}")
+        return self._read(status.read_statuses, reply, action)
 
-    def metadata(self, address: Address) -> Exchange[Metadata]:
-        """Ask for the signatures, and remember them."""
-        request = messages.GetModelMetadataRequest(model_spec=address.spec(), metadata_field=["signature_def"])
-        action = f"GetModelMetadata for {address}"
-        reply = yield Call(rpc.GET_MODEL_METADATA, request.SerializeToString(), action)
-        response = self._read(messages.GetModelMetadataResponse.FromString, reply, action)
-        version = self._read_version(address, response.model_spec, action)
-        found = Metadata(address.model, version, self._read(_signatures, response, action))
-        self._remember(address, found)
-        return found
+    async def metadata(self, address: Address, timeout: float) -> Metadata:
+        """Ask for the signatures, and cache them."""
+        return await self._fetch_metadata(address, self._budget(timeout))
 
-    def predict(
+    async def predict(
         self,
         address: Address,
         inputs: Mapping[str, object],
         signature: str,
         outputs: Sequence[str],
-    ) -> Exchange[Prediction]:
-        """Compare `inputs` with the signature, ask for the prediction, and notice when a label has moved."""
+        timeout: float,
+    ) -> Prediction:
+        """Compare `inputs` with the signature and ask for the prediction; a moved label empties the cache."""
+        budget = self._budget(timeout)
         name = signature or DEFAULT_SIGNATURE
         action = f"Predict on {address}"
         arrays = as_inputs(inputs)
-        metadata = self._known.get(address)
+        metadata = self._metadata.get(address)
         try:
-            if metadata is None:
-                metadata = yield from self.metadata(address)
+            # The cached signature may be out of date: the label may have moved to a version that takes this request.
+            if metadata is None or not _accepts(metadata, name, arrays, outputs):
+                metadata = await self._fetch_metadata(address, budget)
                 _check_request(metadata, name, arrays, outputs)
-            elif not _fits(metadata, name, arrays, outputs):
-                # The label may have moved to a version that takes this.
-                metadata = yield from self.metadata(address)
-                _check_request(metadata, name, arrays, outputs)
-            reply = yield Call(rpc.PREDICT, encode_predict_request(address.spec(name), arrays, outputs), action)
+            reply = await self._call(
+                rpc.PREDICT, encode_predict_request(address.spec(name), arrays, outputs), action, budget
+            )
         except Permanent:
-            self._known.pop(address, None)
+            self._metadata.pop(address, None)
             raise
         spec, answers = self._read(decode_predict_response, reply, action)
         version = self._read_version(address, spec, action)
         if version != metadata.version:
-            self._known.pop(address, None)
+            self._metadata.pop(address, None)
         return Prediction(address.model, version, spec.signature_name or name, answers)
 
-    def reload(self, config: Any) -> Exchange[None]:
+    async def reload(self, config: Any, timeout: float) -> None:
         """Ask the server to replace its configuration."""
         request = messages.ReloadConfigRequest()
         try:
-            # By way of bytes, so that a message of another descriptor pool is welcome too.
+            # As bytes, because the message may belong to another descriptor pool.
             request.config.MergeFromString(config.SerializeToString())
         except (AttributeError, DecodeError) as error:
             raise InvalidInput(
                 f"A {type(config).__name__} is not a ModelServerConfig.", "Make one with serving.config.to_proto()."
             ) from error
         action = rpc.HANDLE_RELOAD_CONFIG.name
-        reply = yield Call(rpc.HANDLE_RELOAD_CONFIG, request.SerializeToString(), action)
-        self._known.clear()
+        reply = await self._call(rpc.HANDLE_RELOAD_CONFIG, request.SerializeToString(), action, self._budget(timeout))
+        self._metadata.clear()
         status = self._read(_reload_status, reply, action)
         if status.error_code:
             code = messages.enum_names("tensorflow.error.Code").get(status.error_code, str(status.error_code))
             raise rpc.to_error(code, status.error_message, target=self._target, action=action, timeout=0)
 
-    def _remember(self, address: Address, metadata: Metadata) -> None:
-        if len(self._known) >= _MAX_CACHED:
-            self._known.clear()
-        self._known[address] = metadata
+    def _budget(self, timeout: float) -> _Budget:
+        """Return the time of one operation; raise InvalidInput unless `timeout` is a positive number of seconds."""
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < math.inf:
+            raise InvalidInput(f"The timeout {timeout!r} is not usable.", "Give a positive number of seconds.")
+        return _Budget(float(timeout), Deadline.after(float(timeout), self._clock))
+
+    async def _call(self, method: rpc.Method, request: bytes, action: str, budget: _Budget) -> bytes:
+        """Return the reply to one RPC; `action` describes it in error messages."""
+        if self.closed:
+            raise InvalidInput(f"The client for {self._target} was closed before {action}.", "Connect again.")
+        try:
+            remaining = budget.deadline.remaining()
+            if remaining <= 0:
+                raise CallFailed("DEADLINE_EXCEEDED", "")
+            return await self._send(method, request, remaining)
+        except CallFailed as error:
+            raise rpc.to_error(
+                error.code, error.details, target=self._target, action=action, timeout=budget.seconds
+            ) from error
+
+    async def _fetch_metadata(self, address: Address, budget: _Budget) -> Metadata:
+        request = messages.GetModelMetadataRequest(model_spec=address.spec(), metadata_field=["signature_def"])
+        action = f"GetModelMetadata for {address}"
+        reply = await self._call(rpc.GET_MODEL_METADATA, request.SerializeToString(), action, budget)
+        response = self._read(messages.GetModelMetadataResponse.FromString, reply, action)
+        version = self._read_version(address, response.model_spec, action)
+        metadata = Metadata(address.model, version, self._read(_signatures, response, action))
+        if len(self._metadata) >= _MAX_CACHED:
+            self._metadata.clear()
+        self._metadata[address] = metadata
+        return metadata
 
     def _read_version(self, address: Address, spec: Any, action: str) -> int:
         if not spec.HasField("version"):
@@ -181,40 +226,23 @@ class RpcCalls:
         )
 
 
-def call_error(target: str, call: Call, code: str, details: str, timeout: float) -> TFSDeployError:
-    """Return the error for a `call` to `target` that ended with the gRPC status `code`."""
-    return rpc.to_error(code, details, target=target, action=call.action, timeout=timeout)
-
-
-def closed_error(target: str, call: Call) -> TFSDeployError:
-    """Return the error for a `call` on a client that was closed."""
-    return InvalidInput(f"The client for {target} was closed before {call.action}.", "Connect again.")
-
-
-def check_timeout(timeout: float) -> float:
-    """Return `timeout` if it is a positive number of seconds; raise InvalidInput otherwise."""
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < math.inf:
-        raise InvalidInput(f"The timeout {timeout!r} is not usable.", "Give a positive number of seconds.")
-    return float(timeout)
-
-
-def _check_text(what: str, text: object) -> None:
+def _check_text(field: str, text: object) -> None:
     try:
-        if isinstance(text, str) and (text.encode() or what == "label"):
+        if isinstance(text, str) and (text.encode() or field == "label"):
             return
     except UnicodeEncodeError:
         pass
-    raise InvalidInput(f"The {what} {text!r} is not usable.", "Give a non-empty text.")
+    raise InvalidInput(f"The {field} {text!r} is not usable.", "Give a non-empty text.")
 
 
 def _signature(metadata: Metadata, name: str) -> Signature:
-    found = metadata.signatures.get(name)
-    if found is None:
+    signature = metadata.signatures.get(name)
+    if signature is None:
         raise NotFound(
             f"Model {metadata.model!r} version {metadata.version} has no signature {name!r}.",
             f"Use one of: {', '.join(sorted(metadata.signatures)) or '(it has none)'}.",
         )
-    return found
+    return signature
 
 
 def _check_request(metadata: Metadata, name: str, inputs: Mapping[str, Any], outputs: Sequence[str]) -> None:
@@ -228,7 +256,7 @@ def _check_request(metadata: Metadata, name: str, inputs: Mapping[str, Any], out
         )
 
 
-def _fits(metadata: Metadata, name: str, inputs: Mapping[str, Any], outputs: Sequence[str]) -> bool:
+def _accepts(metadata: Metadata, name: str, inputs: Mapping[str, Any], outputs: Sequence[str]) -> bool:
     try:
         _check_request(metadata, name, inputs, outputs)
     except (InvalidInput, NotFound):

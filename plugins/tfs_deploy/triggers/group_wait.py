@@ -14,7 +14,7 @@ from tfs_deploy.hooks.tf_serving import TFServingHook
 from tfs_deploy.triggers.event import available, ended_by
 
 if TYPE_CHECKING:
-    from tfs_deploy.serving.client_aio import AsyncModelServerClient
+    from tfs_deploy.serving.client import AsyncModelServerClient
 
 
 class GroupWaitTrigger(BaseTrigger):

@@ -11,7 +11,7 @@ from tfs_deploy.errors import DeadlineExceeded, NotFound, Transient
 from tfs_deploy.triggers.group_wait import GroupWaitTrigger
 
 if TYPE_CHECKING:
-    from tfs_deploy.serving.client_aio import AsyncModelServerClient
+    from tfs_deploy.serving.client import AsyncModelServerClient
 
 # For one GetModelMetadata, which is answered from memory.
 _RPC_SECONDS = 5.0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tfs_deploy.triggers.group_wait import GroupWaitTrigger
 
 if TYPE_CHECKING:
-    from tfs_deploy.serving.client_aio import AsyncModelServerClient
+    from tfs_deploy.serving.client import AsyncModelServerClient
 
 
 class ModelVersionTrigger(GroupWaitTrigger):

@@ -14,7 +14,7 @@ from tfs_deploy.clock import Clock
 from tfs_deploy.errors import DeadlineExceeded, NotFound, Permanent, TFSDeployError, Transient
 from tfs_deploy.gateway.config import Health
 from tfs_deploy.gateway.upstream.answer import NEWEST, describe_label
-from tfs_deploy.serving.client_aio import AsyncModelServerClient
+from tfs_deploy.serving.client import AsyncModelServerClient
 from tfs_deploy.serving.protocol import Metadata
 
 # A latency that is this many seconds old counts 1/e.

@@ -12,8 +12,7 @@ from tfs_deploy.gateway.config import Health
 from tfs_deploy.gateway.config_file import REPLICA_SOURCE
 from tfs_deploy.gateway.upstream.answer import Meter
 from tfs_deploy.gateway.upstream.replica import Replica
-from tfs_deploy.serving import client_aio
-from tfs_deploy.serving.client_aio import AsyncModelServerClient
+from tfs_deploy.serving.client import AsyncModelServerClient, connect_aio
 from tfs_deploy.serving.group import parse_targets
 from tfs_deploy.serving.group_settings import TLSFiles
 
@@ -25,7 +24,7 @@ class Connections:
         self,
         tls: TLSFiles | None = None,
         *,
-        connect: Callable[..., AsyncModelServerClient] = client_aio.connect,
+        connect: Callable[..., AsyncModelServerClient] = connect_aio,
     ) -> None:
         self._tls = tls and tls.read(REPLICA_SOURCE)
         self._connect = connect
