@@ -16,6 +16,7 @@ from tfs_deploy.savedmodel import manifest as manifests
 from tfs_deploy.savedmodel.files import check_relative_path
 from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, FileEntry, Manifest
 from tfs_deploy.store.document_format import decode, encode
+from tfs_deploy.store.documents import write_withdrawal
 from tfs_deploy.store.download.target import DownloadTarget
 from tfs_deploy.store.keys import check_key, check_prefix
 from tfs_deploy.store.protocol import (
@@ -69,8 +70,13 @@ class _Model:
 class FakeStore:
     """Versions in dicts; the objects of one store are the store, so `connect` fixtures return the same one."""
 
-    def __init__(self, *, clock: Clock | None = None, uri: str = "memory://store") -> None:
+    directory: Path | None = None
+
+    def __init__(
+        self, *, clock: Clock | None = None, uri: str = "memory://store", needs_sync_agent: bool = False
+    ) -> None:
         self.uri = uri
+        self.needs_sync_agent = needs_sync_agent
         self.documents = FakeStateDocuments()
         self._clock = clock or SystemClock()
         self._models: dict[str, _Model] = {}
@@ -142,10 +148,7 @@ class FakeStore:
 
     def withdraw(self, model: str, version: int, reason: str) -> None:
         self._remove(model, version)
-        key = f"withdrawn/{model}/{version}"
-        if self.documents.read(key) is None:
-            body = to_json({"reason": reason, "at": self._clock.now().isoformat()})
-            self.documents.write(key, body, expected=None)
+        write_withdrawal(self.documents, model, version, reason, self._clock)
 
     def delete(self, model: str, version: int) -> None:
         self._remove(model, version)

@@ -62,6 +62,14 @@ class StoreSuite(StoreReadingSuite):
         assert other.read("m", 1, "assets.extra/note.txt") == b"a note"
         other.verify("m", 1)
 
+    def test_a_directory_holds_the_versions_and_needs_no_agent(
+        self, store: Store, staged: tuple[Path, Manifest]
+    ) -> None:
+        store.publish(*staged, "m")
+        if store.directory is not None:
+            assert (store.directory / "m/1/saved_model.pb").is_file()
+            assert not store.needs_sync_agent
+
     def test_the_same_bytes_are_the_same_version(
         self, connect: Connect, staged: tuple[Path, Manifest], tmp_path: Path
     ) -> None:

@@ -15,11 +15,19 @@ SYNC = (sys.executable, "-m", "tfs_deploy.cli", "sync")
 
 
 class RemoteStore(LocalStore):
-    """A store in a directory that says it is in S3, as far as the steps of a deploy ask."""
+    """A store in a directory that says it is in S3."""
 
     @property
     def uri(self) -> str:
         return "s3://bucket/models"
+
+    @property
+    def directory(self) -> None:
+        return None
+
+    @property
+    def needs_sync_agent(self) -> bool:
+        return True
 
 
 class AgentProcess:

@@ -134,8 +134,8 @@ def test_a_model_root_that_is_a_store_is_refused(bench):
         ReplicaDisk(store).prepare()
     for root in (store, store / "m", bench.folder):
         with pytest.raises(Refused, match="lie within each other"):
-            ReplicaDisk(root).require_apart_from(bench.store.uri)
-    ReplicaDisk(bench.root).require_apart_from(bench.store.uri)
-    ReplicaDisk(bench.root).require_apart_from("s3://bucket/models")
+            ReplicaDisk(root).require_apart_from(bench.store.directory)
+    ReplicaDisk(bench.root).require_apart_from(bench.store.directory)
+    ReplicaDisk(bench.root).require_apart_from(None)
     with pytest.raises(InvalidInput, match="typing error"):
         ReplicaDisk(bench.folder / "none/models").prepare()

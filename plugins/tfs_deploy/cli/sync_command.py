@@ -153,7 +153,7 @@ def sync(
         raise InvalidInput("--wait is for --once.", "Leave it out: without --once the agent waits for ever.")
     settings = flags.settings(call.settings.group)
     store, clock, disk = call.store(), SystemClock(), ReplicaDisk(model_root)
-    disk.require_apart_from(store.uri)
+    disk.require_apart_from(store.directory)
     disk.prepare()
     if not flags.once:
         _log_as_a_program(debug=call.output.debug)

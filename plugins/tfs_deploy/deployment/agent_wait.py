@@ -13,7 +13,6 @@ from tfs_deploy.deployment.sync_agents import (
     AgentProblem,
     AgentReport,
     LiveAgents,
-    servers_need_agents,
 )
 from tfs_deploy.errors import DeadlineExceeded, LoadFailed, Unreachable
 
@@ -41,7 +40,7 @@ class AgentWait:
         now = session.clock.now().timestamp()
         self._so_far = so_far or WaitProgress(now, {})
         self._agents = LiveAgents(session.store.documents, session.group.name, seen=self._so_far.seen)
-        self._needed = servers_need_agents(session.store)
+        self._needed = session.store.needs_sync_agent
         self._started = session.clock.monotonic() - max(0.0, now - self._so_far.since)
         self._told: tuple[str, ...] = ()
 

@@ -9,7 +9,6 @@ from tfs_deploy.deployment.desired_state import DesiredState
 from tfs_deploy.deployment.lease import Lease
 from tfs_deploy.deployment.replica_status import GroupStatus, ReplicaStatus, replica_status
 from tfs_deploy.deployment.session import GroupSession
-from tfs_deploy.deployment.sync_agents import servers_need_agents
 from tfs_deploy.errors import DeadlineExceeded, ModelServerError, TFSDeployError
 from tfs_deploy.serving.config import ModelEntry, to_proto
 from tfs_deploy.serving.config_linter import lint
@@ -37,7 +36,7 @@ def lint_change(
 
 def path_exists_for_servers(session: GroupSession, path: str) -> bool:
     """Tell whether `path` exists on the model servers' disk; True where that disk cannot be read from here."""
-    if servers_need_agents(session.store):
+    if session.store.needs_sync_agent:
         # The agents create it before they report a version, and every reload waits for that report.
         return True
     return not Path(session.group.model_root).is_dir() or Path(path).is_dir()

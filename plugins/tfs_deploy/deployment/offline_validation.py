@@ -104,9 +104,8 @@ def validate_in_each(
 def files_of(store: Store, model: str, version: int) -> Iterator[Path]:
     """Give a directory with the files of a published version: the store's own on a disk, else a download of them."""
     store.manifest(model, version)
-    held = Path(store.uri) / model / str(version)
-    if held.is_dir():
-        yield held
+    if store.directory is not None:
+        yield store.directory / model / str(version)
         return
     with TemporaryDirectory(prefix="tfs-deploy-") as folder:
         store.download(model, version, Path(folder))

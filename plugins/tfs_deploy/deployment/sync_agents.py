@@ -15,7 +15,7 @@ from enum import Enum
 from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.errors import CorruptModel
 from tfs_deploy.jsonable import from_json
-from tfs_deploy.store.protocol import StateDocuments, Store
+from tfs_deploy.store.protocol import StateDocuments
 
 logger = logging.getLogger(__name__)
 
@@ -76,11 +76,6 @@ def key(group: str, agent: str) -> str:
     return f"{_prefix(group)}{agent}.json"
 
 
-def servers_need_agents(store: Store) -> bool:
-    """Tell whether no model server can read this store itself: TF Serving opens directories, and not s3://."""
-    return store.uri.startswith("s3://")
-
-
 class LiveAgents:
     """Tells living agents from dead ones: by the time in their report, or because it changes while one looks.
 
@@ -122,7 +117,7 @@ class LiveAgents:
 
 def agents_are_asked(session: GroupSession) -> bool:
     """Tell whether anybody has to bring versions: an agent of the group lives, or the model servers need one."""
-    if servers_need_agents(session.store):
+    if session.store.needs_sync_agent:
         return True
     return bool(LiveAgents(session.store.documents, session.group.name).look(session.clock.now()))
 

@@ -1,14 +1,16 @@
-"""Change state documents: every read, decide, compare-and-set cycle goes through `update`."""
+"""Change state documents by `update`, and the documents that every kind of store keeps about its versions."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar, overload
 
 from tfs_deploy.clock import Clock, Deadline, SystemClock
 from tfs_deploy.errors import Contention, CorruptModel
 from tfs_deploy.jsonable import from_json, to_json
+from tfs_deploy.savedmodel.manifest import hex_of
 from tfs_deploy.store.protocol import StateDocuments
 
 T = TypeVar("T")
@@ -96,3 +98,40 @@ def _read(
         if not replace_corrupt:
             raise
         return default, document.tag
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """The document ``fingerprints/<model>/<hex>``: the version that was last given to these bytes."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """The document ``withdrawn/<model>/<version>``; ``at`` is ISO 8601 in UTC."""
+
+    reason: str
+    at: str
+
+
+def read_pointer(documents: StateDocuments, model: str, fingerprint: str) -> int | None:
+    """Return the version that was last given to these bytes, None if there is none."""
+    document = documents.read(_pointer_key(model, fingerprint))
+    return None if document is None else from_json(Pointer, document.body).version
+
+
+def write_pointer(documents: StateDocuments, model: str, fingerprint: str, version: int) -> None:
+    """Note that `version` has these bytes."""
+    update(documents, _pointer_key(model, fingerprint), Pointer, lambda _: Pointer(version))
+
+
+def write_withdrawal(documents: StateDocuments, model: str, version: int, reason: str, clock: Clock) -> None:
+    """Note why `version` was withdrawn; the first reason stays."""
+    withdrawal = Withdrawal(reason, clock.now().isoformat())
+    key = f"withdrawn/{model}/{version}"
+    update(documents, key, Withdrawal, lambda known: known or withdrawal, clock=clock, replace_corrupt=True)
+
+
+def _pointer_key(model: str, fingerprint: str) -> str:
+    return f"fingerprints/{model}/{hex_of(fingerprint)}"

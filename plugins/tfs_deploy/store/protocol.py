@@ -85,6 +85,14 @@ class Store(Protocol):
         """Return what `open_store` takes to open this store again."""
 
     @property
+    def directory(self) -> Path | None:
+        """Return the directory that holds the versions, None if the store is not a file system."""
+
+    @property
+    def needs_sync_agent(self) -> bool:
+        """Tell whether model servers cannot read this store, so that a sync agent brings versions to their disks."""
+
+    @property
     def documents(self) -> StateDocuments:
         """Return the store's state documents."""
 

@@ -58,14 +58,14 @@ class ReplicaDisk:
         self.files = files or Filesystem()
         self._free = free
 
-    def require_apart_from(self, store_uri: str) -> None:
-        """Raise Refused if the model root and a store in a directory lie within each other."""
-        if not store_uri.startswith("/"):
+    def require_apart_from(self, store_directory: Path | None) -> None:
+        """Raise Refused if the model root and the directory of a store lie within each other."""
+        if store_directory is None:
             return
-        root, store = Path(os.path.realpath(self.root)), Path(os.path.realpath(store_uri))
+        root, store = Path(os.path.realpath(self.root)), Path(os.path.realpath(store_directory))
         if root == store or root in store.parents or store in root.parents:
             raise Refused(
-                f"The model root {str(self.root)!r} and the store {store_uri!r} lie within each other.",
+                f"The model root {str(self.root)!r} and the store {str(store_directory)!r} lie within each other.",
                 "A model server that can read the store needs no agent; else give the agent a directory of its own.",
             )
 

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from tfs_deploy.errors import CorruptModel, InvalidInput, NotFound, StoreError
-from tfs_deploy.jsonable import from_json
 from tfs_deploy.names import check_model_name, check_version, is_model_name, served_number
 from tfs_deploy.savedmodel import manifest as manifests
 from tfs_deploy.savedmodel.files import check_relative_path
-from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, Manifest, hex_of
-from tfs_deploy.store.documents import update
+from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, Manifest
+from tfs_deploy.store.documents import read_pointer, write_pointer
 from tfs_deploy.store.download.target import DownloadTarget
 from tfs_deploy.store.local.filesystem import reporting
 from tfs_deploy.store.local.layout import LocalLayout
 from tfs_deploy.store.local.numbering import names_in
 from tfs_deploy.store.local.version_files import VersionFiles
 from tfs_deploy.store.protocol import MAX_READ_BYTES, ModelVersion, Progress
-
-
-@dataclass(frozen=True, slots=True)
-class Pointer:
-    """The document ``fingerprints/<model>/<hex>``: the version that was last given to these bytes."""
-
-    version: int
 
 
 class Catalogue:
@@ -71,9 +62,9 @@ class Catalogue:
         Takes one document and one manifest, however many versions there are; only versions that somebody else put
         there (they have no claim) are looked into one by one.
         """
-        pointer = self._pointer(check_model_name(model), fingerprint)
-        if pointer is not None and self._has(model, pointer.version, fingerprint):
-            return self._version(model, pointer.version, fingerprint)
+        pointer = read_pointer(self._layout.documents, check_model_name(model), fingerprint)
+        if pointer is not None and self._has(model, pointer, fingerprint):
+            return self._version(model, pointer, fingerprint)
         overview = self._layout.directory_cache.valid(model, self._layout.base(model))
         candidates = set(overview.foreign) if overview else self._numbers(model)
         if overview is None and pointer is None:
@@ -85,7 +76,7 @@ class Catalogue:
 
     def remember(self, model: str, fingerprint: str, version: int) -> ModelVersion:
         """Note that these bytes are to be `version`, and return it; the caller holds the lock of the fingerprint."""
-        update(self._layout.documents, _pointer_key(model, fingerprint), Pointer, lambda _: Pointer(version))
+        write_pointer(self._layout.documents, model, fingerprint, version)
         return self._version(model, version, fingerprint)
 
     def read(self, model: str, version: int, path: str) -> bytes:
@@ -114,7 +105,7 @@ class Catalogue:
         with reporting("read", directory):
             manifests.verify(directory, manifest, deep=True)
 
-    def download(self, model: str, version: int, target: Path, progress: Progress | None) -> None:
+    def download(self, model: str, version: int, target: Path, *, progress: Progress | None = None) -> None:
         """Copy a complete version into the directory `target`."""
         manifest = self.manifest(model, version)
         directory = self._layout.directory(model, version)
@@ -134,10 +125,6 @@ class Catalogue:
         remedy = f"The newest are {newest}." if there else "It has none: publish one first."
         return NotFound(f"Model {model!r} has no complete version {version} in {str(self._layout.root)!r}.", remedy)
 
-    def _pointer(self, model: str, fingerprint: str) -> Pointer | None:
-        document = self._layout.documents.read(_pointer_key(model, fingerprint))
-        return None if document is None else from_json(Pointer, document.body)
-
     def _has(self, model: str, version: int, fingerprint: str) -> bool:
         directory: Path = self._layout.directory(model, version)
         with reporting("read the manifest of", directory):
@@ -148,7 +135,3 @@ class Catalogue:
 
     def _version(self, model: str, version: int, fingerprint: str) -> ModelVersion:
         return ModelVersion(model, version, fingerprint, str(self._layout.directory(model, version)))
-
-
-def _pointer_key(model: str, fingerprint: str) -> str:
-    return f"fingerprints/{model}/{hex_of(fingerprint)}"

@@ -8,18 +8,25 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from tfs_deploy.clock import Clock
 from tfs_deploy.errors import CorruptModel, InvalidInput, NotFound
 from tfs_deploy.names import MAX_VERSION, check_model_name, check_version, is_model_name
 from tfs_deploy.savedmodel import manifest as manifests
 from tfs_deploy.savedmodel.files import check_relative_path
-from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, MAX_MANIFEST_BYTES, FileEntry, Manifest, hex_of
+from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, MAX_MANIFEST_BYTES, FileEntry, Manifest
+from tfs_deploy.store.documents import read_pointer
 from tfs_deploy.store.download.target import DownloadTarget
 from tfs_deploy.store.object_store.change_token import ChangeTokens
+from tfs_deploy.store.object_store.choosing import open_transfer
+from tfs_deploy.store.object_store.conditional_write_check import ConditionalWriteCheck
+from tfs_deploy.store.object_store.connection import Connection
 from tfs_deploy.store.object_store.documents import S3StateDocuments
 from tfs_deploy.store.object_store.fetching import Fetcher
 from tfs_deploy.store.object_store.layout import WITHDRAWN_MANIFEST_PATH, folder, manifest_name
 from tfs_deploy.store.object_store.numbering import Numbers
 from tfs_deploy.store.object_store.objects import Objects
+from tfs_deploy.store.object_store.publish_lease import PublishLeases
+from tfs_deploy.store.object_store.transfer import Transfer
 from tfs_deploy.store.protocol import MAX_READ_BYTES, ModelVersion, Progress
 
 # Requests that wait for the server rather than for a core.
@@ -30,28 +37,43 @@ _PLAIN = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class Pointer:
-    """The document ``fingerprints/<model>/<hex>``: the version that was last given to these bytes."""
+class StoreParts:
+    """What one store in S3 is made of; its reader and its publisher share the parts."""
 
-    version: int
+    objects: Objects
+    documents: S3StateDocuments
+    transfer: Transfer
+    conditional_writes: ConditionalWriteCheck
+    numbers: Numbers
+    change_tokens: ChangeTokens
+    leases: PublishLeases
+    clock: Clock
+
+    @classmethod
+    def of(cls, connection: Connection, clock: Clock, *, lease_seconds: float) -> StoreParts:
+        """Return the parts of the store behind `connection`; nothing is sent yet."""
+        objects = Objects(connection, clock)
+        conditional_writes = ConditionalWriteCheck(objects, endpoint=connection.endpoint, clock=clock)
+        documents = S3StateDocuments(objects, conditional_writes)
+        return cls(
+            objects=objects,
+            documents=documents,
+            transfer=open_transfer(connection),
+            conditional_writes=conditional_writes,
+            numbers=Numbers(objects, documents, conditional_writes, clock),
+            change_tokens=ChangeTokens(objects, documents, clock),
+            leases=PublishLeases(documents, clock, lease_seconds=lease_seconds),
+            clock=clock,
+        )
 
 
 class Catalogue:
     """Lists and reads complete versions."""
 
-    def __init__(
-        self,
-        objects: Objects,
-        documents: S3StateDocuments,
-        numbers: Numbers,
-        change_tokens: ChangeTokens,
-        fetcher: Fetcher,
-    ) -> None:
-        self._objects = objects
-        self._documents = documents
-        self._numbers = numbers
-        self._change_tokens = change_tokens
-        self._fetcher = fetcher
+    def __init__(self, parts: StoreParts) -> None:
+        self._parts = parts
+        self._objects = parts.objects
+        self._fetcher = Fetcher(parts.objects, parts.transfer)
 
     def models(self) -> tuple[str, ...]:
         """Return, sorted, the models with at least one complete version."""
@@ -60,7 +82,7 @@ class Catalogue:
 
     def change_token(self, model: str) -> str:
         """Return a token that changes whenever the versions do."""
-        return self._change_tokens.token(model)
+        return self._parts.change_tokens.token(model)
 
     def versions(self, model: str) -> tuple[int, ...]:
         """Return the complete versions in rising order."""
@@ -83,11 +105,11 @@ class Catalogue:
 
     def find(self, model: str, fingerprint: str) -> ModelVersion | None:
         """Return the highest complete version with these bytes, or None; the cost is two requests as a rule."""
-        pointer = self._documents.read_as(Pointer, pointer_key(check_model_name(model), fingerprint))
-        if pointer is not None and self._has(model, pointer[0].version, fingerprint):
-            return self.version(model, pointer[0].version, fingerprint)
+        pointer = read_pointer(self._parts.documents, check_model_name(model), fingerprint)
+        if pointer is not None and self._has(model, pointer, fingerprint):
+            return self.version(model, pointer, fingerprint)
         # Versions that somebody else copied there have no claim, and are looked into one by one.
-        for number in sorted(self._numbers.known(model).foreign, reverse=True):
+        for number in sorted(self._parts.numbers.known(model).foreign, reverse=True):
             if self._has(model, number, fingerprint):
                 return self.version(model, number, fingerprint)
         return None
@@ -142,7 +164,7 @@ class Catalogue:
             if there.get(path) != wanted.get(path):
                 raise self._wrong(model, version, path)
 
-    def download(self, model: str, version: int, target: Path, progress: Progress | None) -> None:
+    def download(self, model: str, version: int, target: Path, *, progress: Progress | None = None) -> None:
         """Bring a complete version into the directory `target`."""
         manifest = self.manifest(model, version)
         DownloadTarget(
@@ -183,8 +205,3 @@ class Catalogue:
             f"The file {path!r} of version {version} of model {model!r} is not as it was published.",
             _RESTORE,
         )
-
-
-def pointer_key(model: str, fingerprint: str) -> str:
-    """Return the key of the document that leads from bytes to a version."""
-    return f"fingerprints/{model}/{hex_of(fingerprint)}"

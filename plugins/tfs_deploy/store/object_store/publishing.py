@@ -11,18 +11,12 @@ from tfs_deploy.jsonable import to_json
 from tfs_deploy.names import check_above, check_model_name
 from tfs_deploy.savedmodel import manifest as manifests
 from tfs_deploy.savedmodel.manifest import Manifest, hex_of
-from tfs_deploy.store.documents import update
-from tfs_deploy.store.object_store.catalogue import Catalogue, Pointer, pointer_key
-from tfs_deploy.store.object_store.change_token import ChangeTokens
-from tfs_deploy.store.object_store.conditional_write_check import ConditionalWriteCheck
-from tfs_deploy.store.object_store.documents import S3StateDocuments
+from tfs_deploy.store.documents import write_pointer
+from tfs_deploy.store.object_store.catalogue import Catalogue, StoreParts
 from tfs_deploy.store.object_store.errors import PreconditionFailed
 from tfs_deploy.store.object_store.layout import WITHDRAWN_MANIFEST_PATH, folder, manifest_name, state
-from tfs_deploy.store.object_store.numbering import Numbers
-from tfs_deploy.store.object_store.objects import Objects
-from tfs_deploy.store.object_store.publish_lease import PublishAttempt, PublishLease, PublishLeases, attempt_key
+from tfs_deploy.store.object_store.publish_lease import PublishAttempt, PublishLease, attempt_key
 from tfs_deploy.store.object_store.sending import Sender
-from tfs_deploy.store.object_store.transfer import Transfer
 from tfs_deploy.store.protocol import ModelVersion, Progress, Published
 from tfs_deploy.store.staged import StagedFiles, check_signatures, check_size, reading_input
 
@@ -39,27 +33,10 @@ class Publisher:
     invisible, and everything before it can be repeated.
     """
 
-    def __init__(
-        self,
-        objects: Objects,
-        documents: S3StateDocuments,
-        *,
-        transfer: Transfer,
-        catalogue: Catalogue,
-        numbers: Numbers,
-        change_tokens: ChangeTokens,
-        leases: PublishLeases,
-        conditional_writes: ConditionalWriteCheck,
-        wait_seconds: float,
-    ) -> None:
-        self._objects = objects
-        self._documents = documents
-        self._transfer = transfer
+    def __init__(self, parts: StoreParts, catalogue: Catalogue, *, wait_seconds: float) -> None:
+        self._parts = parts
+        self._objects = parts.objects
         self._catalogue = catalogue
-        self._numbers = numbers
-        self._change_tokens = change_tokens
-        self._leases = leases
-        self._conditional_writes = conditional_writes
         self._wait_seconds = wait_seconds
 
     def publish(
@@ -69,12 +46,12 @@ class Publisher:
         check_model_name(model)
         check_above(above)
         _check(directory, manifest)
-        self._conditional_writes.check()
+        self._parts.conditional_writes.check()
         staged = StagedFiles(directory, manifest, progress)
         existing = self._catalogue.find(model, manifest.fingerprint)
         if existing is not None:
             return self._answer_with(existing, staged)
-        for lease in self._leases.acquire(model, hex_of(manifest.fingerprint), seconds=self._wait_seconds):
+        for lease in self._parts.leases.acquire(model, hex_of(manifest.fingerprint), seconds=self._wait_seconds):
             if lease is not None:
                 with lease.held():
                     return self._publish_under(lease, staged, model, above)
@@ -104,19 +81,19 @@ class Publisher:
                 "Withdraw that version, then publish again.",
             ) from error
         # What a publish left that died after its manifest.
-        self._change_tokens.complete(existing.model, existing.version)
-        self._leases.clear(existing.model, hex_of(existing.fingerprint), existing.version)
+        self._parts.change_tokens.complete(existing.model, existing.version)
+        self._parts.leases.clear(existing.model, hex_of(existing.fingerprint), existing.version)
         return Published(existing, uploaded_bytes=0, created=False)
 
     def _publish_new(self, staged: StagedFiles, model: str, above: int, lease: PublishLease) -> Published:
         manifest = staged.manifest
-        sender = Sender(staged, self._objects, self._transfer, model=model, beat=lease.renew_when_due)
+        sender = Sender(staged, self._objects, self._parts.transfer, model=model, beat=lease.renew_when_due)
         sender.check_names()
         resumed = lease.version > max(above, 0) and not self._is_withdrawn(model, lease.version)
         if lease.version and not resumed and not self._is_withdrawn(model, lease.version):
             self._remove_files(model, lease.version)
         if not resumed:
-            lease.set_version(self._numbers.claim_next(model, above=above, note=manifest.fingerprint))
+            lease.set_version(self._parts.numbers.claim_next(model, above=above, note=manifest.fingerprint))
         else:
             log.info("Going on with version %s of model %s, whose publish broke off", lease.version, model)
             self._objects.abort_uploads(folder(model, lease.version))
@@ -132,8 +109,8 @@ class Publisher:
     def _commit(self, manifest: Manifest, model: str, lease: PublishLease, sent: int) -> Published:
         number = lease.version
         # Before the manifest: whoever comes after a crash finds the version by its bytes, if it is there.
-        self._point(model, manifest.fingerprint, number)
-        self._change_tokens.announce(model, number)
+        write_pointer(self._parts.documents, model, manifest.fingerprint, number)
+        self._parts.change_tokens.announce(model, number)
         lease.renew()
         version = self._catalogue.version(model, number, manifest.fingerprint)
         try:
@@ -143,7 +120,7 @@ class Publisher:
         else:
             created = True
             self._take_back_if_too_late(lease, version, manifest)
-        self._change_tokens.complete(model, number)
+        self._parts.change_tokens.complete(model, number)
         return Published(version, uploaded_bytes=sent, created=created)
 
     def _take_back_if_too_late(self, lease: PublishLease, version: ModelVersion, manifest: Manifest) -> None:
@@ -172,9 +149,6 @@ class Publisher:
             return False
         return True
 
-    def _point(self, model: str, fingerprint: str, version: int) -> None:
-        update(self._documents, pointer_key(model, fingerprint), Pointer, lambda _: Pointer(version))
-
     def _tidy(self, model: str, lease: PublishLease) -> None:
         """Drop pieces that nobody can go on with; whole objects stay for the next try."""
         try:
@@ -189,7 +163,7 @@ class Publisher:
     def _remove_if_nobodys(self, model: str, lease: PublishLease) -> None:
         """Remove what this publish sent after the one that took over had cleared it away."""
         try:
-            if not self._leases.may_continue(lease):
+            if not self._parts.leases.may_continue(lease):
                 self._remove_dead(model, lease.version)
         except TFSDeployError as error:
             log.warning("Files of version %s of model %s may be left: %s", lease.version, model, error)
@@ -201,12 +175,12 @@ class Publisher:
             digits = found.name[len(start) :]
             if digits == own_digits or self._objects.seconds_since(found.modified) < _KEPT_FOR.total_seconds():
                 continue
-            attempt = self._documents.read_as(PublishAttempt, attempt_key(model, digits))
+            attempt = self._parts.documents.read_as(PublishAttempt, attempt_key(model, digits))
             if attempt is None:
                 continue
             try:
                 # Taken over first: a publish of those bytes that comes now waits, and then gets a new number.
-                lease = next(self._leases.acquire(model, digits, seconds=0))
+                lease = next(self._parts.leases.acquire(model, digits, seconds=0))
                 if lease is not None:
                     with lease.held():
                         self._remove_dead(model, lease.version)

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
+
 from tfs_deploy.clock import Clock, SystemClock
-from tfs_deploy.store.assembled import AssembledStore
+from tfs_deploy.errors import Contention, NotFound, Refused
+from tfs_deploy.names import check_model_name, check_version
+from tfs_deploy.savedmodel.manifest import Manifest
+from tfs_deploy.store.documents import write_withdrawal
 from tfs_deploy.store.object_store.address import S3Address
-from tfs_deploy.store.object_store.catalogue import Catalogue
-from tfs_deploy.store.object_store.change_token import ChangeTokens
-from tfs_deploy.store.object_store.choosing import open_transfer
-from tfs_deploy.store.object_store.conditional_write_check import ConditionalWriteCheck
+from tfs_deploy.store.object_store.catalogue import Catalogue, StoreParts
 from tfs_deploy.store.object_store.connection import connect
-from tfs_deploy.store.object_store.documents import S3StateDocuments
-from tfs_deploy.store.object_store.fetching import Fetcher
-from tfs_deploy.store.object_store.numbering import Numbers
-from tfs_deploy.store.object_store.objects import Objects
+from tfs_deploy.store.object_store.layout import WITHDRAWN_MANIFEST_PATH, folder, manifest_name
 from tfs_deploy.store.object_store.options import S3Options
-from tfs_deploy.store.object_store.publish_lease import PublishLeases
 from tfs_deploy.store.object_store.publishing import Publisher
-from tfs_deploy.store.object_store.removal import Remover
+from tfs_deploy.store.protocol import Progress, Published, StateDocuments
+
+log = logging.getLogger(__name__)
 
 
-class S3Store(AssembledStore):
-    """Versions in ``s3://bucket/prefix/<model>/<version>/``; see `tfs_deploy.store.object_store.layout`."""
+class S3Store(Catalogue):
+    """Versions in ``s3://bucket/prefix/<model>/<version>/``; see `tfs_deploy.store.object_store.layout`.
+
+    A withdrawal and a deletion remove the manifest first, so that the version is no longer complete.
+    """
 
     def __init__(
         self,
@@ -34,41 +38,91 @@ class S3Store(AssembledStore):
     ) -> None:
         """Open the store; nothing is sent yet.
 
-        `publish_wait_seconds` is how long to wait for another publisher of the same bytes, `lease_seconds` after how
-        long without a sign of life that one counts as dead.
+        `publish_wait_seconds` is how long to wait for another publisher of the same bytes, `lease_seconds` how long
+        after its last renewal that publisher counts as dead.
         """
-        clock = clock or SystemClock()
         connection = connect(S3Address.parse(uri), options or S3Options())
-        objects = Objects(connection, clock)
-        transfer = open_transfer(connection)
-        conditional_writes = ConditionalWriteCheck(objects, endpoint=connection.endpoint, clock=clock)
-        documents = S3StateDocuments(objects, conditional_writes)
-        numbers = Numbers(objects, documents, conditional_writes, clock)
-        change_tokens = ChangeTokens(objects, documents, clock)
-        leases = PublishLeases(documents, clock, lease_seconds=lease_seconds)
-        catalogue = Catalogue(objects, documents, numbers, change_tokens, Fetcher(objects, transfer))
-        super().__init__(
-            connection.address.uri,
-            documents,
-            holdings=catalogue,
-            intake=Publisher(
-                objects,
-                documents,
-                transfer=transfer,
-                catalogue=catalogue,
-                numbers=numbers,
-                change_tokens=change_tokens,
-                leases=leases,
-                conditional_writes=conditional_writes,
-                wait_seconds=publish_wait_seconds,
-            ),
-            removal=Remover(
-                objects,
-                documents,
-                numbers=numbers,
-                change_tokens=change_tokens,
-                leases=leases,
-                conditional_writes=conditional_writes,
-                clock=clock,
-            ),
+        super().__init__(StoreParts.of(connection, clock or SystemClock(), lease_seconds=lease_seconds))
+        self._publisher = Publisher(self._parts, self, wait_seconds=publish_wait_seconds)
+
+    @property
+    def uri(self) -> str:
+        return self._objects.address.uri
+
+    @property
+    def directory(self) -> Path | None:
+        return None
+
+    @property
+    def needs_sync_agent(self) -> bool:
+        return True
+
+    @property
+    def documents(self) -> StateDocuments:
+        return self._parts.documents
+
+    def publish(
+        self, staged: Path, manifest: Manifest, model: str, *, above: int = 0, progress: Progress | None = None
+    ) -> Published:
+        return self._publisher.publish(Path(staged), manifest, model, above=above, progress=progress)
+
+    def withdraw(self, model: str, version: int, reason: str) -> None:
+        """Move the manifest aside, so that the version is no longer complete, and note the reason."""
+        name = manifest_name(check_model_name(model), check_version(version))
+        found = self._objects.get(name)
+        if found is None:
+            self._check_known(model, version)
+        self._parts.conditional_writes.check()
+        if found is not None:
+            self._parts.numbers.claim(model, version, note="withdrawn")
+            self._objects.put(folder(model, version) + WITHDRAWN_MANIFEST_PATH, found.body)
+            self._end_attempt(model, version)
+            self._parts.change_tokens.announce(model, version)
+            self._objects.delete(name)
+            log.info("Withdrew version %s of model %s: %s", version, model, reason)
+        write_withdrawal(self._parts.documents, model, version, reason, self._parts.clock)
+        # Also of a withdrawal that died before it came here.
+        self._parts.change_tokens.complete(model, version)
+
+    def delete(self, model: str, version: int) -> None:
+        """Remove the manifest, then the files."""
+        name = manifest_name(check_model_name(model), check_version(version))
+        complete = self._objects.head(name) is not None
+        if not complete:
+            self._check_known(model, version)
+        self._parts.conditional_writes.check()
+        self._end_attempt(model, version, refuse_running=not complete)
+        self._parts.numbers.claim(model, version, note="deleted")
+        if complete:
+            self._parts.change_tokens.announce(model, version)
+            log.info("Deleting version %s of model %s", version, model)
+            self._objects.delete(name)
+        start = folder(model, version)
+        self._objects.abort_uploads(start)
+        self._objects.delete_all(found.name for found in self._objects.list(start))
+        self._parts.change_tokens.complete(model, version)
+
+    def _check_known(self, model: str, version: int) -> None:
+        if self._parts.numbers.is_claimed(model, version):
+            return
+        if next(self._objects.list(folder(model, version), limit=1), None) is not None:
+            raise Refused(
+                f"Version {version} of model {model!r} is not from tfs_deploy: "
+                f"'{self._objects.address.uri}/{model}/{version}' has no manifest.",
+                "Remove it by hand if nobody needs it.",
+            )
+        raise NotFound(
+            f"Model {model!r} has no version {version} in {self._objects.address.uri!r}.", "Check the number."
         )
+
+    def _end_attempt(self, model: str, version: int, *, refuse_running: bool = False) -> None:
+        """Let no publish go on under this number; with `refuse_running` only if none is alive."""
+        digits = self._parts.numbers.claimant(model, version)
+        if digits is None or len(digits) != 64:
+            return
+        if refuse_running and self._parts.leases.running_version(model, digits) == version:
+            raise Contention(
+                f"Version {version} of model {model!r} is being published right now.",
+                "Wait until that publish is done, then run the same step again.",
+            )
+        self._parts.leases.revoke(model, digits, version)
