@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench images up down clean
+.PHONY: help install demo test test-fast test-pythons lint bench images up down clean
 
 SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
 # Where the demo keeps its versions: disk, or s3 (an S3 server, two model servers with a sync agent each).
@@ -15,6 +15,7 @@ WORKERS ?= 2
 RERUNS ?= 0
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python3.10; do \
 	if "$$name" -c '$(SUPPORTED)' 2>/dev/null; then echo "$$name"; break; fi; done)
+FAST := not tensorflow and not airflow and not faults and not docker
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest --reruns $(RERUNS)
 STAMP := .venv/installed
@@ -25,6 +26,9 @@ help:
 	@echo 'make demo      train, export, publish, load, validate, promote, refuse and roll back, run by Airflow'
 	@echo '               with STORE=s3 on two model servers that share no disk'
 	@echo 'make test      linters, types, import contracts and all tests'
+	@echo 'make test-fast the tests that need no TensorFlow, no Airflow and no Docker'
+	@echo 'make test-pythons'
+	@echo '               those tests on every other Python from 3.10 to 3.13 that this machine has'
 	@echo 'make bench     the figures of benchmarks/'
 	@echo 'make up        the whole stack in Docker; with LOCAL=1 on images that this machine makes itself'
 	@echo 'make down      stop it and remove everything of it'
@@ -53,8 +57,13 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint
-	$(PYTEST) -n $(WORKERS) -m 'not tensorflow and not airflow and not faults and not docker'
+test-fast: install
+	$(PYTEST) -n $(WORKERS) -m '$(FAST)'
+
+test-pythons: install
+	@WORKERS=$(WORKERS) RERUNS=$(RERUNS) .ci/pythons
+
+test: lint test-fast
 	$(PYTEST) -n $(WORKERS) --dist loadfile -m 'tensorflow and not airflow and not docker'
 	$(PYTEST) -n $(WORKERS) --dist loadfile -m 'airflow and not docker'
 	$(PYTEST) -n $(WORKERS) -m faults

@@ -10,7 +10,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGE = REPOSITORY / "plugins" / "tfs_deploy"
 
-MUST = {"dags", "plugins", "tests", "docker", "pyproject.toml", "README.md"}
+MUST = {"dags", "docs", "plugins", "tests", "docker", "pyproject.toml", "README.md", "CONTRIBUTING.md"}
 MAY = {"Makefile", "benchmarks", "constraints.txt", "LICENSE"}
 # Written by tools, and ignored by git.
 IGNORED = {"build", "dist"}
@@ -35,7 +35,7 @@ UNFINISHED = re.compile(r"\b(" + "|".join(("TO" + "DO", "FIX" + "ME", "XX" + "X"
 
 def written_files() -> list[Path]:
     """Return the text files that a person wrote: nothing that git ignores."""
-    folders = [REPOSITORY / name for name in ("dags", "plugins", "tests", "docker", "benchmarks", ".ci")]
+    folders = [REPOSITORY / name for name in ("dags", "docs", "plugins", "tests", "docker", "benchmarks", ".ci")]
     found = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     found += [path for path in REPOSITORY.iterdir() if path.is_file() and path.name != "LICENSE"]
     return sorted(path for path in found if "__pycache__" not in path.parts and path.suffix not in {".binpb", ".pyc"})

@@ -10,7 +10,7 @@ from tfs_deploy.containers.flags import lint
 from tfs_deploy.containers.options import ServerOptions
 from tfs_deploy.errors import InvalidInput
 
-# Inside of the container, as the image's entry point sets them (contract section 2).
+# Inside of the container, as the image's entry point sets them (contract 2).
 GRPC_PORT = 8500
 REST_PORT = 8501
 # Where copied files lie in the container.

@@ -137,7 +137,7 @@ class DockerEngine:
             nano_cpus=int(spec.limits.cpus * 1e9) or None,
             network_mode=spec.network or None,
             restart_policy={"Name": spec.restart.policy.value, **retries},
-            # TF Serving's entry point hears no SIGTERM as process 1 (contract section 2).
+            # TF Serving's entry point hears no SIGTERM as process 1 (contract 2).
             init=True,
         )
 

@@ -75,7 +75,7 @@ def _similarity(words: set[str], name: str) -> float:
 
 
 def _conflicts(values: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield what the server ends on, hangs on or ignores, although each flag alone is right (contract section 1)."""
+    """Yield what the server ends on, hangs on or ignores, although each flag alone is right (contract 1)."""
     given = values.keys()
     if "batching_parameters_file" in given and values.get("enable_batching", "false") != "true":
         yield "--batching_parameters_file is given without --enable_batching.", "Give both, or the server ends."

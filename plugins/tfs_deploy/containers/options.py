@@ -92,7 +92,7 @@ class Files(Options, frozen=True):
 
 
 class Loading(Options, frozen=True):
-    """How versions are found and loaded; None: the server's own default (contract section 1)."""
+    """How versions are found and loaded; None: the server's own default (contract 1)."""
 
     retries: _NotNegative | None = None
     retry_interval_micros: int | None = None

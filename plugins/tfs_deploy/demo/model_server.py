@@ -14,8 +14,8 @@ from pathlib import Path
 from tfs_deploy.errors import ModelServerError, TFSDeployError, Unreachable
 from tfs_deploy.serving.client import connect
 
-# The flags of the deploy protocol (design: labels by reload; config-file polling off). One failed load is tried once
-# more after a second, so that a broken version is known as such soon.
+# The flags of the deploy protocol (contract 17). A failed load is repeated once, after a second: a broken version is
+# reported soon.
 FLAGS = (
     "--allow_version_labels_for_unavailable_models=true",
     "--file_system_poll_wait_seconds=1",

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds for one RPC of each kind (contract section 14: a status is fast, a reload with a new name is a load)."""
+    """Seconds for one RPC of each kind (contract 14: a status is fast, a reload with a new name is a load)."""
 
     status: float = 5.0
     reload: float = 30.0

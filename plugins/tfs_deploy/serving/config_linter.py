@@ -1,4 +1,4 @@
-"""Refuse a model server config that TF Serving would accept and then punish (contract sections 5, 15, 20.10)."""
+"""Refuse a model server config that TF Serving would accept and then punish (contract 5, 15, 20.10)."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from enum import Enum
 from tfs_deploy.errors import InvalidInput, Unreachable
 from tfs_deploy.names import check_group_name
 
-# TF Serving's default gRPC port (contract section 1).
+# TF Serving's default gRPC port (contract 1).
 DEFAULT_PORT = 8500
 _DNS = "dns:"
 

@@ -22,7 +22,7 @@ class WaitLimits:
 
     `discovery`: until the server lists the version (one poll of the file system, a listing, a sync agent's lag);
     `load`: until every replica is AVAILABLE, all in all; `stale_end`: for how long an END row that was there from the
-    start may be the trace of an earlier life of the number (contract section 6: 2 x poll + 2 s); `interval`: between
+    start may be the trace of an earlier life of the number (contract 6: 2 x poll + 2 s); `interval`: between
     two looks; `rpc`: for one GetModelStatus.
     """
 
