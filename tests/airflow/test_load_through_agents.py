@@ -60,7 +60,7 @@ def test_a_transfer_holds_no_worker(group, context, operator) -> None:
     report(group)
     first = deferred_by(lambda: operator.execute(context))
     assert isinstance(first.trigger, PauseTrigger)
-    assert first.method_name == "execute_look"
+    assert first.method_name == "execute_poll"
     assert asked_for(group) == [1]
     second = deferred_by(again(operator, context, first))
     assert isinstance(second.trigger, PauseTrigger)

@@ -137,7 +137,8 @@ def test_without_an_agent_a_load_says_so_and_puts_everything_back(replicas, sess
     assert [_stable(client) for client in session.clients.values()] == [first, first]
     with replicas[0].agent, replicas[1].agent:
         wait_for(
-            lambda: len(sync_agents.LiveAgents(session.store.documents, GROUP).look(session.clock.now())) == 2, "both"
+            lambda: len(sync_agents.LiveAgents(session.store.documents, GROUP).reports(session.clock.now())) == 2,
+            "both",
         )
         second = go(session, shared_models / PLUS_THREE)
     assert [_stable(client) for client in session.clients.values()] == [second, second]

@@ -147,7 +147,7 @@ def test_a_rollback_does_not_wait_for_a_transfer(side: Side) -> None:
 
 def test_what_a_dead_deployer_waited_for_is_forgotten(side: Side) -> None:
     long_ago = (side.clock.now() - timedelta(seconds=1)).isoformat()
-    left = sync_requests.Awaited((sync_requests.AwaitedVersion(MODEL, 99, long_ago),))
+    left = sync_requests.SyncRequests((sync_requests.SyncRequest(MODEL, 99, long_ago),))
     side.store.documents.write(sync_requests.key("default"), to_json(left), expected=None)
     side.promoted("good one")
     assert sync_requests.read(side.store.documents, "default")[0].versions == ()
@@ -179,14 +179,14 @@ def test_a_dead_agent_is_not_waited_for_and_a_wrong_clock_does_not_make_one_dead
     key = sync_agents.key("default", "late")
     tag = side.store.documents.write(key, to_json(late), expected=None)
     fresh = LiveAgents(side.store.documents, "default")
-    assert set(fresh.look(side.clock.now())) == {"one"}
+    assert set(fresh.reports(side.clock.now())) == {"one"}
     side.store.documents.write(key, to_json(late), expected=tag)
-    assert set(fresh.look(side.clock.now())) == {"one", "late"}, "it lives, because it writes"
-    later = LiveAgents(side.store.documents, "default", seen=fresh.seen)
+    assert set(fresh.reports(side.clock.now())) == {"one", "late"}, "it lives, because it writes"
+    later = LiveAgents(side.store.documents, "default", tags=fresh.tags)
     side.clock.advance(100.0)
-    assert "late" in later.look(side.clock.now())
+    assert "late" in later.reports(side.clock.now())
     side.clock.advance(30.0)
-    assert "late" not in later.look(side.clock.now()), "it wrote once, and then no more"
+    assert "late" not in later.reports(side.clock.now()), "it wrote once, and then no more"
 
 
 def test_fewer_agents_than_replicas_are_told_once(side: Side, caplog: pytest.LogCaptureFixture) -> None:
@@ -232,10 +232,10 @@ def test_damage_on_the_way_to_one_disk_does_not_reject_a_version_that_another_ha
     for name, more in (("bad", {"problems": (problem,)}), ("good", {"held": {MODEL: (version,)}})):
         report = AgentReport(name, "default", side.clock.now().isoformat(), "x", **more)
         side.store.documents.write(sync_agents.key("default", name), to_json(report), expected=None)
-    assert not AgentWait(side.session, MODEL, version).look(), "it is waited for"
+    assert not AgentWait(side.session, MODEL, version).poll(), "it is waited for"
     side.store.documents.delete(sync_agents.key("default", "good"))
     with pytest.raises(LoadFailed, match="came with another digest"):
-        AgentWait(side.session, MODEL, version).look()
+        AgentWait(side.session, MODEL, version).poll()
 
 
 def test_a_full_disk_is_waited_out_and_quoted(side: Side) -> None:

@@ -1,4 +1,4 @@
-"""Wait until the sync agents of a group hold a version: look by look, so that a worker or a triggerer may do it."""
+"""Wait until the sync agents of a group hold a version, poll by poll, so that a task may be deferred in between."""
 
 from __future__ import annotations
 
@@ -18,61 +18,63 @@ from tfs_deploy.errors import DeadlineExceeded, LoadFailed, Unreachable
 
 logger = logging.getLogger(__name__)
 
-# A damaged transfer cures itself at the next attempt; after so many the object in the store is what is damaged.
+# A download that was damaged on the way succeeds at the next attempt; after so many the store's copy is damaged.
 CORRUPT_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class WaitProgress:
-    """A wait as somebody else may take it up: when it began (seconds since the epoch), and what was seen until now."""
+    """A wait that another process may continue: its start (seconds since the epoch), and the tags of the reports."""
 
     since: float
-    seen: dict[str, str]
+    report_tags: dict[str, str]
 
 
 class AgentWait:
-    """The wait for one version; its time begins here, or is that of an earlier part of the same wait."""
+    """The wait for one version; its time begins now, or at the start of the wait that it continues."""
 
-    def __init__(self, session: GroupSession, model: str, version: int, *, so_far: WaitProgress | None = None) -> None:
+    def __init__(
+        self, session: GroupSession, model: str, version: int, *, progress: WaitProgress | None = None
+    ) -> None:
         self._session = session
         self._model = model
         self._version = version
         now = session.clock.now().timestamp()
-        self._so_far = so_far or WaitProgress(now, {})
-        self._agents = LiveAgents(session.store.documents, session.group.name, seen=self._so_far.seen)
-        self._needed = session.store.needs_sync_agent
-        self._started = session.clock.monotonic() - max(0.0, now - self._so_far.since)
-        self._told: tuple[str, ...] = ()
+        self._since = progress.since if progress else now
+        tags = progress.report_tags if progress else {}
+        self._agents = LiveAgents(session.store.documents, session.group.name, tags=tags)
+        self._started = session.clock.monotonic() - max(0.0, now - self._since)
+        self._logged: tuple[str, ...] = ()
 
     @property
-    def so_far(self) -> WaitProgress:
-        """Return what the next part of this wait begins with."""
-        return WaitProgress(self._so_far.since, self._agents.seen)
+    def progress(self) -> WaitProgress:
+        """Return what another process needs to continue this wait."""
+        return WaitProgress(self._since, self._agents.tags)
 
-    def look(self) -> bool:
+    def poll(self) -> bool:
         """Tell whether every living agent holds the version; costs one listing and one read per agent.
 
-        True at once where nobody has to bring anything: no agent lives, and the model servers read the store. Raises
-        Unreachable if there should be an agent and none showed up within the discovery limit, LoadFailed if the
-        version is damaged in the store, DeadlineExceeded, quoting the agents, after the load limit.
+        True also if no agent lives and the model servers read the store themselves. Raises Unreachable if they cannot
+        and no agent reported within the discovery limit, LoadFailed if the version is damaged in the store,
+        DeadlineExceeded, quoting the agents, after the load limit.
         """
-        living = self._agents.look(self._session.clock.now())
+        living = self._agents.reports(self._session.clock.now())
         without = {name: each for name, each in living.items() if not each.holds(self._model, self._version)}
-        if not without and (living or not self._needed):
-            self._warn_of_too_few(living)
+        if not without and (living or not self._session.store.needs_sync_agent):
+            self._warn_if_too_few(living)
             return True
-        self._give_up(living, without)
-        if tuple(without) != self._told:
-            self._told = tuple(without)
+        self._raise_if_hopeless(living, without)
+        if tuple(without) != self._logged:
+            self._logged = tuple(without)
             logger.info(
                 "Waiting for version %s of %s on the disk of: %s",
                 self._version,
                 self._model,
-                ", ".join(self._told) or "-",
+                ", ".join(self._logged) or "-",
             )
         return False
 
-    def _warn_of_too_few(self, living: Mapping[str, AgentReport]) -> None:
+    def _warn_if_too_few(self, living: Mapping[str, AgentReport]) -> None:
         replicas = len(self._session.clients)
         if living and len(living) < replicas:
             logger.warning(
@@ -86,7 +88,7 @@ class AgentWait:
                 self._model,
             )
 
-    def _give_up(self, living: Mapping[str, AgentReport], without: Mapping[str, AgentReport]) -> None:
+    def _raise_if_hopeless(self, living: Mapping[str, AgentReport], without: Mapping[str, AgentReport]) -> None:
         session, waited = self._session, self._session.clock.monotonic() - self._started
         group = session.group.name
         if not living and waited >= session.wait.discovery:
@@ -97,10 +99,10 @@ class AgentWait:
                 "--model-root DIR.",
             )
         problems = {name: report.problem_with(self._model, self._version) for name, report in without.items()}
-        # Where another agent has it whole, the damage comes from that one's disk or network, and the version is good.
-        whole_elsewhere = len(without) < len(living)
+        # Where another agent holds the version, the damage is on the way to this agent, and not in the store.
+        held_elsewhere = len(without) < len(living)
         for name, problem in problems.items():
-            if problem and not whole_elsewhere and _is_damaged_in_the_store(problem):
+            if problem and not held_elsewhere and _is_damaged_in_the_store(problem):
                 raise LoadFailed(
                     f"Sync agent {name} refused version {self._version} of model {self._model!r} {problem.attempts} "
                     f"times: {problem.message}",
@@ -118,9 +120,9 @@ class AgentWait:
 
 
 def wait_until_held(session: GroupSession, model: str, version: int) -> None:
-    """Wait until every living agent of the group holds `version`; raises what `AgentWait.look` raises."""
+    """Wait until every living agent of the group holds `version`; raises what `AgentWait.poll` raises."""
     wait = AgentWait(session, model, version)
-    while not wait.look():
+    while not wait.poll():
         session.clock.sleep(session.wait.interval)
 
 

@@ -1,7 +1,7 @@
-"""What the sync agents of a group say they hold; a step that needs a version on every replica's disk waits for them.
+"""The sync agents of a group, known by their reports; a step that needs a version on every disk waits for them.
 
-An agent brings versions from a store that model servers cannot read to the disk that they do read
-(`tfs_deploy.sync`). It tells what it holds in a state document of its own, and that document is all a step sees of it.
+An agent downloads versions from a store that model servers cannot read to the disk that they do read
+(`tfs_deploy.sync`). It writes what it holds into a state document of its own, its report.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from tfs_deploy.store.protocol import StateDocuments
 
 logger = logging.getLogger(__name__)
 
-# An agent writes at least every 30 s; one that was silent four times as long is taken for gone.
+# An agent writes at least every 30 s; after four times as long without a report it counts as dead.
 FRESH_SECONDS = 120.0
 
 
 class AgentErrorKind(str, Enum):
-    """What keeps an agent from holding what it should."""
+    """Why an agent does not hold a version that it should."""
 
     CORRUPT = "corrupt"
     DISK_FULL = "disk_full"
@@ -38,7 +38,7 @@ class AgentErrorKind(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class AgentProblem:
-    """One thing that went wrong; `version` 0: it is not about one version."""
+    """Why an agent does not hold a version; `version` 0: the problem concerns all of them."""
 
     kind: AgentErrorKind
     message: str
@@ -49,9 +49,9 @@ class AgentProblem:
 
 @dataclass(frozen=True, slots=True)
 class AgentReport:
-    """What one agent holds, complete and compared with the store; `at` is ISO 8601 in UTC.
+    """The versions that one agent holds, complete and verified; `at` is ISO 8601 in UTC.
 
-    `instance` is another one each time an agent starts, so that two under one name are seen.
+    `instance` is new each time an agent starts: it tells two agents under one name apart.
     """
 
     agent: str
@@ -66,9 +66,9 @@ class AgentReport:
         return version in self.held.get(model, ())
 
     def problem_with(self, model: str, version: int) -> AgentProblem | None:
-        """Return what keeps the version away: its own problem, or else one that is about everything."""
-        found = [each for each in self.problems if (each.model, each.version) in {(model, version), ("", 0)}]
-        return min(found, key=lambda each: each.version == 0, default=None)
+        """Return why the version is missing: its own problem, or else one that concerns every version."""
+        concerning = [each for each in self.problems if (each.model, each.version) in {(model, version), ("", 0)}]
+        return min(concerning, key=lambda each: each.version == 0, default=None)
 
 
 def key(group: str, agent: str) -> str:
@@ -77,49 +77,49 @@ def key(group: str, agent: str) -> str:
 
 
 class LiveAgents:
-    """Tells living agents from dead ones: by the time in their report, or because it changes while one looks.
+    """Tells living agents from dead ones: by the time in their report, or because the report changes.
 
     The second way is for agents whose clock is wrong.
     """
 
-    def __init__(self, documents: StateDocuments, group: str, *, seen: Mapping[str, str] | None = None) -> None:
-        """`seen` is the property `seen` of an earlier look by somebody who looks on here."""
+    def __init__(self, documents: StateDocuments, group: str, *, tags: Mapping[str, str] | None = None) -> None:
+        """`tags` is the property `tags` of the instance that this one continues."""
         self._documents = documents
         self._group = group
-        self._seen = dict(seen or {})
+        self._tags = dict(tags or {})
 
     @property
-    def seen(self) -> dict[str, str]:
-        """Return the state in which each report was last seen, and, behind a space, when it was seen to change."""
-        return dict(self._seen)
+    def tags(self) -> dict[str, str]:
+        """Return, per report, its last tag and, after a space, when the tag was last observed to change."""
+        return dict(self._tags)
 
-    def look(self, now: datetime) -> dict[str, AgentReport]:
-        """Return the reports of the agents that live, by name; costs one listing and one read per agent."""
-        found: dict[str, AgentReport] = {}
-        for each in self._documents.list(_prefix(self._group)):
-            document = self._documents.read(each)
+    def reports(self, now: datetime) -> dict[str, AgentReport]:
+        """Return the reports of the living agents, by name; costs one listing and one read per agent."""
+        living: dict[str, AgentReport] = {}
+        for report_key in self._documents.list(_prefix(self._group)):
+            document = self._documents.read(report_key)
             if document is None:
                 continue
-            changed = self._changed_lately(each, document.tag, now)
-            report = _parsed(each, document.body)
+            changed = self._changed_lately(report_key, document.tag, now)
+            report = _parsed(report_key, document.body)
             if report is not None and (changed or _age(report, now) < FRESH_SECONDS):
-                found[report.agent] = report
-        return found
+                living[report.agent] = report
+        return living
 
-    def _changed_lately(self, report: str, tag: str, now: datetime) -> bool:
-        """Tell whether the report was seen to change within the time that a living agent may be silent."""
-        known, _, at = self._seen.get(report, tag).partition(" ")
+    def _changed_lately(self, report_key: str, tag: str, now: datetime) -> bool:
+        """Tell whether the report changed within the time that a living agent may take between two reports."""
+        known, _, at = self._tags.get(report_key, tag).partition(" ")
         if known != tag:
             at = repr(now.timestamp())
-        self._seen[report] = f"{tag} {at}".rstrip()
+        self._tags[report_key] = f"{tag} {at}".rstrip()
         return bool(at) and abs(now.timestamp() - float(at)) < FRESH_SECONDS
 
 
-def agents_are_asked(session: GroupSession) -> bool:
-    """Tell whether anybody has to bring versions: an agent of the group lives, or the model servers need one."""
+def agents_are_required(session: GroupSession) -> bool:
+    """Tell whether versions reach the disks by agents: one of the group lives, or the model servers need one."""
     if session.store.needs_sync_agent:
         return True
-    return bool(LiveAgents(session.store.documents, session.group.name).look(session.clock.now()))
+    return bool(LiveAgents(session.store.documents, session.group.name).reports(session.clock.now()))
 
 
 def _prefix(group: str) -> str:
@@ -130,12 +130,12 @@ def _age(report: AgentReport, now: datetime) -> float:
     return abs((now - datetime.fromisoformat(report.at)).total_seconds())
 
 
-def _parsed(where: str, body: bytes) -> AgentReport | None:
+def _parsed(report_key: str, body: bytes) -> AgentReport | None:
     try:
         report = from_json(AgentReport, body)
         if datetime.fromisoformat(report.at).tzinfo is None:
             return None
     except (CorruptModel, ValueError) as error:
-        logger.warning("The document %s is not the report of a sync agent: %s", where, error)
+        logger.warning("The document %s is not the report of a sync agent: %s", report_key, error)
         return None
     return report

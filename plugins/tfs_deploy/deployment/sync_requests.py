@@ -1,7 +1,7 @@
-"""Versions that a deployer waits for on the replicas' disks, before any replica or the desired state hears of them.
+"""Sync requests: versions that deployers ask the sync agents of a group to download before they are loaded.
 
-A transfer takes minutes, and nobody may hold the group's lease that long: a rollback must not wait for it. So the
-sync agents are told in a document of its own, and the lease is taken when they have the version.
+A download takes minutes, and nothing may hold the group's lease that long: a rollback must not wait for it. So the
+request has a document of its own, and the lease is taken once every agent has the version.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 
 from tfs_deploy.deployment.agent_wait import AgentWait, WaitProgress, wait_until_held
 from tfs_deploy.deployment.session import GroupSession
-from tfs_deploy.deployment.sync_agents import agents_are_asked
+from tfs_deploy.deployment.sync_agents import agents_are_required
 from tfs_deploy.errors import TFSDeployError
 from tfs_deploy.jsonable import from_json
 from tfs_deploy.store.documents import update
@@ -22,15 +22,13 @@ from tfs_deploy.store.protocol import StateDocuments
 
 logger = logging.getLogger(__name__)
 
-# What a deployer that died left behind; the next one that waits for anything removes it.
+# Beyond the load limit; the request of a deployer that died is removed by the next one after that.
 _GRACE_SECONDS = 300.0
-
-_Change = Callable[["Awaited"], "Awaited"]
 
 
 @dataclass(frozen=True, slots=True)
-class AwaitedVersion:
-    """One version, and until when (ISO 8601, UTC) its deployer waits at the most."""
+class SyncRequest:
+    """One version, and until when (ISO 8601, UTC) its deployer waits at most."""
 
     model: str
     version: int
@@ -38,22 +36,22 @@ class AwaitedVersion:
 
 
 @dataclass(frozen=True, slots=True)
-class Awaited:
+class SyncRequests:
     """All versions that deployers of one group wait for."""
 
-    versions: tuple[AwaitedVersion, ...] = ()
+    versions: tuple[SyncRequest, ...] = ()
 
-    def adding(self, wanted: AwaitedVersion) -> Awaited:
-        """Return this with `wanted`."""
-        return Awaited((*self.dropping(wanted.model, wanted.version).versions, wanted))
+    def adding(self, request: SyncRequest) -> SyncRequests:
+        """Return this with `request`, in place of an earlier one for the same version."""
+        return SyncRequests((*self.without(request.model, request.version).versions, request))
 
-    def dropping(self, model: str, version: int) -> Awaited:
+    def without(self, model: str, version: int) -> SyncRequests:
         """Return this without that version."""
-        return Awaited(tuple(each for each in self.versions if (each.model, each.version) != (model, version)))
+        return SyncRequests(tuple(each for each in self.versions if (each.model, each.version) != (model, version)))
 
-    def pruned(self, now: datetime) -> Awaited:
-        """Return this without what nobody can be waiting for any more."""
-        return Awaited(tuple(each for each in self.versions if datetime.fromisoformat(each.until) > now))
+    def without_expired(self, now: datetime) -> SyncRequests:
+        """Return this without requests whose deployer must have ended."""
+        return SyncRequests(tuple(each for each in self.versions if datetime.fromisoformat(each.until) > now))
 
 
 def key(group: str) -> str:
@@ -65,59 +63,60 @@ def key(group: str) -> str:
 def wait_for_agents(session: GroupSession, model: str, version: int) -> Iterator[None]:
     """Wait until every living sync agent of the group holds `version`; they keep it for the block.
 
-    Does nothing where nobody has to bring anything. Raises what `wait_until_held` raises.
+    Does nothing for a group without agents. Raises what `wait_until_held` raises.
     """
-    if not agents_are_asked(session):
+    if not agents_are_required(session):
         yield
         return
-    ask(session, model, version)
+    request_version(session, model, version)
     try:
         wait_until_held(session, model, version)
         yield
     finally:
-        forget(session, model, version)
-
-
-def ask(session: GroupSession, model: str, version: int) -> None:
-    """Tell the agents that somebody waits for `version`: until he says otherwise, or long enough."""
-    patience = timedelta(seconds=session.wait.load + _GRACE_SECONDS)
-    wanted = AwaitedVersion(model, version, (session.clock.now() + patience).isoformat())
-    _change(session, lambda held: held.pruned(session.clock.now()).adding(wanted))
+        cancel_request(session, model, version)
 
 
 def poll_agents(
-    session: GroupSession, model: str, version: int, *, so_far: WaitProgress | None = None
+    session: GroupSession, model: str, version: int, *, progress: WaitProgress | None = None
 ) -> WaitProgress | None:
-    """Ask the agents for `version`, and return what the next look begins with; None if nobody has to be waited for.
+    """Check once whether the agents hold `version`; return the progress for the next poll, or None if they all do.
 
-    For whoever waits between two looks without holding anything. `load` afterwards finds the version on every disk,
-    and ends the asking. Raises what `AgentWait.look` raises, and nobody is asked any more.
+    For a caller that holds nothing between two polls. `load` afterwards finds the version on every disk and cancels
+    the request. What `AgentWait.poll` raises cancels it, too.
     """
-    if so_far is None and not agents_are_asked(session):
+    if progress is None and not agents_are_required(session):
         return None
-    wait = AgentWait(session, model, version, so_far=so_far)
-    ask(session, model, version)
+    wait = AgentWait(session, model, version, progress=progress)
+    request_version(session, model, version)
     try:
-        return None if wait.look() else wait.so_far
+        return None if wait.poll() else wait.progress
     except TFSDeployError:
-        forget(session, model, version)
+        cancel_request(session, model, version)
         raise
 
 
-def forget(session: GroupSession, model: str, version: int) -> None:
-    """Tell the agents that nobody waits any more; a store that is away is not worth an error."""
+def request_version(session: GroupSession, model: str, version: int) -> None:
+    """Ask the agents to hold `version` until the request is cancelled or expires."""
+    limit = timedelta(seconds=session.wait.load + _GRACE_SECONDS)
+    request = SyncRequest(model, version, (session.clock.now() + limit).isoformat())
+    _update(session, lambda requests: requests.without_expired(session.clock.now()).adding(request))
+
+
+def cancel_request(session: GroupSession, model: str, version: int) -> None:
+    """Remove the request for `version`; log an error of the store instead of raising it."""
     try:
-        _change(session, lambda held: held.dropping(model, version))
+        _update(session, lambda requests: requests.without(model, version))
     except TFSDeployError as error:
-        # Agents keep one version longer; what ended the wait is more important.
-        logger.warning("Version %s of %s is still noted as awaited: %s", version, model, error)
+        # Agents keep one version longer, and the error that ended the wait is more important.
+        logger.warning("The request for version %s of %s was not removed: %s", version, model, error)
 
 
-def read(documents: StateDocuments, group: str) -> tuple[Awaited, str | None]:
-    """Return what is awaited and the document's tag."""
+def read(documents: StateDocuments, group: str) -> tuple[SyncRequests, str | None]:
+    """Return the requests and the document's tag."""
     document = documents.read(key(group))
-    return (Awaited(), None) if document is None else (from_json(Awaited, document.body), document.tag)
+    return (SyncRequests(), None) if document is None else (from_json(SyncRequests, document.body), document.tag)
 
 
-def _change(session: GroupSession, change: _Change) -> None:
-    update(session.store.documents, key(session.group.name), Awaited, change, default=Awaited(), clock=session.clock)
+def _update(session: GroupSession, change: Callable[[SyncRequests], SyncRequests]) -> None:
+    documents, group = session.store.documents, session.group.name
+    update(documents, key(group), SyncRequests, change, default=SyncRequests(), clock=session.clock)

@@ -17,13 +17,14 @@ from tfs_deploy.operators.translate_errors import translate_errors
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from tfs_deploy.deployment.agent_wait import WaitProgress
     from tfs_deploy.deployment.session import GroupSession
     from tfs_deploy.serving.waiting import WaitLimits
 
 # The trigger ends the wait with a sentence; Airflow's own timeout is for a triggerer that died.
 _TRIGGERER_MARGIN_SECONDS = 120.0
 # Between two looks at what sync agents hold; each look is a short task of a worker.
-_LOOK_AGAIN_SECONDS = 15.0
+_POLL_SECONDS = 15.0
 
 
 class LoadModelVersionOperator(TFServingOperator):
@@ -61,13 +62,15 @@ class LoadModelVersionOperator(TFServingOperator):
         """Ask for the load, then wait here or in the triggerer."""
         return self._load(context, None)
 
-    def execute_look(
-        self, context: Context, event: Mapping[str, Any] | None = None, *, since: float, seen: dict[str, str]
+    def execute_poll(
+        self, context: Context, event: Mapping[str, Any] | None = None, *, since: float, report_tags: dict[str, str]
     ) -> dict[str, Any]:
-        """Look again whether the sync agents have brought the version."""
-        return self._load(context, (since, seen))
+        """Poll the sync agents again for the version."""
+        from tfs_deploy.deployment.agent_wait import WaitProgress
 
-    def _load(self, context: Context, so_far: tuple[float, dict[str, str]] | None) -> dict[str, Any]:
+        return self._load(context, WaitProgress(since, report_tags))
+
+    def _load(self, context: Context, progress: WaitProgress | None) -> dict[str, Any]:
         from tfs_deploy.deployment.modes import steps_of
         from tfs_deploy.deployment.steps.load import wait_until_available
 
@@ -75,7 +78,7 @@ class LoadModelVersionOperator(TFServingOperator):
             version, limits = version_of(self.version, self.model), self._limits()
         with self.step(context, wait=limits) as session, self._rejecting(session, version):
             if self.deferrable:
-                self._wait_for_agents(session, version, so_far)
+                self._wait_for_agents(session, version, progress)
             steps_of(session).load(session, self.model, version)
             if not self.deferrable:
                 wait_until_available(session, self.model, version)
@@ -83,22 +86,19 @@ class LoadModelVersionOperator(TFServingOperator):
             self._defer(version, limits)
         return {"model": self.model, "version": version}
 
-    def _wait_for_agents(
-        self, session: GroupSession, version: int, so_far: tuple[float, dict[str, str]] | None
-    ) -> None:
+    def _wait_for_agents(self, session: GroupSession, version: int, progress: WaitProgress | None) -> None:
         """Come back later, without a worker slot, as long as a transfer is on its way."""
-        from tfs_deploy.deployment.agent_wait import WaitProgress
         from tfs_deploy.deployment.sync_requests import poll_agents
         from tfs_deploy.triggers.pause import PauseTrigger
 
         session.store.manifest(self.model, version)
-        after = poll_agents(session, self.model, version, so_far=None if so_far is None else WaitProgress(*so_far))
-        if after is not None:
+        progress = poll_agents(session, self.model, version, progress=progress)
+        if progress is not None:
             self.defer(
-                trigger=PauseTrigger(until=time.time() + _LOOK_AGAIN_SECONDS),
-                method_name="execute_look",
-                kwargs={"since": after.since, "seen": after.seen},
-                timeout=timedelta(seconds=_LOOK_AGAIN_SECONDS + _TRIGGERER_MARGIN_SECONDS),
+                trigger=PauseTrigger(until=time.time() + _POLL_SECONDS),
+                method_name="execute_poll",
+                kwargs={"since": progress.since, "report_tags": progress.report_tags},
+                timeout=timedelta(seconds=_POLL_SECONDS + _TRIGGERER_MARGIN_SECONDS),
             )
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:

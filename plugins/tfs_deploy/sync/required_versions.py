@@ -8,7 +8,7 @@ from typing import Protocol
 
 from tfs_deploy.deployment import desired_state, sync_requests
 from tfs_deploy.deployment.desired_state import PREVIOUS, STABLE, DesiredState
-from tfs_deploy.deployment.sync_requests import Awaited
+from tfs_deploy.deployment.sync_requests import SyncRequests
 from tfs_deploy.errors import InvalidInput
 from tfs_deploy.jsonable import from_json
 from tfs_deploy.names import check_model_name, check_version
@@ -39,13 +39,13 @@ class DesiredStateVersions:
 
     def read(self) -> Need | None:
         document = self._documents.read(desired_state.key(self._group))
-        wanted, wanted_tag = sync_requests.read(self._documents, self._group)
-        tags = (None if document is None else document.tag, wanted_tag)
+        wanted, requests_tag = sync_requests.read(self._documents, self._group)
+        tags = (None if document is None else document.tag, requests_tag)
         if tags != self._tags:
             state = None if document is None else from_json(DesiredState, document.body)
             known = state is not None or wanted.versions
             # A state that cannot be used raises here, and then the one from before still holds.
-            need = with_awaited(need_of(state or DesiredState()), wanted) if known else None
+            need = with_requests(need_of(state or DesiredState()), wanted) if known else None
             self.state, self._need, self._tags = state, need, tags
         return self._need
 
@@ -101,7 +101,7 @@ def need_of(state: DesiredState) -> Need:
     return Need(tuple(sorted(state.models)), tuple(name for _, _, name in sorted(ranked)))
 
 
-def with_awaited(need: Need, wanted: Awaited) -> Need:
+def with_requests(need: Need, wanted: SyncRequests) -> Need:
     """Return `need` with what deployers wait for behind it: what answers today is more urgent."""
     names = [VersionName(check_model_name(each.model), check_version(each.version)) for each in wanted.versions]
     return replace(
