@@ -15,6 +15,7 @@ from tfs_deploy.serving.protocol import VersionState, VersionStatus
 from tfs_deploy.serving.waiting import (
     GroupWatch,
     WaitLimits,
+    is_available,
     wait_until_available,
     wait_until_available_aio,
     wait_until_gone,
@@ -33,58 +34,88 @@ def watch() -> GroupWatch:
 
 def test_every_replica_must_be_available():
     group = watch()
-    group.report("a:1", row("AVAILABLE"), at=1.0)
-    assert not group.settled(at=1.0)
+    group.on_status("a:1", row("AVAILABLE"), at=1.0)
+    assert not group.is_done(at=1.0)
     assert group.pending == ("b:1",)
-    group.report("b:1", row("LOADING"), at=1.0)
-    assert not group.settled(at=2.0)
-    group.report("b:1", row("AVAILABLE"), at=3.0)
-    assert group.settled(at=3.0)
+    group.on_status("b:1", row("LOADING"), at=1.0)
+    assert not group.is_done(at=2.0)
+    group.on_status("b:1", row("AVAILABLE"), at=3.0)
+    assert group.is_done(at=3.0)
 
 
 def test_an_end_with_an_error_fails_at_once_and_quotes_the_server():
     group = watch()
-    group.report("b:1", row("LOADING"), at=0.1)
+    group.on_status("b:1", row("LOADING"), at=0.1)
     with pytest.raises(LoadFailed, match=r"b:1 could not load version 5.*NOT_FOUND: no such file"):
-        group.report("b:1", row("END", "NOT_FOUND", "no such file"), at=0.2)
+        group.on_status("b:1", row("END", "NOT_FOUND", "no such file"), at=0.2)
 
 
 def test_an_end_from_an_earlier_life_is_ignored_for_a_while():
     group = watch()
-    group.report("a:1", row("END"), at=1.0)
-    assert not group.settled(at=1.0)
-    group.report("a:1", row("LOADING"), at=2.0)
-    group.report("a:1", row("AVAILABLE"), at=3.0)
-    group.report("b:1", row("END"), at=3.0)
+    group.on_status("a:1", row("END"), at=1.0)
+    assert not group.is_done(at=1.0)
+    group.on_status("a:1", row("LOADING"), at=2.0)
+    group.on_status("a:1", row("AVAILABLE"), at=3.0)
+    group.on_status("b:1", row("END"), at=3.0)
     with pytest.raises(Contention, match="unloaded version 5"):
-        group.report("b:1", row("END"), at=4.5)
+        group.on_status("b:1", row("END"), at=4.5)
 
 
 def test_not_found_is_not_yet_until_the_discovery_deadline():
     group = watch()
-    group.report("a:1", row("AVAILABLE"), at=1.0)
-    group.report("b:1", (), at=9.9)
-    assert not group.settled(at=9.9)
+    group.on_status("a:1", row("AVAILABLE"), at=1.0)
+    group.on_status("b:1", (), at=9.9)
+    assert not group.is_done(at=9.9)
     with pytest.raises(DeadlineExceeded, match="b:1 did not see version 5"):
-        group.settled(at=10.0)
+        group.is_done(at=10.0)
 
 
 def test_loading_may_take_until_the_load_deadline():
     group = watch()
-    group.report("a:1", row("AVAILABLE"), at=1.0)
-    group.report("b:1", row("LOADING"), at=29.0)
-    assert not group.settled(at=29.0)
+    group.on_status("a:1", row("AVAILABLE"), at=1.0)
+    group.on_status("b:1", row("LOADING"), at=29.0)
+    assert not group.is_done(at=29.0)
     with pytest.raises(DeadlineExceeded, match="still shows version 5 of model 'm' as LOADING after 30 s"):
-        group.settled(at=30.0)
+        group.is_done(at=30.0)
 
 
 def test_a_silent_replica_is_unreachable_only_when_time_is_up():
     group = watch()
-    group.report("a:1", row("AVAILABLE"), at=1.0)
-    group.missed("b:1", Unreachable("connection refused.", "Start it."))
-    assert not group.settled(at=29.0)
+    group.on_status("a:1", row("AVAILABLE"), at=1.0)
+    group.on_error("b:1", Unreachable("connection refused.", "Start it."))
+    assert not group.is_done(at=29.0)
     with pytest.raises(Unreachable, match="connection refused"):
-        group.settled(at=30.0)
+        group.is_done(at=30.0)
+
+
+def test_a_load_of_somebody_else_may_follow_an_unload():
+    group = GroupWatch("m", 5, ("a:1",), limits=LIMITS, started=0.0, own_load=False)
+    group.on_status("a:1", row("LOADING"), at=1.0)
+    group.on_status("a:1", row("END"), at=9.0)
+    assert not group.is_done(at=9.0)
+    group.on_status("a:1", row("AVAILABLE"), at=20.0)
+    assert group.is_done(at=20.0)
+    with pytest.raises(LoadFailed, match="NOT_FOUND"):
+        group.on_status("a:1", row("END", "NOT_FOUND"), at=21.0)
+
+
+def test_one_poll_says_whether_a_version_is_available():
+    server = loading_server()
+    clients = {"x:1": FakeClient(server)}
+    assert not is_available(clients, "m", 5, seconds=1.0)
+    for _ in range(4):
+        server.tick()
+    assert is_available(clients, "m", 5, seconds=1.0)
+    server.unreachable = True
+    assert not is_available(clients, "m", 5, seconds=1.0)
+
+
+def test_one_poll_fails_at_once_for_a_version_that_cannot_be_loaded():
+    server = loading_server(FakeVersion(broken="no variables here"))
+    for _ in range(4):
+        server.tick()
+    with pytest.raises(LoadFailed, match="no variables here"):
+        is_available({"x:1": FakeClient(server)}, "m", 5, seconds=1.0)
 
 
 def loading_server(content: FakeVersion | None = None) -> FakeModelServer:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseSensorOperator, conf
 from airflow.sdk.bases.sensor import PokeReturnValue
 
-from tfs_deploy.errors import InvalidInput, LoadFailed, NotFound, Transient
+from tfs_deploy.errors import InvalidInput, NotFound, Transient
 from tfs_deploy.hooks.tf_serving import TFServingHook
 from tfs_deploy.names import check_label, check_model_name
 from tfs_deploy.operators.base import version_of
@@ -73,14 +74,14 @@ class ModelVersionSensor(BaseSensorOperator):
         )
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Look at every replica once."""
+        """Ask every replica once."""
         with translate_errors():
             version, label = self._wanted()
-            found = self._look(version, label)
-        return PokeReturnValue(found is not None, xcom_value={"model": self.model, "version": found})
+            answering = self._poll(version, label)
+        return PokeReturnValue(answering is not None, xcom_value={"model": self.model, "version": answering})
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
-        """Take in what the trigger saw."""
+        """Return the result of the trigger, or raise its error."""
         from tfs_deploy.triggers.event import require_available
 
         with translate_errors():
@@ -97,20 +98,26 @@ class ModelVersionSensor(BaseSensorOperator):
             )
         return version, label
 
-    def _look(self, version: int | None, label: str | None) -> int | None:
+    def _poll(self, version: int | None, label: str | None) -> int | None:
+        """Return the version that every replica answers with or holds AVAILABLE, None until then."""
         from tfs_deploy.serving.client import connect
+        from tfs_deploy.serving.waiting import is_available
         from tfs_deploy.triggers.model_label import agreed
 
         settings = TFServingHook(self.tf_serving_conn_id).get_conn()
         tls = settings.tls_options()
-        answers: dict[str, int | None] = {}
-        for target in settings.targets():
-            client = connect(target, tls=tls)
-            try:
-                answers[target] = _answer(client, self.model, version, label)
-            finally:
-                client.close()
-        return agreed(answers, version)
+        with ExitStack() as stack:
+            clients = {target: stack.enter_context(connect(target, tls=tls)) for target in settings.targets()}
+            if label is not None:
+                return agreed({target: self._labelled(client, label) for target, client in clients.items()}, version)
+            assert version is not None
+            return version if is_available(clients, self.model, version, seconds=_RPC_SECONDS) else None
+
+    def _labelled(self, client: ServingClient, label: str) -> int | None:
+        try:
+            return client.metadata(self.model, label=label, timeout=_RPC_SECONDS).version
+        except (NotFound, Transient):
+            return None
 
     def _trigger(self, version: int | None, label: str | None) -> Any:
         from tfs_deploy.triggers.model_label import ModelLabelTrigger
@@ -125,25 +132,5 @@ class ModelVersionSensor(BaseSensorOperator):
         if label is not None:
             return ModelLabelTrigger(version_label=label, version=version, **shared)
         assert version is not None
-        # Somebody else loads it, whenever that is: until then "not listed" is no reason to give up.
-        return ModelVersionTrigger(version=version, discovery_seconds=self.timeout, **shared)
-
-
-def _answer(client: ServingClient, model: str, version: int | None, label: str | None) -> int | None:
-    """Return the version that is there on one replica, None while it is not; raise LoadFailed when it will not come."""
-    from tfs_deploy.serving.protocol import VersionState
-
-    try:
-        if label is not None:
-            return client.metadata(model, label=label, timeout=_RPC_SECONDS).version
-        rows = [row for row in client.status(model, version, timeout=_RPC_SECONDS) if row.version == version]
-    except (NotFound, Transient):
-        return None
-    for row in rows:
-        if row.state is VersionState.END and row.error_code != "OK":
-            raise LoadFailed(
-                f"Replica {client.target} could not load version {version} of model {model!r}: "
-                f"{row.error_code}: {row.error_message}",
-                "Correct the export and publish it again: the number is not used twice.",
-            )
-    return version if any(row.state is VersionState.AVAILABLE for row in rows) else None
+        # Another task loads it, at any time: until then neither "not listed" nor "unloaded" ends the wait.
+        return ModelVersionTrigger(version=version, discovery_seconds=self.timeout, own_load=False, **shared)

@@ -1,9 +1,10 @@
-"""When a version counts as loaded on a whole group: one decision, driven by a blocking and by an asyncio loop."""
+"""When a version counts as loaded on a whole group: one decision for both waits and for a single poll."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,10 +21,10 @@ logger = logging.getLogger(__name__)
 class WaitLimits:
     """How long each phase may take, in seconds.
 
-    `discovery`: until the server lists the version (one poll of the file system, a listing, a sync agent's lag);
-    `load`: until every replica is AVAILABLE, all in all; `stale_end`: for how long an END row that was there from the
-    start may be the trace of an earlier life of the number (contract 6: 2 x poll + 2 s); `interval`: between
-    two looks; `rpc`: for one GetModelStatus.
+        `discovery`: until the server lists the version (one poll of the file system, a listing, a sync agent's lag);
+        `load`: until every replica is AVAILABLE, all in all; `stale_end`: for how long an END row that was there from the
+        start may be the trace of an earlier load of the number (contract 6: 2 x poll + 2 s); `interval`: between
+        two polls; `rpc`: for one GetModelStatus.
     """
 
     discovery: float = 60.0
@@ -41,7 +42,7 @@ class AsyncStatusReader(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class _ReplicaState:
     state: VersionState | None = None
     error: str = ""
     ever_alive: bool = False
@@ -49,33 +50,56 @@ class _Seen:
 
 
 class GroupWatch:
-    """Judge what the replicas report about one version; holds no clock and does no I/O."""
+    """Decides from the statuses of the replicas whether a version is loaded; holds no clock and does no I/O.
 
-    def __init__(self, model: str, version: int, targets: Iterable[str], *, limits: WaitLimits, started: float) -> None:
+    The blocking wait, the asyncio wait, the trigger and the sensor all decide by it. `own_load`: the caller asked for
+    the load, so an unload is the change of another deployer; otherwise the version may be loaded again.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        version: int,
+        targets: Iterable[str],
+        *,
+        limits: WaitLimits,
+        started: float,
+        own_load: bool = True,
+    ) -> None:
         self._model = model
         self._version = version
         self._limits = limits
         self._started = started
-        self._seen = {target: _Seen() for target in targets}
+        self._own_load = own_load
+        self._replicas = {target: _ReplicaState() for target in targets}
 
     @property
     def pending(self) -> tuple[str, ...]:
         """The replicas that are not yet AVAILABLE."""
-        return tuple(target for target, seen in self._seen.items() if seen.state is not VersionState.AVAILABLE)
+        return tuple(
+            target for target, replica in self._replicas.items() if replica.state is not VersionState.AVAILABLE
+        )
 
-    def report(self, target: str, rows: tuple[VersionStatus, ...], *, at: float) -> None:
-        """Take in what `target` answered; raise LoadFailed when it says that the version will not come.
+    def on_answer(self, target: str, answer: tuple[VersionStatus, ...] | Transient, *, at: float) -> None:
+        """Pass on the answer of one GetModelStatus."""
+        if isinstance(answer, Transient):
+            self.on_error(target, answer)
+        else:
+            self.on_status(target, answer, at=at)
 
-        Raises Contention when it has let go of it without an error: somebody changed its config.
+    def on_status(self, target: str, rows: tuple[VersionStatus, ...], *, at: float) -> None:
+        """Note the rows that `target` answered with; raise LoadFailed when it cannot load the version.
+
+        Raises Contention when it unloaded the version without an error: somebody changed its config.
         """
         row = next((row for row in rows if row.version == self._version), None)
-        before = self._seen[target]
+        before = self._replicas[target]
         state = row.state if row else None
         alive = before.ever_alive or state in (VersionState.START, VersionState.LOADING, VersionState.AVAILABLE)
         error = f"{row.error_code}: {row.error_message}" if row and row.error_code != "OK" else ""
         if state is not before.state:
             logger.info("Version %s of %s on %s: %s", self._version, self._model, target, state.value if state else "-")
-        self._seen[target] = _Seen(state, error, alive)
+        self._replicas[target] = _ReplicaState(state, error, alive)
         if row is None or state is not VersionState.END:
             return
         stale = not alive and at - self._started < self._limits.stale_end
@@ -86,35 +110,36 @@ class GroupWatch:
                 f"Replica {target} could not load version {self._version} of model {self._model!r}: {error}",
                 "Correct the export and publish it again: the number is not used twice.",
             )
-        # No fault of the version, which must not be rejected for it.
-        raise Contention(
-            f"Replica {target} unloaded version {self._version} of model {self._model!r} while it was waited for.",
-            "Somebody changed the config of this group; look at `tfs-deploy history` and try again.",
-        )
+        if self._own_load:
+            # Not a fault of the version, which must not be rejected for it.
+            raise Contention(
+                f"Replica {target} unloaded version {self._version} of model {self._model!r} during the wait for it.",
+                "Somebody changed the config of this group; see `tfs-deploy history` and try again.",
+            )
 
-    def missed(self, target: str, error: Transient) -> None:
-        """Take in that `target` did not answer; it may yet."""
-        before = self._seen[target]
-        self._seen[target] = _Seen(None, before.error, before.ever_alive, unreachable=error.cause)
+    def on_error(self, target: str, error: Transient) -> None:
+        """Note that `target` did not answer; a later answer replaces this."""
+        before = self._replicas[target]
+        self._replicas[target] = _ReplicaState(None, before.error, before.ever_alive, unreachable=error.cause)
 
-    def settled(self, *, at: float) -> bool:
+    def is_done(self, *, at: float) -> bool:
         """Tell whether every replica is AVAILABLE; raise Unreachable or DeadlineExceeded when time is up."""
         waited = at - self._started
         for target in self.pending:
-            seen = self._seen[target]
-            if seen.unreachable and waited >= self._limits.load:
+            replica = self._replicas[target]
+            if replica.unreachable and waited >= self._limits.load:
                 raise Unreachable(
-                    f"Replica {target} did not answer for {waited:.0f} s: {seen.unreachable}",
+                    f"Replica {target} did not answer for {waited:.0f} s: {replica.unreachable}",
                     "Start it, or take it out of the serving group.",
                 )
-            if seen.state is None and not seen.unreachable and waited >= self._limits.discovery:
+            if replica.state is None and not replica.unreachable and waited >= self._limits.discovery:
                 raise DeadlineExceeded(
                     f"Replica {target} did not see version {self._version} of model {self._model!r} "
                     f"within {waited:.0f} s.",
                     "Check that the model root of the group is the directory this server reads, and its poll period.",
                 )
             if waited >= self._limits.load:
-                state = seen.state.value if seen.state else "unknown"
+                state = replica.state.value if replica.state else "unknown"
                 raise DeadlineExceeded(
                     f"Replica {target} still shows version {self._version} of model {self._model!r} as {state} "
                     f"after {waited:.0f} s.",
@@ -124,12 +149,7 @@ class GroupWatch:
 
 
 def wait_until_available(
-    clients: Mapping[str, ServingClient],
-    model: str,
-    version: int,
-    *,
-    limits: WaitLimits,
-    clock: Clock,
+    clients: Mapping[str, ServingClient], model: str, version: int, *, limits: WaitLimits, clock: Clock
 ) -> None:
     """Block until `version` is AVAILABLE on every replica.
 
@@ -138,14 +158,26 @@ def wait_until_available(
     watch = GroupWatch(model, version, clients, limits=limits, started=clock.monotonic())
     with ThreadPoolExecutor(max_workers=max(1, min(len(clients), 16))) as pool:
         while True:
-            asked = {
-                target: pool.submit(_look, clients[target], model, version, limits.rpc) for target in watch.pending
+            answers = {
+                target: pool.submit(_ask, clients[target], model, version, limits.rpc) for target in watch.pending
             }
-            for target, answer in asked.items():
-                _take(watch, target, answer.result(), clock.monotonic())
-            if watch.settled(at=clock.monotonic()):
+            for target, answer in answers.items():
+                watch.on_answer(target, answer.result(), at=clock.monotonic())
+            if watch.is_done(at=clock.monotonic()):
                 return
             clock.sleep(limits.interval)
+
+
+def is_available(clients: Mapping[str, ServingClient], model: str, version: int, *, seconds: float) -> bool:
+    """Ask every replica once whether `version` is AVAILABLE, within `seconds` each; raise LoadFailed.
+
+    A single poll has no memory, so no END row counts as the trace of an earlier load of the number.
+    """
+    limits = WaitLimits(discovery=math.inf, load=math.inf, stale_end=0.0)
+    watch = GroupWatch(model, version, clients, limits=limits, started=0.0, own_load=False)
+    for target, client in clients.items():
+        watch.on_answer(target, _ask(client, model, version, seconds), at=0.0)
+    return watch.is_done(at=0.0)
 
 
 def wait_until_gone(
@@ -161,7 +193,7 @@ def wait_until_gone(
     while True:
         waited = clock.monotonic() - started
         for target, client in list(left.items()):
-            answer = _look(client, model, version, limits.rpc)
+            answer = _ask(client, model, version, limits.rpc)
             if isinstance(answer, Transient):
                 if waited >= limits.load:
                     raise answer
@@ -175,40 +207,39 @@ def wait_until_gone(
         if waited >= limits.load:
             raise DeadlineExceeded(
                 f"Replica {next(iter(left))} still holds version {version} of model {model!r} after {waited:.0f} s.",
-                "Look for requests that never end: a server drains them before it unloads.",
+                "Find requests that never end: a server drains them before it unloads.",
             )
         clock.sleep(limits.interval)
 
 
-def _look(client: ServingClient, model: str, version: int, timeout: float) -> tuple[VersionStatus, ...] | Transient:
+def _ask(client: ServingClient, model: str, version: int, timeout: float) -> tuple[VersionStatus, ...] | Transient:
     try:
         return client.status(model, version, timeout=timeout)
     except Transient as error:
         return error
 
 
-def _take(watch: GroupWatch, target: str, answer: tuple[VersionStatus, ...] | Transient, at: float) -> None:
-    if isinstance(answer, Transient):
-        watch.missed(target, answer)
-    else:
-        watch.report(target, answer, at=at)
-
-
 async def wait_until_available_aio(
-    clients: Mapping[str, AsyncStatusReader], model: str, version: int, *, limits: WaitLimits, clock: Clock
+    clients: Mapping[str, AsyncStatusReader],
+    model: str,
+    version: int,
+    *,
+    limits: WaitLimits,
+    clock: Clock,
+    own_load: bool = True,
 ) -> None:
-    """Do what `wait_until_available` does without blocking the event loop."""
+    """Do what `wait_until_available` does without blocking the event loop; see `GroupWatch` for `own_load`."""
 
-    async def look(target: str) -> tuple[str, tuple[VersionStatus, ...] | Transient]:
+    async def ask(target: str) -> tuple[str, tuple[VersionStatus, ...] | Transient]:
         try:
             return target, await clients[target].status(model, version, timeout=limits.rpc)
         except Transient as error:
             return target, error
 
-    watch = GroupWatch(model, version, clients, limits=limits, started=clock.monotonic())
+    watch = GroupWatch(model, version, clients, limits=limits, started=clock.monotonic(), own_load=own_load)
     while True:
-        for target, answer in await asyncio.gather(*(look(target) for target in watch.pending)):
-            _take(watch, target, answer, clock.monotonic())
-        if watch.settled(at=clock.monotonic()):
+        for target, answer in await asyncio.gather(*(ask(target) for target in watch.pending)):
+            watch.on_answer(target, answer, at=clock.monotonic())
+        if watch.is_done(at=clock.monotonic()):
             return
         await asyncio.sleep(limits.interval)

@@ -16,6 +16,7 @@ class ModelVersionTrigger(GroupWaitTrigger):
     """Fire when `version` is AVAILABLE on every replica, or cannot become so; see `GroupWaitTrigger`.
 
     :param discovery_seconds: how long until every replica lists the version.
+    :param own_load: the waiting task asked for the load itself, so a replica that unloads the version ends the wait.
     """
 
     version: int
@@ -29,6 +30,7 @@ class ModelVersionTrigger(GroupWaitTrigger):
         deadline: float,
         discovery_seconds: float = 60.0,
         poll_interval: float = 1.0,
+        own_load: bool = True,
     ) -> None:
         super().__init__(
             tf_serving_conn_id=tf_serving_conn_id,
@@ -38,10 +40,11 @@ class ModelVersionTrigger(GroupWaitTrigger):
             poll_interval=poll_interval,
         )
         self.discovery_seconds = discovery_seconds
+        self.own_load = own_load
 
     def kwargs(self) -> dict[str, Any]:
         """Return what the constructor took."""
-        return {**super().kwargs(), "discovery_seconds": self.discovery_seconds}
+        return {**super().kwargs(), "discovery_seconds": self.discovery_seconds, "own_load": self.own_load}
 
     async def wait(self, clients: Mapping[str, AsyncModelServerClient]) -> int:
         """Wait as long as the deadline allows."""
@@ -51,5 +54,7 @@ class ModelVersionTrigger(GroupWaitTrigger):
         remaining = max(0.0, self.deadline - time.time())
         discovery = min(self.discovery_seconds, remaining)
         limits = WaitLimits(load=remaining, discovery=discovery, interval=self.poll_interval)
-        await wait_until_available_aio(clients, self.model, self.version, limits=limits, clock=SystemClock())
+        await wait_until_available_aio(
+            clients, self.model, self.version, limits=limits, clock=SystemClock(), own_load=self.own_load
+        )
         return self.version
