@@ -33,11 +33,11 @@ class FakeStateDocuments:
     """State documents in a dict."""
 
     def __init__(self) -> None:
-        self._stored: dict[str, bytes] = {}
+        self.stored: dict[str, bytes] = {}
         self._lock = threading.Lock()
 
     def read(self, key: str) -> Document | None:
-        data = self._stored.get(check_key(key))
+        data = self.stored.get(check_key(key))
         return None if data is None else decode(data)
 
     def write(self, key: str, body: bytes, *, expected: str | None) -> str:
@@ -49,15 +49,15 @@ class FakeStateDocuments:
             if (found.tag if found else None) != expected:
                 state = "exists already" if expected is None else "was changed by somebody else meanwhile"
                 raise Contention(f"The state document {key!r} {state}.", "Read it again.")
-            self._stored[key], tag = encode(body)
+            self.stored[key], tag = encode(body)
         return tag
 
     def list(self, prefix: str) -> tuple[str, ...]:
         check_prefix(prefix)
-        return tuple(sorted(key for key in dict(self._stored) if key.startswith(prefix)))
+        return tuple(sorted(key for key in dict(self.stored) if key.startswith(prefix)))
 
     def delete(self, key: str) -> None:
-        self._stored.pop(check_key(key), None)
+        self.stored.pop(check_key(key), None)
 
 
 @dataclass

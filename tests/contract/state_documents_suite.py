@@ -1,26 +1,46 @@
 """What all StateDocuments do, wherever they lie.
 
-A test module subclasses `StateDocumentsSuite` and defines the fixture `connect`: a callable that returns the
-documents of one fresh place, as another process would see them: a new object at each call.
+A test module subclasses `StateDocumentsSuite` and defines the fixtures `connect`, a callable that returns the
+documents of one fresh place, as another process would see them: a new object at each call; and `stored`, which reads
+and writes the bytes of a document behind its back.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
 from fakes import FakeClock
 from tfs_deploy.errors import Contention, CorruptModel, InvalidInput
-from tfs_deploy.jsonable import from_json
+from tfs_deploy.jsonable import from_json, to_json
 from tfs_deploy.store.documents import update
 from tfs_deploy.store.protocol import MAX_DOCUMENT_BYTES, StateDocuments
 
 Connect = Callable[[], StateDocuments]
+
+
+@dataclass(frozen=True)
+class StoredBytes:
+    """Reads and writes what is stored under a key."""
+
+    read: Callable[[str], bytes]
+    write: Callable[[str, bytes], object]
+
+    @classmethod
+    def in_bucket(cls, client: Any, bucket: str, prefix: str) -> StoredBytes:
+        """Return those of the objects below `prefix`."""
+        return cls(
+            lambda key: client.get_object(Bucket=bucket, Key=prefix + key)["Body"].read(),
+            lambda key, data: client.put_object(Bucket=bucket, Key=prefix + key, Body=data),
+        )
+
 
 BAD_KEYS = ["", "/", "a/", "/a", "a//b", "..", "../a", "a/../b", ".hidden", "a/.hidden", "a\\b", "a\nb", "a\0", "a\x7f"]
 
@@ -59,6 +79,41 @@ class StateDocumentsSuite:
         found = documents.read("b")
         assert found is not None
         assert found.body == nested
+
+    def test_what_is_stored_for_a_json_object_is_one(self, documents: StateDocuments, stored: StoredBytes) -> None:
+        documents.write("counter.json", to_json(Counter(3)), expected=None)
+        assert json.loads(stored.read("counter.json"))["count"] == 3
+        increment(documents, "counter.json")
+        assert json.loads(stored.read("counter.json"))["count"] == 4
+
+    def test_a_document_of_the_old_form_is_read_and_rewritten(self, connect: Connect, stored: StoredBytes) -> None:
+        documents = connect()
+        documents.write("counter.json", b"{}", expected=None)
+        body = to_json(Counter(3))
+        stored.write("counter.json", f"tfs-deploy-document 1 {'a' * 32}\n".encode() + body)
+        found = documents.read("counter.json")
+        assert found is not None
+        assert found.body == body
+        tag = connect().write("counter.json", to_json(Counter(4)), expected=found.tag)
+        assert json.loads(stored.read("counter.json"))["count"] == 4
+        with pytest.raises(Contention):
+            documents.write("counter.json", b"{}", expected=found.tag)
+        documents.write("counter.json", to_json(Counter(5)), expected=tag)
+        assert increment(documents, "counter.json") == Counter(6)
+
+    def test_a_document_put_there_by_hand_is_read_and_rewritten(
+        self, documents: StateDocuments, stored: StoredBytes
+    ) -> None:
+        documents.write("counter.json", b"{}", expected=None)
+        stored.write("counter.json", b'{"count": 3}')
+        assert increment(documents, "counter.json") == Counter(4)
+
+    def test_a_document_edited_by_hand_is_another_state(self, documents: StateDocuments, stored: StoredBytes) -> None:
+        tag = documents.write("counter.json", to_json(Counter(3)), expected=None)
+        stored.write("counter.json", stored.read("counter.json").replace(b'"count": 3', b'"count": 30'))
+        with pytest.raises(Contention):
+            documents.write("counter.json", to_json(Counter(4)), expected=tag)
+        assert increment(documents, "counter.json") == Counter(31)
 
     def test_a_change_needs_the_tag_that_was_read(self, documents: StateDocuments) -> None:
         first = documents.write("k", b"1", expected=None)

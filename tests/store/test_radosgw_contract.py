@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 from contract.staged_versions import Spoil, stage
-from contract.state_documents_suite import StateDocumentsSuite
+from contract.state_documents_suite import StateDocumentsSuite, StoredBytes
 from contract.store_suite import StoreSuite
 from radosgw import radosgw_server
 from s3_server import BUCKET, S3Server
@@ -68,6 +68,10 @@ class TestRadosgwStateDocuments(StateDocumentsSuite):
     @pytest.fixture
     def connect(self, server: S3Server, place: str) -> Callable[[], StateDocuments]:
         return lambda: open_store(f"s3://{BUCKET}/{place}", s3=server.options(session_token=None)).documents
+
+    @pytest.fixture
+    def stored(self, server: S3Server, place: str) -> StoredBytes:
+        return StoredBytes.in_bucket(server.client(), BUCKET, f"{place}/.tfs_deploy/")
 
 
 def test_what_the_probe_found_out_is_noted_for_other_processes(server: S3Server, place: str, tmp_path: Path) -> None:

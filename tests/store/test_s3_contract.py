@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from contract.staged_versions import Spoil
-from contract.state_documents_suite import StateDocumentsSuite
+from contract.state_documents_suite import StateDocumentsSuite, StoredBytes
 from contract.store_suite import StoreSuite
 from s3_server import S3Server, moto_server
 from store.history import history_of
@@ -60,6 +60,10 @@ class TestS3StateDocuments(StateDocumentsSuite):
     @pytest.fixture
     def connect(self, server: S3Server, uri: str) -> Callable[[], StateDocuments]:
         return lambda: open_store(uri, s3=server.options()).documents
+
+    @pytest.fixture
+    def stored(self, server: S3Server, bucket: str) -> StoredBytes:
+        return StoredBytes.in_bucket(server.client(), bucket, "team/models/.tfs_deploy/")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from contract.staged_versions import Spoil
-from contract.state_documents_suite import StateDocumentsSuite
+from contract.state_documents_suite import StateDocumentsSuite, StoredBytes
 from contract.store_suite import StoreSuite
 from store.history import history_of
-from store_fake import FakeStore
+from store_fake import FakeStateDocuments, FakeStore
 from tfs_deploy.store.local.store import LocalStore
 from tfs_deploy.store.open import open_store
 from tfs_deploy.store.protocol import StateDocuments, Store
@@ -36,6 +36,11 @@ class TestLocalStateDocuments(StateDocumentsSuite):
     def connect(self, tmp_path: Path) -> Callable[[], StateDocuments]:
         return lambda: open_store(str(tmp_path / "store")).documents
 
+    @pytest.fixture
+    def stored(self, tmp_path: Path) -> StoredBytes:
+        folder = tmp_path / "store/.tfs_deploy"
+        return StoredBytes(lambda key: (folder / key).read_bytes(), lambda key, data: (folder / key).write_bytes(data))
+
 
 class TestFakeStore(StoreSuite):
     @pytest.fixture
@@ -53,9 +58,17 @@ class TestFakeStore(StoreSuite):
 
 class TestFakeStateDocuments(StateDocumentsSuite):
     @pytest.fixture
-    def connect(self) -> Callable[[], StateDocuments]:
-        documents = FakeStore().documents
-        return lambda: documents
+    def documents_in_memory(self) -> FakeStateDocuments:
+        return FakeStateDocuments()
+
+    @pytest.fixture
+    def connect(self, documents_in_memory: FakeStateDocuments) -> Callable[[], StateDocuments]:
+        return lambda: documents_in_memory
+
+    @pytest.fixture
+    def stored(self, documents_in_memory: FakeStateDocuments) -> StoredBytes:
+        by_key = documents_in_memory.stored
+        return StoredBytes(by_key.__getitem__, by_key.__setitem__)
 
 
 TestLocalHistory = history_of(lambda root: LocalStore(root / "store"), examples=12)
