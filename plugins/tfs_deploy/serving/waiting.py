@@ -23,8 +23,8 @@ class WaitLimits:
 
     `discovery`: until the server lists the version (one poll of the file system, a listing, a sync agent's lag);
     `load`: until every replica is AVAILABLE, all in all; `stale_end`: for how long an END row that was there from the
-    start may be the trace of an earlier load of the number (contract 6: 2 x poll + 2 s); `interval`: between
-    two polls; `rpc`: for one GetModelStatus.
+    start may be the trace of an earlier load of the number (contract 6: 2 x poll + 2 s); `interval`: between two
+    polls; `rpc`: for one GetModelStatus.
     """
 
     discovery: float = 60.0
