@@ -58,7 +58,7 @@ def test_turn_that_does_not_come_in_time() -> None:
         async with group(replica, limits={"concurrency": 1, "queue": 5}) as upstream:
             first = asyncio.create_task(ask(upstream))
             await until(lambda: replica.under_way == 1)
-            with pytest.raises(Problem, match="No turn came") as caught:
+            with pytest.raises(Problem, match="for a free slot") as caught:
                 await ask(upstream, seconds=0.1)
             assert caught.value.status == 503
             replica.held.set()
@@ -76,7 +76,7 @@ def test_turns_come_in_order_and_survive_cancelled_waiters() -> None:
         deadline = asyncio.get_running_loop().time() + LONG
 
         async def client(number: int) -> None:
-            async with admission.turn(deadline):
+            async with admission.slot(deadline):
                 order.append(number)
                 await asyncio.sleep(0.01)
 
@@ -86,7 +86,7 @@ def test_turns_come_in_order_and_survive_cancelled_waiters() -> None:
         tasks[0].cancel()  # while it has the turn
         await asyncio.gather(*tasks, return_exceptions=True)
         assert order == [0, 1, 3, 4, 5]
-        async with admission.turn(deadline):
+        async with admission.slot(deadline):
             assert admission.waiting == 0
 
     asyncio.run(run())
@@ -99,10 +99,10 @@ def test_turn_that_comes_as_its_waiter_leaves_is_passed_on() -> None:
         done: list[str] = []
 
         async def client(name: str) -> None:
-            async with admission.turn(deadline):
+            async with admission.slot(deadline):
                 done.append(name)
 
-        async with admission.turn(deadline):
+        async with admission.slot(deadline):
             leaves, stays = (asyncio.create_task(client(name)) for name in ("leaves", "stays"))
             await asyncio.sleep(0)
         leaves.cancel()  # its turn was given a moment ago

@@ -31,19 +31,19 @@ def test_nobody_and_one() -> None:
 
 def test_of_two_the_cheaper_is_chosen() -> None:
     one, other = places(2)
-    one.load.answered(0.0, 0.5)
+    one.load.record_latency(0.0, 0.5)
     assert {choose([one, other], 0.0, random.Random(seed)) for seed in range(20)} == {other}
     # As long as it has not more to do than the other is slower.
     for _ in range(2000):
-        other.load.started()
+        other.load.request_started()
     assert choose([one, other], 0.0, random.Random(1)) is one
 
 
 def test_slow_one_is_tried_again_after_a_while() -> None:
     one, other = places(2)
-    one.load.answered(0.0, 0.5)
+    one.load.record_latency(0.0, 0.5)
     for second in range(120):
-        other.load.answered(float(second), 0.004)
+        other.load.record_latency(float(second), 0.004)
     assert choose([one, other], 120.0, random.Random(1)) is one
 
 
@@ -56,9 +56,9 @@ def test_idle_equals_share_alike(seed: int, count: int) -> None:
         candidate = choose(group, 0.0, draw)
         assert candidate is not None
         chosen[id(candidate)] += 1
-        candidate.load.started()
-        candidate.load.answered(0.0, 0.01)
-        candidate.load.ended()
+        candidate.load.request_started()
+        candidate.load.record_latency(0.0, 0.01)
+        candidate.load.request_ended()
     assert len(chosen) == count
     assert max(chosen.values()) < 320
     assert min(chosen.values()) > 100
@@ -83,7 +83,7 @@ class BalancerMachine(RuleBasedStateMachine):
         others = [other.load.cost(self.now) for other in self.group if other is not candidate]
         assert candidate.load.cost(self.now) <= max(others)  # never the one that is dearer than all others
         assert candidate.load.cost(self.now) <= dearest
-        candidate.load.started()
+        candidate.load.request_started()
         self.under_way.append(candidate)
 
     @precondition(lambda self: self.under_way)
@@ -91,16 +91,16 @@ class BalancerMachine(RuleBasedStateMachine):
     def answer(self, which: int, seconds: float) -> None:
         candidate = self.under_way.pop(which % len(self.under_way))
         before = candidate.load.cost(self.now)
-        candidate.load.answered(self.now, seconds)
+        candidate.load.record_latency(self.now, seconds)
         if seconds >= before:
             assert candidate.load.cost(self.now) >= before * 0.999
-        candidate.load.ended()
+        candidate.load.request_ended()
         self.slowest = max(self.slowest, seconds)
 
     @precondition(lambda self: self.under_way)
     @rule(which=st.integers(0, 1000))
     def failure(self, which: int) -> None:
-        self.under_way.pop(which % len(self.under_way)).load.ended()
+        self.under_way.pop(which % len(self.under_way)).load.request_ended()
 
     @rule(seconds=st.floats(0.0, 1000.0))
     def time_passes(self, seconds: float) -> None:

@@ -90,7 +90,7 @@ def test_nothing_loaded_is_told_without_speaking_of_a_label() -> None:
         async with group(replica, model=LATEST, retries={"seconds": 0.2}) as upstream:
             replica.fake._loaded.clear()
             await until(lambda: upstream.signature() is None)
-            with pytest.raises(Problem, match=r"Model 'm' has no version at the moment\.") as caught:
+            with pytest.raises(Problem, match=r"Model 'm' has no version at the moment;") as caught:
                 await ask(upstream, label=NEWEST)
             assert caught.value.status == 503
 

@@ -212,7 +212,7 @@ def test_a_gateway_that_others_can_reach_needs_keys_or_says_that_it_is_open() ->
 def test_a_port_that_is_taken_is_told_in_a_sentence() -> None:
     async def ask(g: Running) -> None:
         taken = Gateway(settings("127.0.0.1:1", models={"m": {}}, listen={"port": g.port}))
-        with pytest.raises(InvalidInput, match="cannot be listened on"):
+        with pytest.raises(InvalidInput, match="cannot be bound"):
             await taken.start()
         await taken.stop(quiet=0.0)
 

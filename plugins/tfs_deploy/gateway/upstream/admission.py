@@ -1,4 +1,4 @@
-"""How many requests are let in, and how many of them may act at once: bounded, first come, first served."""
+"""Admission of requests for one model: a bounded number in total, and a bounded number of Predict calls in order."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from collections.abc import AsyncIterator, Iterator
 from tfs_deploy.clock import Clock
 from tfs_deploy.gateway.problem import Problem, too_busy, unavailable
 
-# What a client is told to wait at most; by then the load is another one.
+# The largest Retry-After in seconds; the load changes sooner.
 _MAX_RETRY_AFTER = 30.0
-# How much one more duration counts in the average.
+# Weight of one duration in the moving average.
 _SMOOTHING = 0.1
 
 
 class Admission:
-    """`concurrency` turns, and a queue of at most `queue` for them."""
+    """`concurrency` slots for Predict calls, and a queue of at most `queue` requests for them."""
 
     def __init__(self, model: str, concurrency: int, queue: int, clock: Clock) -> None:
         self._model = model
@@ -33,22 +33,22 @@ class Admission:
 
     @property
     def admitted(self) -> int:
-        """Return how many requests are let in."""
+        """Return the number of admitted requests."""
         return self._admitted
 
     @property
     def waiting(self) -> int:
-        """Return how many wait for a turn."""
+        """Return the number of requests that wait for a slot."""
         return len(self._queue)
 
     @property
     def has_spare_capacity(self) -> bool:
-        """Tell whether a turn would be had at once, with half of them to spare."""
+        """Return whether less than half of the slots are in use and nobody waits."""
         return not self._closed and not self._queue and self._admitted * 2 < self._concurrency
 
     @contextlib.contextmanager
     def admit(self) -> Iterator[None]:
-        """Count one request as inside; raise Problem (429 full, 503 closing)."""
+        """Count one request as admitted for the block; raise Problem (429 full, 503 closing)."""
         if self._closed:
             raise unavailable("This gateway is shutting down; try again.")
         if self._admitted >= self._room:
@@ -64,23 +64,23 @@ class Admission:
                 self._empty.set()
 
     @contextlib.asynccontextmanager
-    async def turn(self, deadline: float) -> AsyncIterator[None]:
-        """Wait for a turn, and hold it; raise Problem if none comes before `deadline`."""
+    async def slot(self, deadline: float) -> AsyncIterator[None]:
+        """Wait for a slot and hold it for the block; raise Problem where none is free before `deadline`."""
         if self._running < self._concurrency and not self._queue:
             self._running += 1
         else:
-            await self._wait_for_turn(deadline)
+            await self._wait_for_slot(deadline)
         try:
             yield
         finally:
-            self._release_turn()
+            self._release_slot()
 
     def close(self) -> None:
-        """Let nobody in any more."""
+        """Admit no more requests."""
         self._closed = True
 
     async def drained(self, seconds: float) -> bool:
-        """Wait until nobody is inside, at most `seconds`; tell whether that was so."""
+        """Wait at most `seconds` until no request is admitted; return whether that was reached."""
         self._empty = self._empty or asyncio.Event()
         if self._admitted:
             self._empty.clear()
@@ -90,32 +90,35 @@ class Admission:
         return not self._admitted
 
     def full(self) -> Problem:
-        """Return the problem that says when there may be room: after as long as a request takes of late."""
+        """Return the problem of a full queue; its Retry-After is the average duration of recent requests."""
         retry_after = min(_MAX_RETRY_AFTER, max(1.0, self._seconds))
         return too_busy(
-            f"The gateway has {self._admitted} requests for model {self._model!r}.", retry_after=retry_after
+            f"The gateway already has {self._admitted} requests for model {self._model!r}; try again later.",
+            retry_after=retry_after,
         )
 
-    async def _wait_for_turn(self, deadline: float) -> None:
-        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.append(mine)
+    async def _wait_for_slot(self, deadline: float) -> None:
+        slot: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.append(slot)
         try:
-            await asyncio.wait({mine}, timeout=max(0.0, deadline - self._clock.monotonic()))
+            await asyncio.wait({slot}, timeout=max(0.0, deadline - self._clock.monotonic()))
         except asyncio.CancelledError:
-            self._cancel_wait(mine)
+            self._cancel_wait(slot)
             raise
-        if not mine.done():
-            self._cancel_wait(mine)
-            raise unavailable(f"No turn came for this request to model {self._model!r} in its time; try again.")
+        if not slot.done():
+            self._cancel_wait(slot)
+            raise unavailable(
+                f"The request for model {self._model!r} waited until its deadline for a free slot; try again."
+            )
 
-    def _cancel_wait(self, mine: asyncio.Future[None]) -> None:
-        if mine.done():  # the turn came at the same moment
-            self._release_turn()
+    def _cancel_wait(self, slot: asyncio.Future[None]) -> None:
+        if slot.done():  # the slot came at the same moment
+            self._release_slot()
         else:
-            self._queue.remove(mine)
+            self._queue.remove(slot)
 
-    def _release_turn(self) -> None:
-        """Give the turn to the next in the queue, or back."""
+    def _release_slot(self) -> None:
+        """Pass the slot to the next request in the queue, or free it."""
         if self._queue:
             self._queue.popleft().set_result(None)
         else:

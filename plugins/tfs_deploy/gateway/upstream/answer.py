@@ -1,4 +1,4 @@
-"""What comes back from a model server, and who may be asked for it."""
+"""The answer of a model server, and the protocols of the parts that give and count answers."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any, Protocol
 import numpy.typing as npt
 
 Arrays = Mapping[str, npt.NDArray[Any]]
-# In place of a label: whatever version is the highest that is AVAILABLE on the model server.
+# In place of a label: the highest version that is AVAILABLE on the model server.
 NEWEST = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
-    """One answer: `model` is the name on the model server, `version` computed it, `label` (or none) was asked for.
+    """The answer of `version`; `model` is the name on the model server, `label` the requested label or empty.
 
-    `outputs` may be read-only views; `replica` is the address that answered, `attempts` how many were asked.
+    `outputs` may be read-only views; `replica` is the address that answered, `attempts` the number of attempts.
     """
 
     outputs: dict[str, npt.NDArray[Any]]
@@ -29,7 +29,7 @@ class Answer:
 
 
 def describe_label(label: str) -> str:
-    """Return `label` as messages name it."""
+    """Return how messages name `label`."""
     return f"label {label!r}" if label != NEWEST else "the newest version"
 
 
@@ -37,24 +37,24 @@ class Predictor(Protocol):
     """One model, by label."""
 
     async def predict(self, inputs: Arrays, *, label: str, deadline: float, request_id: str) -> Answer:
-        """Return the answer of the version that `label` means; raise Problem; `deadline` is monotonic seconds."""
+        """Return the answer of the version under `label`; raise Problem; `deadline` is monotonic seconds."""
 
 
 class Meter(Protocol):
-    """Where the rooms below the web room report what happens, for /metrics."""
+    """Counts events for /metrics."""
 
     def count(self, event: str, **labels: str) -> None:
         """Count one `event`, e.g. ``retry``."""
 
     def observe(self, name: str, value: float, **labels: str) -> None:
-        """Note one `value`, e.g. of ``batch_rows``."""
+        """Add one `value`, e.g. of ``batch_rows``, to a histogram."""
 
 
 class NoMeter:
-    """A meter that nobody reads."""
+    """A meter that drops everything."""
 
     def count(self, event: str, **labels: str) -> None:
-        """Forget it."""
+        """Drop the event."""
 
     def observe(self, name: str, value: float, **labels: str) -> None:
-        """Forget it."""
+        """Drop the event."""

@@ -1,4 +1,9 @@
-"""One attempt: ask one replica, by the number of the version that its label means, what the guard has let through."""
+"""One attempt of a request: resolve the label at one replica, check the inputs, call Predict by version number.
+
+Nothing is sent that does not fit the version's signature: TF Serving does not compare shapes, and one input of a wrong
+rank can end its process (contract 20.1). For the same reason nothing is sent for an input of unknown rank, unless the
+configuration gives the rank.
+"""
 
 from __future__ import annotations
 
@@ -17,28 +22,28 @@ from tfs_deploy.serving.signature import Signature, TensorSpec, check_inputs
 
 
 class FailureKind(Enum):
-    """What became of a request that was not answered."""
+    """What a failed attempt means for its request."""
 
     REFUSED = "refused"
-    """It did not run; every other replica may be asked."""
+    """The request did not run; any other replica may get it."""
     ABSENT = "absent"
-    """The replica does not have the model under this label, or no longer the version."""
+    """The replica does not serve the model under this label, or no longer serves the version."""
     LOST = "lost"
-    """The replica went away with it, and perhaps because of it."""
+    """The connection ended while the replica had the request, and perhaps because of it."""
     FINAL = "final"
-    """It was answered with an error that any replica would give, or its time is over."""
+    """The error is one that every replica would give, or the deadline has passed."""
 
 
-# What gRPC's core says when it had no connection, and TF Serving when its batching queue is full. Whatever else ends
-# with UNAVAILABLE may have been under way.
+# Texts of gRPC's core without a connection, and of TF Serving with a full batching queue. After any other UNAVAILABLE
+# the request may have run.
 _NEVER_RAN = re.compile(r"failed to connect|name resolution|DNS resolution|queue .{0,80}\bfull\b", re.I | re.S)
 _LOST_CODES = {"CANCELLED", "ABORTED"}
-# A server that ends mid-call shows as one of these too.
+# A server that ends during a call also gives one of these.
 _CONNECTION_LOST = re.compile(r"stream removed|RST_STREAM|socket closed|connection reset|broken pipe|GOAWAY", re.I)
 
 
 def failure_kind(error: TFSDeployError) -> FailureKind:
-    """Return what `error`, which an attempt ended with, means."""
+    """Return the kind of failure that `error` means."""
     if isinstance(error, Unreachable):
         return FailureKind.REFUSED if _NEVER_RAN.search(error.cause) else FailureKind.LOST
     if isinstance(error, NotFound):
@@ -54,7 +59,7 @@ def failure_kind(error: TFSDeployError) -> FailureKind:
 
 
 class Guard:
-    """Compares inputs with one signature of whatever version is live; `ranks` of inputs whose rank that leaves open."""
+    """Checks inputs against the signature of a version; `ranks` fills in ranks that the signature leaves open."""
 
     def __init__(
         self,
@@ -81,9 +86,9 @@ class Guard:
                 self._check_rank(metadata, alias, array.ndim)
 
     def rows(self, metadata: Metadata, arrays: Arrays) -> int | None:
-        """Return how many rows `arrays` have if rows of several requests may go as one; None if they may not.
+        """Return the number of rows in `arrays`; None where they cannot be joined with rows of other requests.
 
-        They may where the first dimension of every input and output is free, so that it can only be the batch.
+        They can be joined where the first dimension of every input and output is open: it is the batch dimension.
         """
         if not self.batched(metadata):
             return None
@@ -91,7 +96,7 @@ class Guard:
         return counts.pop() or None if len(counts) == 1 else None
 
     def batched(self, metadata: Metadata) -> bool:
-        """Tell whether the version of `metadata` takes the rows of several requests as one."""
+        """Return whether every input and output of the version has a batch dimension."""
         signature = metadata.signatures.get(self._name)
         return signature is not None and bool(signature.inputs) and self._all_batched(signature)
 
@@ -101,23 +106,25 @@ class Guard:
         return all(_has_batch_dimension(spec) for spec in specs)
 
     def _signature(self, metadata: Metadata) -> Signature:
-        found = metadata.signatures.get(self._name)
-        if found is None:
+        signature = metadata.signatures.get(self._name)
+        if signature is None:
             raise self._mismatch(metadata, f"has no signature {self._name!r}")
-        missing = sorted(set(self._outputs) - found.outputs.keys())
+        missing = sorted(set(self._outputs) - signature.outputs.keys())
         if missing:
             raise self._mismatch(metadata, f"has no output {missing[0]!r} in signature {self._name!r}")
-        return found
+        return signature
 
     def _check_rank(self, metadata: Metadata, alias: str, rank: int) -> None:
         wanted = self._ranks.get(alias)
         if wanted is None:
-            what = f"does not say how many dimensions its input {alias!r} has; `ranks` in the configuration can say it"
-            raise bad_upstream(f"Nothing is sent to model {metadata.model!r}: its version {metadata.version} {what}.")
+            raise bad_upstream(
+                f"The signature of model {metadata.model!r} version {metadata.version} leaves the rank of its input "
+                f"{alias!r} open; set `ranks` in the gateway's configuration."
+            )
         if wanted not in (rank, "any"):
             raise unusable(
                 f"The input {alias!r} of model {metadata.model!r} must have {wanted} dimensions, "
-                f"but an array of {rank} was given."
+                f"but the array has {rank}."
             )
 
     def _mismatch(self, metadata: Metadata, what: str) -> Problem:
@@ -128,8 +135,8 @@ def _has_batch_dimension(spec: TensorSpec) -> bool:
     return bool(spec.shape) and spec.shape is not None and spec.shape[0] is None
 
 
-# An input that does not fit makes the gateway look whether the label has moved, unless it looked so short a time ago:
-# otherwise strangers could have the model servers asked as often as they like.
+# After an input that does not fit, the label is read again, but not twice within this time: otherwise clients could
+# make the gateway query the model servers at any rate.
 MIN_REFRESH_SECONDS = 0.05
 
 
@@ -143,7 +150,7 @@ class AttemptFailed(Exception):
 
 
 class Attempt:
-    """Knows the model, the signature and the outputs that are asked for."""
+    """Calls one replica for one model, signature and set of outputs."""
 
     def __init__(self, model: str, signature: str, outputs: Sequence[str], guard: Guard, clock: Clock) -> None:
         self.model = model
@@ -153,12 +160,12 @@ class Attempt:
         self._clock = clock
 
     async def run(self, replica: Replica, arrays: Arrays, label: str, deadline: float, number: int) -> Answer:
-        """Return the answer of `replica`; raise Problem where the input is at fault, Failed otherwise."""
+        """Return the answer of `replica`; raise Problem where the inputs do not fit, AttemptFailed otherwise."""
         checked = await self._checked_metadata(replica, arrays, label, deadline)
         try:
             prediction = await self._predict(replica, checked, arrays, deadline)
         except NotFound:
-            # The version was there a moment ago and is not now, so nothing ran: see once what the label means now.
+            # The version was unloaded since the label was read, so nothing ran: read the label again, once.
             now = self._clock.monotonic()
             checked = await self._checked_metadata(replica, arrays, label, deadline, newer_than=now)
             try:
@@ -170,12 +177,12 @@ class Attempt:
     async def _checked_metadata(
         self, replica: Replica, arrays: Arrays, label: str, deadline: float, newer_than: float | None = None
     ) -> Metadata:
-        """Return the version to ask, after its signature was compared with `arrays`."""
+        """Return the version under `label` after `arrays` were checked against its signature."""
         metadata = await self._resolve(replica, label, deadline, newer_than)
         try:
             self._guard.check(metadata, arrays)
         except Problem:
-            # The label may have moved to a version that takes this.
+            # The label may have moved to a version that these inputs fit.
             newest = self._clock.monotonic() - MIN_REFRESH_SECONDS
             metadata = await self._resolve(replica, label, deadline, newest)
             self._guard.check(metadata, arrays)
@@ -186,14 +193,15 @@ class Attempt:
             return await replica.resolve(label, deadline, newer_than=newer_than)
         except NotFound as error:
             raise AttemptFailed(FailureKind.ABSENT, error) from error
-        except TFSDeployError as error:  # a question that has no answer costs the request nothing: ask another replica
+        except TFSDeployError as error:  # nothing was sent yet, so another replica may get the request
             raise AttemptFailed(FailureKind.REFUSED, error) from error
 
     async def _predict(self, replica: Replica, checked: Metadata, arrays: Arrays, deadline: float) -> Prediction:
         started = self._clock.monotonic()
         if deadline <= started:
             raise AttemptFailed(
-                FailureKind.FINAL, DeadlineExceeded(f"The time for a request to {self.model!r} is over.", "Try again.")
+                FailureKind.FINAL,
+                DeadlineExceeded(f"The deadline of a request to {self.model!r} has passed.", "Try again."),
             )
         try:
             prediction = await replica.client.predict(
@@ -207,16 +215,16 @@ class Attempt:
         except NotFound:
             raise
         except DeadlineExceeded as error:
-            self._note_time(replica, started)
+            self._record_latency(replica, started)
             raise AttemptFailed(FailureKind.FINAL, error) from error
         except TFSDeployError as error:
             kind = failure_kind(error)
             if kind in (FailureKind.REFUSED, FailureKind.LOST) and not isinstance(error, InvalidInput):
-                replica.failed(error)
+                replica.record_failure(error)
             raise AttemptFailed(kind, error) from error
-        self._note_time(replica, started)
+        self._record_latency(replica, started)
         return prediction
 
-    def _note_time(self, replica: Replica, started: float) -> None:
+    def _record_latency(self, replica: Replica, started: float) -> None:
         now = self._clock.monotonic()
-        replica.load.answered(now, now - started)
+        replica.load.record_latency(now, now - started)

@@ -1,8 +1,8 @@
-"""One request to the replicas of a model: the attempts at it, within its deadline.
+"""The attempts of one request at the replicas of a model, within its deadline.
 
-Predict changes nothing on a model server, so it may be sent twice. It is sent again at once to another replica where
-one refused it; when all refuse, after a pause. Where a replica went away *with* it, it is sent again `Retries.lost`
-times only: a request that ends model servers must not be handed round. Everything else is the answer.
+Predict changes nothing on a model server, so a request may be sent twice. After a refusal another replica gets it at
+once; after refusals by all replicas it is tried again with backoff. After a lost connection it is sent again at most
+`Retries.lost` times, because a request that crashes model servers must not reach all of them. Other errors are final.
 """
 
 from __future__ import annotations
@@ -25,34 +25,34 @@ from tfs_deploy.gateway.upstream.replica import Replica, choose
 logger = logging.getLogger(__name__)
 
 _MIN_PAUSE, _MAX_PAUSE = 0.02, 0.5
-# How many hedges may be saved up while none were needed.
+# The number of hedges that may accumulate unused.
 _HEDGES_SAVED = 10.0
 
 
 class RetryPolicy(Enum):
-    """What a request waits for while nobody answers it."""
+    """What a request without an answer waits for."""
 
     FULL = "full"
-    """For replicas, and for the label: after a restart it is back when the model is loaded."""
+    """For a replica and for the label, which is missing after a restart until the model is loaded."""
     REPLICAS = "replicas"
-    """For replicas; a label that is known to be nowhere is an answer."""
+    """For a replica; a label that no replica has is an error (404)."""
     NONE = "none"
-    """For nothing: there is another label to ask."""
+    """For nothing, because another label is tried next."""
 
 
 class HedgeBudget:
-    """How many requests may be sent twice: a share of all, so that hedging never doubles the load of a slow group."""
+    """The number of requests that may be hedged: a share of all, so that hedging never doubles a slow group's load."""
 
     def __init__(self, percent: float) -> None:
         self._share = percent / 100.0
         self._saved = _HEDGES_SAVED if percent else 0.0
 
     def earn(self) -> None:
-        """Note one request."""
+        """Add the share of one request."""
         self._saved = min(_HEDGES_SAVED, self._saved + self._share)
 
     def spend(self) -> bool:
-        """Take one hedge; tell whether there was one."""
+        """Take one hedge; return whether the budget had one."""
         if self._saved < 1.0:
             return False
         self._saved -= 1.0
@@ -61,7 +61,7 @@ class HedgeBudget:
 
 @dataclass(slots=True)
 class _Request:
-    """One request, and what was tried for it."""
+    """One request and its attempts."""
 
     arrays: Arrays
     label: str
@@ -69,7 +69,7 @@ class _Request:
     retry_until: float
     policy: RetryPolicy
     request_id: str
-    asked: set[Replica] = field(default_factory=set)
+    tried: set[Replica] = field(default_factory=set)
     in_flight: dict[asyncio.Task[Answer], Replica] = field(default_factory=dict)
     attempts: int = 0
     lost: int = 0
@@ -80,7 +80,7 @@ class _Request:
 
 
 class Calls:
-    """Sends requests for one model to whichever of `replicas()` answers."""
+    """Sends requests for one model to `replicas()` until one answers."""
 
     def __init__(
         self,
@@ -129,11 +129,11 @@ class Calls:
     # --- attempts ---------------------------------------------------------------------------------------------------
 
     def _start(self, request: _Request) -> bool:
-        """Send to a replica that was not asked yet; tell whether there was one."""
+        """Start an attempt at a replica that was not tried yet; return whether there was one."""
         replica = self._choose_replica(request)
         if replica is None:
             return False
-        request.asked.add(replica)
+        request.tried.add(replica)
         request.attempts += 1
         coroutine = self._attempt.run(replica, request.arrays, request.label, request.deadline, request.attempts)
         task = asyncio.get_running_loop().create_task(coroutine)
@@ -143,15 +143,15 @@ class Calls:
         return True
 
     def _choose_replica(self, request: _Request) -> Replica | None:
-        """Choose among those that are known to serve the label, else those that may, else those that are out."""
+        """Choose among untried replicas that serve the label, else among those not ejected, else among all."""
         now = self._clock.monotonic()
-        left = [replica for replica in self._replicas() if replica not in request.asked]
+        left = [replica for replica in self._replicas() if replica not in request.tried]
         serving = [replica for replica in left if replica.serves(request.label)]
-        hopeful = [replica for replica in left if not replica.ejected]
-        return choose(serving or hopeful or left, now, self._draw)
+        usable = [replica for replica in left if not replica.ejected]
+        return choose(serving or usable or left, now, self._draw)
 
     async def _wait_for_attempt(self, request: _Request) -> Answer | None:
-        """Wait for the end of one attempt, and hedge meanwhile; return the answer if it is one."""
+        """Wait until an attempt ends, hedging once; return its answer, or None where it failed."""
         hedge = self._hedge_after is not None and not request.hedged and not request.lost
         done, _ = await asyncio.wait(
             request.in_flight, timeout=self._hedge_after if hedge else None, return_when=asyncio.FIRST_COMPLETED
@@ -168,37 +168,37 @@ class Calls:
         return None
 
     def _hedge(self, request: _Request) -> None:
-        another = any(replica.serves(request.label) for replica in self._replicas() if replica not in request.asked)
+        another = any(replica.serves(request.label) for replica in self._replicas() if replica not in request.tried)
         if another and self._hedges.spend() and self._start(request):
             self._meter.count("hedge")
 
     def _outcome(self, request: _Request, replica: Replica, task: asyncio.Task[Answer]) -> Answer | None:
-        """Return the answer, raise what is final, return None if the request may go elsewhere."""
+        """Return the answer, raise a final error, or return None where another replica may be tried."""
         error = None if task.cancelled() else task.exception()
-        if task.cancelled():  # the replica was given up while it had the request
+        if task.cancelled():  # the replica was ejected while it had the request
             self._record_failure(request, replica, FailureKind.LOST, None)
         elif error is None:
             return task.result()
         elif isinstance(error, AttemptFailed):
             self._record_failure(request, replica, error.kind, error.error)
         elif isinstance(error, Problem) and self._serves_other_version(request, replica):
-            # While a label moves from replica to replica, both signatures are live: nothing was sent yet.
+            # While a label moves from replica to replica, both signatures are live; nothing was sent yet.
             request.mismatch = error
         else:
             raise error
         return None
 
     def _serves_other_version(self, request: _Request, asked: Replica) -> bool:
-        """Tell whether a replica that was not asked yet has another version under the label than `asked` has."""
-        known = asked.known(request.label)
-        left = (replica for replica in self._replicas() if replica not in request.asked and not replica.ejected)
-        views = (replica.known(request.label) for replica in left)
+        """Return whether an untried replica has another version under the label than `asked`."""
+        known = asked.fresh_metadata(request.label)
+        left = (replica for replica in self._replicas() if replica not in request.tried and not replica.ejected)
+        views = (replica.fresh_metadata(request.label) for replica in left)
         return any(view is not None and (known is None or view.version != known.version) for view in views)
 
     def _record_failure(
         self, request: _Request, replica: Replica, kind: FailureKind, error: TFSDeployError | None
     ) -> None:
-        """Note a failed attempt; raise Problem if no other may follow."""
+        """Record a failed attempt; raise Problem where no other may follow."""
         request.failed = error or request.failed
         self._meter.count("failed_attempt", replica=replica.target, kind=kind.value)
         logger.info("%s: attempt %d at %s was %s", request.request_id, request.attempts, replica.target, kind.value)
@@ -207,36 +207,38 @@ class Calls:
         if kind is FailureKind.LOST:
             request.lost += 1
 
-    # --- nobody answers ---------------------------------------------------------------------------------------------
+    # --- no replica answers -------------------------------------------------------------------------------------------
 
     async def _back_off(self, request: _Request) -> None:
-        """Let a pause pass before everybody is asked again; raise Problem when that would be too late."""
+        """Wait before all replicas are tried again; raise Problem where that would be too late."""
         replicas = self._replicas()
         nowhere = bool(replicas) and all(replica.lacks(request.label) for replica in replicas)
         if nowhere and request.policy is not RetryPolicy.FULL:
-            raise not_found(f"Model {self._attempt.model!r} has no label {request.label!r}.")
+            raise not_found(
+                f"Model {self._attempt.model!r} has no label {request.label!r}; use one that GET /v1/models lists."
+            )
         pause = request.pause * (0.5 + 0.5 * self._draw.random())
         now = self._clock.monotonic()
         if now >= request.deadline:
-            raise too_late(f"Model {self._attempt.model!r} did not answer within the request's time.")
+            raise too_late(f"Model {self._attempt.model!r} did not answer before the request's deadline; try again.")
         if now + pause >= request.retry_until or request.policy is RetryPolicy.NONE:
             raise self._no_answer(request)
         await asyncio.sleep(pause)
         request.pause = min(request.pause * 2.0, _MAX_PAUSE)
-        request.asked.clear()
+        request.tried.clear()
         self._meter.count("round")
 
     def _no_answer(self, request: _Request) -> Problem:
         model = self._attempt.model
         if isinstance(request.failed, NotFound):
             under = "" if request.label == NEWEST else f" under the {describe_label(request.label)}"
-            return unavailable(f"Model {model!r} has no version{under} at the moment.")
+            return unavailable(f"Model {model!r} has no version{under} at the moment; try again later.")
         if isinstance(request.failed, DeadlineExceeded) or request.failed is None:
             return unavailable(f"No model server answered in time for model {model!r}; try again.")
         return from_error(request.failed, model)
 
 
 def _retrieve_error(task: asyncio.Task[Answer]) -> None:
-    """Look at the error of an attempt that nobody waits for any more."""
+    """Retrieve the error of an abandoned attempt, so that asyncio does not log it."""
     if not task.cancelled():
         task.exception()

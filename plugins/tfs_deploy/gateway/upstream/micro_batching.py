@@ -1,8 +1,8 @@
-"""Micro-batching: requests that arrive within a few milliseconds of each other go as one Predict.
+"""Micro-batching: requests that arrive within a few milliseconds of each other become one Predict call.
 
-Only requests of the same label whose arrays have the same names, dtypes and dimensions apart from the first are
-joined, along the first, and only where the guard says that it is the batch. A joined request that fails is sent again
-in its parts, so that nobody gets an error that another client's input caused.
+Requests are joined along the batch dimension where they have the same label and arrays of the same names, dtypes and
+other dimensions. A joined request that fails is sent again in its parts, so that no client gets an error that another
+client's input caused.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ BatchKey = tuple[tuple[str, str, tuple[int, ...]], ...]
 
 
 def batch_key(arrays: Arrays) -> BatchKey:
-    """Return what requests must have in common to be joined: names, dtypes, all dimensions but the first."""
+    """Return the key of requests that may be joined: names, dtypes, and all dimensions but the first."""
     return tuple((alias, array.dtype.str, array.shape[1:]) for alias, array in sorted(arrays.items()))
 
 
 def join(requests: Sequence[Arrays]) -> dict[str, npt.NDArray[np.generic]]:
-    """Return the requests, which are of one kind, below each other."""
+    """Return the rows of `requests`, which have one key, as one request."""
     if len(requests) == 1:
         return dict(requests[0])
     return {alias: np.concatenate([request[alias] for request in requests]) for alias in requests[0]}
 
 
 def split(outputs: Arrays, counts: Sequence[int]) -> list[dict[str, npt.NDArray[np.generic]]] | None:
-    """Return the outputs of each request, `counts[i]` rows of request i; None where they are not that many rows."""
+    """Return the outputs of each request, `counts[i]` rows for request i; None where the total number differs."""
     total = sum(counts)
     if any(not array.ndim or array.shape[0] != total for array in outputs.values()):
         return None
@@ -51,12 +51,12 @@ def split(outputs: Arrays, counts: Sequence[int]) -> list[dict[str, npt.NDArray[
 
 logger = logging.getLogger(__name__)
 
-# Problems that another client's rows may have caused; the others would meet each part as well.
+# Statuses that the rows of another client may have caused; any other error would repeat for every part.
 _STATUSES_TO_SPLIT = {422, 502}
 
 
 class Send(Protocol):
-    """How a request, joined or not, goes to the model servers."""
+    """Sends one request, joined or not, to the model servers."""
 
     async def __call__(self, arrays: Arrays, *, label: str, deadline: float, request_id: str) -> Answer:
         """Return the answer; raise Problem."""
@@ -76,7 +76,7 @@ class _Member:
 
 @dataclass(slots=True)
 class _Group:
-    """The requests of one kind: those that wait to be joined, and how many calls are under way."""
+    """The waiting requests of one key, and the number of calls in flight."""
 
     waiting: list[_Member] = field(default_factory=list)
     rows: int = 0
@@ -87,8 +87,8 @@ class _Group:
 class MicroBatcher:
     """Joins requests for one model.
 
-    `rows` says how many rows a request has, and by which version; None where it must go alone. `joinable` says it of
-    the version that answered, if it is another one: the label may move while requests wait.
+    `rows` returns the number of rows of a request, and the version that it was read from; None where the request cannot
+    be joined. `joinable` returns whether a version has a batch dimension: the label may move while requests wait.
     """
 
     def __init__(
@@ -111,20 +111,20 @@ class MicroBatcher:
         self._meter = meter
         self._groups: dict[tuple[str, BatchKey], _Group] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        # Versions whose answers did not have the rows that were asked for.
+        # Versions that answered with another number of rows than were sent.
         self._unjoinable: set[int] = set()
 
     @property
     def kinds(self) -> int:
-        """Return how many kinds of requests are waiting or under way."""
+        """Return the number of keys with requests that wait or are in flight."""
         return len(self._groups)
 
     def may_join(self, version: int) -> bool:
-        """Tell whether answers of `version` have come back row by row so far."""
+        """Return whether `version` has always answered with one row per row."""
         return version not in self._unjoinable
 
     async def predict(self, arrays: Arrays, *, label: str, deadline: float, request_id: str) -> Answer:
-        """Return the answer to `arrays`, which may travel with others; raise Problem."""
+        """Return the answer to `arrays`, which may be joined with others; raise Problem."""
         rows, version = self._rows(arrays, label) or (self._options.max_rows, 0)
         if rows >= self._options.max_rows:
             return await self._send(arrays, label=label, deadline=deadline, request_id=request_id)
@@ -135,9 +135,9 @@ class MicroBatcher:
             await asyncio.wait({member.answer}, timeout=max(0.0, deadline - self._clock.monotonic()))
         finally:
             if not member.answer.cancel():
-                member.answer.exception()  # looked at, even if this task was cancelled meanwhile
+                member.answer.exception()  # retrieved, even where this task was cancelled
         if member.answer.cancelled():
-            raise too_late(f"Model {self._model!r} did not answer within the request's time.")
+            raise too_late(f"Model {self._model!r} did not answer before the request's deadline; try again.")
         return member.answer.result()
 
     def _add(self, key: tuple[str, BatchKey], member: _Member) -> None:
@@ -155,7 +155,7 @@ class MicroBatcher:
     def _timer(self, key: tuple[str, BatchKey], group: _Group) -> asyncio.TimerHandle | asyncio.Handle:
         loop = asyncio.get_running_loop()
         if self._options.eager and not group.in_flight:
-            # Not at once: what else this turn of the loop brings in may come along.
+            # Not now: other requests of this iteration of the loop may join.
             return loop.call_soon(self._flush, key)
         return loop.call_later(self._options.wait_ms / 1000.0, self._flush, key)
 
@@ -171,13 +171,13 @@ class MicroBatcher:
             task = asyncio.get_running_loop().create_task(self._run(key, members))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        elif not group.in_flight:  # everybody left
+        elif not group.in_flight:  # all clients disconnected
             del self._groups[key]
 
     async def _run(self, key: tuple[str, BatchKey], members: list[_Member]) -> None:
         try:
             await self._send_joined(key[0], members)
-        except Exception:  # of any kind: nobody but this task would see it
+        except Exception:  # of any kind, because nothing else awaits this task
             logger.exception("A batch for %s failed", self._model)
         finally:
             self._call_done(key)
@@ -190,7 +190,7 @@ class MicroBatcher:
         if group.in_flight:
             return
         if not group.waiting:
-            del self._groups[key]  # shapes are chosen by clients: nothing is kept of those that are gone
+            del self._groups[key]  # clients choose shapes, so keys without requests must not accumulate
         elif self._options.eager and group.timer is not None:
             group.timer.cancel()
             group.timer = self._timer(key, group)
@@ -215,7 +215,7 @@ class MicroBatcher:
                     _fail(member, problem)
             return
         if any(member.version != answer.version for member in members) and not self._joinable(answer.version, label):
-            # If it has as many rows as were sent, that is by chance.
+            # The version has no batch dimension; an equal number of rows is a coincidence.
             await self._send_separately(label, members)
             return
         parts = split(answer.outputs, [member.rows for member in members])
@@ -246,7 +246,7 @@ class MicroBatcher:
 
 def _fail(member: _Member, problem: Problem) -> None:
     if not member.answer.done():
-        # One of its own for each: an exception that is raised in several tasks collects all their tracebacks.
+        # A new exception for each, because one that is raised in several tasks collects all their tracebacks.
         member.answer.set_exception(
             Problem(problem.status, problem.title, problem.detail, retry_after=problem.retry_after, extra=problem.extra)
         )

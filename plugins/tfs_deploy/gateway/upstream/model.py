@@ -1,4 +1,4 @@
-"""One model behind the gateway: requests in, answers of the version that a label means out."""
+"""One model behind the gateway: the label of a request (own, canary, shadow), admission, batching and replicas."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from tfs_deploy.gateway.upstream.watch import Connections, ReplicaWatch, Resolve
 from tfs_deploy.serving.group import parse_targets
 from tfs_deploy.serving.protocol import Metadata
 from tfs_deploy.serving.signature import Signature
+
+logger = logging.getLogger(__name__)
 
 
 class Upstream:
@@ -66,63 +68,69 @@ class Upstream:
         self._batcher: MicroBatcher | None = None
         if model.micro_batching is not None:
             self._batcher = MicroBatcher(
-                self.name, model.micro_batching, self._in_turn, self._rows, self._joinable, clock=clock, meter=meter
+                self.name,
+                model.micro_batching,
+                self._predict_in_slot,
+                self._rows,
+                self._joinable,
+                clock=clock,
+                meter=meter,
             )
 
     async def start(self) -> None:
-        """Ask every replica once, and keep asking; replicas that do not answer are no error."""
+        """Query every replica once, and go on in the background; unavailable replicas are no error."""
         await self._watch.start()
 
     async def stop(self, grace: float) -> bool:
-        """Let nobody in, wait up to `grace` seconds for the requests inside; tell whether all were answered."""
+        """Admit no requests, wait up to `grace` seconds for admitted ones; return whether all were answered."""
         self.admission.close()
         drained = await self.admission.drained(grace)
         await self._watch.stop()
         return drained
 
     async def predict(self, inputs: Arrays, *, label: str, deadline: float, request_id: str) -> Answer:
-        """Return the answer of the version that `label` means; raise Problem; `deadline` is monotonic seconds."""
+        """Return the answer of the version under `label`; raise Problem; `deadline` is monotonic seconds."""
         with self.admission.admit():
-            self._watch.asked()
-            send = self._batcher.predict if self._batcher else self._in_turn
+            self._watch.record_request()
+            send = self._batcher.predict if self._batcher else self._predict_in_slot
             return await send(inputs, label=label, deadline=deadline, request_id=request_id)
 
     async def ready(self) -> bool:
-        """Tell whether there is a version to answer on at least one replica."""
+        """Return whether at least one replica serves the model's label."""
         label = self._config.label
         if not any(replica.serves(label) for replica in self._watch.replicas):
             await asyncio.gather(*(replica.probe(label) for replica in self._watch.replicas))
         return any(replica.serves(label) for replica in self._watch.replicas)
 
     def signature(self, label: str = "") -> tuple[int, Signature] | None:
-        """Return the version that `label` means and its signature, if that is known at the moment."""
+        """Return the version under `label` and its signature, if known at the moment."""
         metadata = self._known(label or self._config.label)
-        found = metadata and metadata.signatures.get(self._config.signature)
-        return (metadata.version, found) if metadata and found else None
+        signature = metadata and metadata.signatures.get(self._config.signature)
+        return (metadata.version, signature) if metadata and signature else None
 
     def live_version(self) -> int | None:
-        """Return the version that the model's label meant when that was asked last: seldom while nobody asks."""
-        views = (replica.last(self._config.label) for replica in self._watch.replicas)
+        """Return the version under the model's label as last queried, which is rarely while there are no requests."""
+        views = (replica.last_metadata(self._config.label) for replica in self._watch.replicas)
         return next((view.version for view in views if view), None)
 
     async def refresh_label(self, label: str, deadline: float) -> None:
-        """Ask what `label` means now, unless that was asked a moment ago; raises nothing."""
+        """Query `label` again unless it was queried within `MIN_REFRESH_SECONDS`; raises nothing."""
         label = label or self._config.label
         newest = self._clock.monotonic() - MIN_REFRESH_SECONDS
-        asked = [replica for replica in self._watch.replicas if replica.serves(label)]
-        questions = (replica.resolve(label, deadline, newer_than=newest) for replica in asked)
-        await asyncio.gather(*questions, return_exceptions=True)
+        serving = [replica for replica in self._watch.replicas if replica.serves(label)]
+        queries = (replica.resolve(label, deadline, newer_than=newest) for replica in serving)
+        await asyncio.gather(*queries, return_exceptions=True)
 
     def replicas(self) -> dict[str, bool]:
-        """Return the addresses, and whether each is asked at the moment."""
+        """Return the addresses, and whether each one gets requests at the moment."""
         return {replica.target: not replica.ejected for replica in self._watch.replicas}
 
     def loads(self) -> dict[str, int]:
-        """Return the addresses, and how many requests are under way at each."""
+        """Return the addresses, and the number of requests in flight at each."""
         return {replica.target: replica.load.outstanding for replica in self._watch.replicas}
 
-    async def _in_turn(self, arrays: Arrays, *, label: str, deadline: float, request_id: str) -> Answer:
-        async with self.admission.turn(deadline):
+    async def _predict_in_slot(self, arrays: Arrays, *, label: str, deadline: float, request_id: str) -> Answer:
+        async with self.admission.slot(deadline):
             policy = self._policy(label)
             return await self._calls.send(arrays, label=label, deadline=deadline, policy=policy, request_id=request_id)
 
@@ -132,10 +140,10 @@ class Upstream:
         return RetryPolicy.REPLICAS if label in self._config.labels else RetryPolicy.NONE
 
     def _known(self, label: str) -> Metadata | None:
-        return next((found for replica in self._watch.replicas if (found := replica.known(label))), None)
+        return next((metadata for replica in self._watch.replicas if (metadata := replica.fresh_metadata(label))), None)
 
     def _rows(self, arrays: Arrays, label: str) -> tuple[int, int] | None:
-        """Return how many rows `arrays` have, by which version; None where they must go alone, misfits among them."""
+        """Return the number of rows in `arrays` and the version it was read from; None where they cannot be joined."""
         metadata = self._known(label)
         if metadata is None or self._batcher is None or not self._batcher.may_join(metadata.version):
             return None
@@ -143,8 +151,8 @@ class Upstream:
         return None if rows is None else (rows, metadata.version)
 
     def _joinable(self, version: int, label: str) -> bool:
-        """Tell whether `version`, which has answered under `label` just now, takes the rows of several requests."""
-        views = (replica.known(label) for replica in self._watch.replicas)
+        """Return whether `version`, which has just answered under `label`, has a batch dimension."""
+        views = (replica.fresh_metadata(label) for replica in self._watch.replicas)
         return any(self._guard.batched(view) for view in views if view is not None and view.version == version)
 
 
@@ -152,24 +160,22 @@ def _other_labels(model: ModelConfig) -> tuple[str, ...]:
     return (*model.labels, *(part.label for part in (model.canary, model.shadow) if part))
 
 
-logger = logging.getLogger(__name__)
-
-# As many bits of a digest as a float holds exactly.
+# The bits of a digest that a float holds exactly.
 _HASH_BITS = 53
-# How much of a request's time the canary may use before the model's own label is asked.
+# The share of a request's time for the canary, before the model's own label is tried.
 _CANARY_TIME_SHARE = 0.5
 
 
 class SpareCapacity(Protocol):
-    """What says whether there is room for work that nobody waits for."""
+    """Reports whether shadow copies would delay no request."""
 
     @property
     def has_spare_capacity(self) -> bool:
-        """Tell whether there is."""
+        """Return whether capacity is spare."""
 
 
 class Traffic:
-    """The ways to one model; belongs to one event loop."""
+    """Chooses the label of each request: the model's own, the canary's for a share, and copies to the shadow."""
 
     def __init__(
         self,
@@ -197,10 +203,9 @@ class Traffic:
     async def predict(
         self, inputs: Arrays, *, label: str | None, headers: Mapping[str, str], deadline: float, request_id: str
     ) -> Answer:
-        """Return the answer; `label` is what the client asked for by name, if it did; raise Problem.
+        """Return the answer; `label` is the one in the URL, or None; raise Problem.
 
-        `headers` must find names as HTTP does, whatever their case. A canary that cannot answer costs the client
-        nothing: the model's own label answers then.
+        `headers` must look names up without regard to case. Where the canary fails, the model's own label answers.
         """
         if label is None:
             answer = await self._predict_with_canary(inputs, headers, deadline, request_id)
@@ -212,11 +217,11 @@ class Traffic:
         return answer
 
     async def stop(self) -> None:
-        """Forget the copies that are under way."""
-        copies = tuple(self._shadows)
-        for task in copies:
+        """Cancel the shadow copies in flight."""
+        shadows = tuple(self._shadows)
+        for task in shadows:
             task.cancel()
-        await asyncio.gather(*copies, return_exceptions=True)
+        await asyncio.gather(*shadows, return_exceptions=True)
 
     # --- canary -----------------------------------------------------------------------------------------------------
 
@@ -242,18 +247,22 @@ class Traffic:
         return share * 100.0 < canary.percent
 
     def _record_canary(self, problem: Problem | None) -> None:
-        """Count, and log a failure of the canary once until it answers again or fails in another way."""
+        """Count a failure of the canary, and log it once until the canary answers or fails in another way."""
         failed = "" if problem is None else f"{problem.status} {problem.title}"
         if problem is not None:
             self._meter.count("canary_fell_back", status=str(problem.status))
             if failed != self._canary_failed:
-                logger.warning("The canary of %s does not answer, its requests go to stable: %s", self._name, problem)
+                logger.warning(
+                    "The canary of %s does not answer; its requests go to the model's own label: %s",
+                    self._name,
+                    problem,
+                )
         self._canary_failed = failed
 
     # --- shadow -----------------------------------------------------------------------------------------------------
 
     def _start_shadow(self, inputs: Arrays, answered: str, request_id: str) -> None:
-        """Send a copy to the shadow after the client has its answer, unless that could be in anybody's way."""
+        """Send a copy to the shadow after the answer, unless that could delay other requests."""
         shadow = self._config.shadow
         if shadow is None or shadow.label == answered or self._draw.random() * 100.0 >= shadow.percent:
             return
@@ -273,7 +282,7 @@ class Traffic:
         except Problem as problem:
             self._meter.count("shadow_failed", status=str(problem.status))
             logger.debug("The shadow copy of %s was not answered: %s", request_id, problem)
-        except Exception:  # of any kind: nobody waits for this task
+        except Exception:  # of any kind, because nothing awaits this task
             logger.exception("The shadow copy of %s failed", request_id)
         else:
             self._meter.count("shadow_answered")
@@ -281,9 +290,9 @@ class Traffic:
 
 
 def sticky_fraction(model: str, value: str) -> float:
-    """Return where `value` stands between 0 and 1: always the same for one model, evenly spread over values.
+    """Return a number from 0 to 1 for `value`: constant for one model, and uniform over values.
 
-    A canary that grows keeps whom it has: whoever is below 5 % is below 10 % too.
+    A canary that grows keeps its clients: a number below 5 % is below 10 % too.
     """
     digest = hashlib.blake2b(f"{model}\0{value}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return float(int.from_bytes(digest, "big") >> (64 - _HASH_BITS)) / 2.0**_HASH_BITS

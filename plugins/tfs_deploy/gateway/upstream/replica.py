@@ -1,4 +1,4 @@
-"""One model server as one model sees it: what the labels mean there, whether it answers, how busy it is."""
+"""One replica of one model: the versions under its labels, its health, its load, and the choice between replicas."""
 
 from __future__ import annotations
 
@@ -17,55 +17,62 @@ from tfs_deploy.gateway.upstream.answer import NEWEST, describe_label
 from tfs_deploy.serving.client import AsyncModelServerClient
 from tfs_deploy.serving.protocol import Metadata
 
-# A latency that is this many seconds old counts 1/e.
+# A latency that is this many seconds old has the weight 1/e.
 MEMORY_SECONDS = 10.0
-# What a replica that was never asked is taken for; keeps the requests under way in the comparison.
+# The latency of a replica without requests so far; it keeps requests in flight in the comparison.
 FLOOR_SECONDS = 0.001
 
 
 class Load:
-    """The load of one replica: requests under way, and the latency that it showed lately."""
+    """The load of one replica: its requests in flight, and its "peak EWMA" latency (Finagle).
+
+    A rise of the latency counts at once, a fall gradually.
+    """
 
     def __init__(self, now: float) -> None:
         self.outstanding = 0
         self._seconds = 0.0
         self._measured_at = now
 
-    def started(self) -> None:
-        """Note that a request is meant for this replica."""
+    def request_started(self) -> None:
+        """Count a request that was assigned to this replica."""
         self.outstanding += 1
 
-    def ended(self) -> None:
-        """Note that it is over."""
+    def request_ended(self) -> None:
+        """Count the end of a request."""
         self.outstanding -= 1
 
-    def answered(self, now: float, seconds: float) -> None:
-        """Note how long an answer took."""
+    def record_latency(self, now: float, seconds: float) -> None:
+        """Add the latency of an answer in seconds."""
         left = math.exp(-max(0.0, now - self._measured_at) / MEMORY_SECONDS)
         old = self._seconds
-        # A slow answer is believed at once; a quick one lowers the latency by its share of the time passed.
+        # A slow answer sets the latency; a fast one lowers it by the share of the time passed.
         self._seconds = seconds if seconds > old else old * left + seconds * (1.0 - left)
         self._measured_at = now
 
     def cost(self, now: float) -> float:
-        """Return how long the next request is expected to take, in seconds."""
+        """Return the expected duration of the next request in seconds."""
         left = math.exp(-max(0.0, now - self._measured_at) / MEMORY_SECONDS)
         return (self._seconds * left + FLOOR_SECONDS) * (self.outstanding + 1)
 
 
 class HasLoad(Protocol):
-    """What has a load."""
+    """An object with a load."""
 
     @property
     def load(self) -> Load:
-        """Return it."""
+        """Return the load."""
 
 
 T = TypeVar("T", bound=HasLoad)
 
 
 def choose(candidates: Sequence[T], now: float, draw: random.Random) -> T | None:
-    """Return the one of `candidates` to ask next; None if there is none."""
+    """Return the candidate for the next request, None without candidates: of two drawn at random the cheaper one.
+
+    "Power of two choices" (Mitzenmacher, 2001) spreads load nearly as well as comparing all, and independent gateways
+    do not all choose the same replica.
+    """
     if len(candidates) < 2:
         return candidates[0] if candidates else None
     one, other = draw.sample(candidates, 2)
@@ -74,25 +81,24 @@ def choose(candidates: Sequence[T], now: float, draw: random.Random) -> T | None
 
 logger = logging.getLogger(__name__)
 
-# So many questions in a row without an answer in time, and the replica counts as gone.
+# A replica is ejected after this number of consecutive queries without an answer in time.
 _MAX_TIMEOUTS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class _LabelView:
-    """What a label meant when it was asked at the monotonic time `at`; an error where it meant nothing."""
+    """The version under a label as queried at monotonic `queried_at`; NotFound where the label did not exist."""
 
-    found: Metadata | NotFound
-    at: float
+    result: Metadata | NotFound
+    queried_at: float
 
 
 class Replica:
-    """One address.
+    """One address; belongs to one event loop.
 
-    A label may be `NEWEST`, which is none. The meaning of a label is this replica's own, and was read at most
-    `Health.max_age_seconds` ago or after the request came: requests name the version by number, so that the version
-    that was checked is the version that answers, and a version that was `stable` so short a time ago has passed its
-    gates. Belongs to one event loop.
+    A label (or `NEWEST`) is resolved at this replica, at most `Health.max_age_seconds` before its use. Requests name a
+    version by number, so that the checked version is the one that answers. A version that was `stable` that short a
+    time ago has passed its gates.
     """
 
     def __init__(
@@ -122,89 +128,89 @@ class Replica:
         return f"Replica({self._model!r}, {self.target!r})"
 
     def serves(self, label: str) -> bool:
-        """Tell whether `label` is known to mean a version here."""
+        """Return whether the replica is healthy and `label` is known to exist here."""
         view = self._views.get(label)
-        return not self.ejected and view is not None and self._is_fresh(view) and isinstance(view.found, Metadata)
+        return not self.ejected and view is not None and self._is_fresh(view) and isinstance(view.result, Metadata)
 
     def lacks(self, label: str) -> bool:
-        """Tell whether `label` is known to mean nothing here."""
+        """Return whether `label` is known not to exist here."""
         view = self._views.get(label)
-        return view is not None and self._is_fresh(view) and not isinstance(view.found, Metadata)
+        return view is not None and self._is_fresh(view) and not isinstance(view.result, Metadata)
 
-    def known(self, label: str) -> Metadata | None:
-        """Return what `label` means here if that is known."""
+    def fresh_metadata(self, label: str) -> Metadata | None:
+        """Return the version under `label` if it is known and not too old."""
         view = self._views.get(label)
-        return view.found if view and self._is_fresh(view) and isinstance(view.found, Metadata) else None
+        return view.result if view and self._is_fresh(view) and isinstance(view.result, Metadata) else None
 
-    def last(self, label: str) -> Metadata | None:
-        """Return what `label` meant here when that was asked last, for whoever looks on; None where nobody is asked."""
+    def last_metadata(self, label: str) -> Metadata | None:
+        """Return the version under `label` as last queried, however old; None where the replica is ejected."""
         view = self._views.get(label)
-        return view.found if view and not self.ejected and isinstance(view.found, Metadata) else None
+        return view.result if view and not self.ejected and isinstance(view.result, Metadata) else None
 
     async def resolve(self, label: str, deadline: float, *, newer_than: float | None = None) -> Metadata:
-        """Return what `label` means, from memory if that is fresh (and younger than the monotonic `newer_than`).
+        """Return the version under `label`, cached if it is fresh (and younger than the monotonic `newer_than`).
 
         Raises NotFound, Unreachable or DeadlineExceeded.
         """
         view = self._views.get(label)
-        for _ in range(2):  # the first question may be one that somebody asked too early
-            if view is not None and self._is_fresh(view) and (newer_than is None or view.at > newer_than):
+        for _ in range(2):  # the pending query may have been sent before `newer_than`
+            if view is not None and self._is_fresh(view) and (newer_than is None or view.queried_at > newer_than):
                 break
             view = await self._query(label, deadline)
         assert view is not None
-        if isinstance(view.found, NotFound):
-            # A new one: an exception that is raised again and again collects all the tracebacks.
-            raise NotFound(view.found.cause, view.found.remedy)
-        return view.found
+        if isinstance(view.result, NotFound):
+            # A new exception, because one that is raised repeatedly collects all its tracebacks.
+            raise NotFound(view.result.cause, view.result.remedy)
+        return view.result
 
     async def probe(self, label: str) -> None:
-        """Ask what `label` means now, and note whether the replica answers; raises nothing."""
+        """Query `label` now, and update the health; raises nothing."""
         deadline = self._clock.monotonic() + self._health.timeout_seconds
         try:
             await self._query(label, deadline)
         except (Transient, Permanent) as error:
             logger.debug(
-                "%s does not tell what %s of %s is: %s", self.target, describe_label(label), self._model, error
+                "%s does not answer the query for %s of %s: %s", self.target, describe_label(label), self._model, error
             )
 
-    def failed(self, error: TFSDeployError) -> None:
-        """Note that the replica refused a call or went away during one."""
+    def record_failure(self, error: TFSDeployError) -> None:
+        """Eject the replica: it refused a call, or the connection ended during one."""
         self._timeouts = 0
         self._eject(str(error), unresponsive=False)
 
     def track(self, task: asyncio.Task[Any]) -> None:
-        """Remember an attempt that is under way here."""
-        # Counted from here, not from the moment it is sent: requests that come together would all choose this one.
-        self.load.started()
+        """Count an attempt as in flight here until it ends."""
+        # Counted before it is sent; otherwise requests that arrive together would all choose this replica.
+        self.load.request_started()
         self._attempts.add(task)
         task.add_done_callback(self._untrack)
 
     def _untrack(self, task: asyncio.Task[Any]) -> None:
-        self.load.ended()
+        self.load.request_ended()
         self._attempts.discard(task)
 
     def cancel_attempts(self) -> None:
-        """End the attempts that are under way here, so that others may be asked."""
+        """Cancel the attempts in flight here, so that their requests go to other replicas."""
         for task in tuple(self._attempts):
             task.cancel()
 
-    async def finished(self, seconds: float) -> None:
-        """Wait until no attempt is under way here, at most `seconds`."""
+    async def wait_until_idle(self, seconds: float) -> None:
+        """Wait at most `seconds` until no attempt is in flight here."""
         if self._attempts:
             await asyncio.wait(self._attempts, timeout=seconds)
 
     def close(self) -> None:
-        """Stop asking."""
+        """Cancel the pending queries."""
         for task in self._queries.values():
             task.cancel()
 
-    # --- questions --------------------------------------------------------------------------------------------------
+    # --- queries --------------------------------------------------------------------------------------------------
 
     def _is_fresh(self, view: _LabelView) -> bool:
-        return self._clock.monotonic() - view.at < self._health.max_age_seconds
+        return self._clock.monotonic() - view.queried_at < self._health.max_age_seconds
 
     async def _query(self, label: str, deadline: float) -> _LabelView:
-        """Ask once for everybody who wants to know."""
+        """Query `label`; callers at the same time share one query."""
         task = self._queries.get(label)
         if task is None:
             task = asyncio.get_running_loop().create_task(self._send_query(label))
@@ -213,53 +219,53 @@ class Replica:
         await asyncio.wait({task}, timeout=max(0.0, deadline - self._clock.monotonic()))
         if not task.done() or task.cancelled():
             raise DeadlineExceeded(
-                f"The model server at {self.target} did not say in time what {describe_label(label)} is.", "Try again."
+                f"The model server at {self.target} did not resolve {describe_label(label)} in time.", "Try again."
             )
         return task.result()
 
     def _query_done(self, label: str, task: asyncio.Task[_LabelView]) -> None:
         self._queries.pop(label, None)
         if not task.cancelled():
-            task.exception()  # whoever waits gets it; nobody may be left to wait
+            task.exception()  # retrieved, in case every caller has timed out
 
     async def _send_query(self, label: str) -> _LabelView:
-        # The time before the question, not after the answer: the label may move while the answer is on its way.
-        at = self._clock.monotonic()
-        found: Metadata | NotFound
+        # The time before the query, because the label may move while the answer is in transit.
+        queried_at = self._clock.monotonic()
+        result: Metadata | NotFound
         try:
-            found = await self.client.metadata(
+            result = await self.client.metadata(
                 self._model, label=None if label == NEWEST else label, timeout=self._health.timeout_seconds
             )
         except NotFound as error:
-            found = error
+            result = error
         except DeadlineExceeded as error:
             self._timeouts += 1
             if self._timeouts >= _MAX_TIMEOUTS:
                 self._eject(str(error), unresponsive=True)
             raise
         except TFSDeployError as error:
-            self.failed(error)
+            self.record_failure(error)
             raise
-        self._record_failure(label, found)
-        view = _LabelView(found, at)
+        self._log_change(label, result)
+        view = _LabelView(result, queried_at)
         self._views[label] = view
         self._readmit()
         return view
 
-    def _record_failure(self, label: str, found: Metadata | NotFound) -> None:
-        """Log what changed."""
+    def _log_change(self, label: str, result: Metadata | NotFound) -> None:
+        """Log a change of the version under `label`."""
         old = self._views.get(label)
-        before = old.found.version if old is not None and isinstance(old.found, Metadata) else None
-        after = found.version if isinstance(found, Metadata) else None
+        before = old.result.version if old is not None and isinstance(old.result, Metadata) else None
+        after = result.version if isinstance(result, Metadata) else None
         if before != after:
             logger.info("%s of %s at %s: %s, was %s", describe_label(label), self._model, self.target, after, before)
 
-    # --- health -----------------------------------------------------------------------------------------------------
+    # --- health ---------------------------------------------------------------------------------------------------
 
-    def _eject(self, why: str, *, unresponsive: bool) -> None:
+    def _eject(self, reason: str, *, unresponsive: bool) -> None:
         if self.ejected and self.unresponsive == unresponsive:
             return
-        logger.warning("No requests for %s to %s: %s", self._model, self.target, why)
+        logger.warning("Ejected: no requests for %s go to %s: %s", self._model, self.target, reason)
         self.ejected, self.unresponsive = True, unresponsive
         self._changed(self)
 

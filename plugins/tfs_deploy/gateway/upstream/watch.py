@@ -1,4 +1,4 @@
-"""The replicas of one model: looked up where they are names, and asked again and again what the labels mean."""
+"""The replicas of one model: connections, resolution of ``dns:`` names, and periodic queries of their labels."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from tfs_deploy.gateway.upstream.replica import Replica
 from tfs_deploy.serving.client import AsyncModelServerClient, connect_aio
 from tfs_deploy.serving.group import parse_targets
 from tfs_deploy.serving.group_settings import TLSFiles
+
+logger = logging.getLogger(__name__)
 
 
 class Connections:
@@ -37,7 +39,7 @@ class Connections:
         return client
 
     async def release(self, target: str) -> None:
-        """Give up one use of the connection to `target`."""
+        """Release one use of the connection to `target`."""
         client, users = self._open.pop(target)
         if users > 1:
             self._open[target] = (client, users - 1)
@@ -45,19 +47,17 @@ class Connections:
             await client.close()
 
 
-logger = logging.getLogger(__name__)
-
-# A model that nobody asked for during this time is watched less closely: its next request asks for itself.
+# A model without requests for this time is queried less often; its next request queries at once.
 _IDLE_AFTER_SECONDS = 10.0
 _IDLE_INTERVAL_SECONDS = 5.0
-# What a replica that left its name has for the requests that it was given; no request has longer.
+# The time for requests in flight at a replica that was removed; no request has a longer timeout.
 _DRAIN_SECONDS = 3600.0
 
 Resolve = Callable[[Sequence[str]], tuple[str, ...]]
 
 
 class ReplicaWatch:
-    """Keeps `replicas` as they are now; `start` and `stop` on one event loop."""
+    """Keeps `replicas` current; `start` and `stop` on one event loop."""
 
     def __init__(
         self,
@@ -84,30 +84,30 @@ class ReplicaWatch:
         self._draining: dict[asyncio.Task[None], Replica] = {}
         self._resolve_task: asyncio.Task[None] | None = None
         self._probe_now: dict[str, asyncio.Event] = {}
-        self._asked_at = clock.monotonic()
+        self._last_request_at = clock.monotonic()
 
     @property
     def replicas(self) -> tuple[Replica, ...]:
-        """Return the replicas that there are now."""
+        """Return the current replicas."""
         return tuple(self._replicas.values())
 
-    def asked(self) -> None:
-        """Note that somebody wants an answer from this model."""
+    def record_request(self) -> None:
+        """Record a request for this model; query the labels at once after an idle time."""
         idle = self._idle()
-        self._asked_at = self._clock.monotonic()
+        self._last_request_at = self._clock.monotonic()
         if idle:
             for event in self._probe_now.values():
                 event.set()
 
     async def start(self) -> None:
-        """Look the replicas up, ask each once, and go on asking in the background."""
+        """Resolve the replicas, query each once, and go on in the background."""
         await self._resolve_replicas()
         await asyncio.gather(*(self._probe(replica) for replica in self.replicas))
         if any(target.startswith("dns:") for target in self._targets):
             self._resolve_task = asyncio.create_task(self._resolve_repeatedly())
 
     async def stop(self) -> None:
-        """Ask no more, and let the connections go."""
+        """Stop the queries, cancel what is in flight, and release the connections."""
         tasks = [*self._watchers.values(), *([self._resolve_task] if self._resolve_task else [])]
         for task in tasks:
             task.cancel()
@@ -118,28 +118,28 @@ class ReplicaWatch:
             replica.cancel_attempts()
         await asyncio.gather(*self._draining)
 
-    # --- who there is -----------------------------------------------------------------------------------------------
+    # --- resolution -----------------------------------------------------------------------------------------------
 
     async def _resolve_repeatedly(self) -> None:
         while True:
             await asyncio.sleep(self._health.resolve_seconds)
             try:
                 await self._resolve_replicas()
-            except Exception:  # of any kind: whoever is not looked up any more loses its replicas one by one
-                logger.exception("The replicas of %s cannot be looked up", self._model)
+            except Exception:  # of any kind, because without this task the replicas would never change again
+                logger.exception("The replicas of %s cannot be resolved", self._model)
 
     async def _resolve_replicas(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            found = await loop.run_in_executor(None, self._resolve, self._targets)
+            targets = await loop.run_in_executor(None, self._resolve, self._targets)
         except TFSDeployError as error:
-            # Whoever was there before is still asked: a name service that fails for a while changes nothing.
-            logger.warning("The replicas of %s cannot be looked up: %s", self._model, error)
+            # The known replicas stay in use while the name service fails.
+            logger.warning("The replicas of %s cannot be resolved: %s", self._model, error)
             return
-        for target in found:
+        for target in targets:
             if target not in self._replicas:
                 self._add(target)
-        for target in self._replicas.keys() - set(found):
+        for target in self._replicas.keys() - set(targets):
             logger.info("%s is no longer a replica of %s", target, self._model)
             self._drop(target)
 
@@ -160,11 +160,11 @@ class ReplicaWatch:
         draining.add_done_callback(self._draining.pop)
 
     async def _close_when_idle(self, replica: Replica) -> None:
-        """Close the connection after what is under way there."""
-        await replica.finished(_DRAIN_SECONDS)
+        """Release the connection when no request is in flight there."""
+        await replica.wait_until_idle(_DRAIN_SECONDS)
         await self._connections.release(replica.target)
 
-    # --- what they say ----------------------------------------------------------------------------------------------
+    # --- queries --------------------------------------------------------------------------------------------------
 
     async def _watch(self, replica: Replica) -> None:
         probe_now = self._probe_now[replica.target]
@@ -173,21 +173,21 @@ class ReplicaWatch:
             probe_now.clear()
             await self._probe(replica)
             interval = _IDLE_INTERVAL_SECONDS if self._idle() else self._health.interval_seconds
-            # From start to start, so that a slow answer does not make the next one late too.
+            # Counted from start to start, so that a slow answer does not delay the next query.
             pause = started + max(interval, self._health.interval_seconds) - self._clock.monotonic()
             await _wait_for_event(probe_now, max(0.0, pause))
 
     async def _probe(self, replica: Replica) -> None:
         try:
             await asyncio.gather(*(replica.probe(label) for label in self._labels))
-        except Exception:  # of any kind: whoever is not watched any more gets no requests
-            logger.exception("Asking %s about %s failed", replica.target, self._model)
+        except Exception:  # of any kind, because a replica without queries gets no requests
+            logger.exception("Querying %s about %s failed", replica.target, self._model)
 
     def _idle(self) -> bool:
-        return self._clock.monotonic() - self._asked_at > _IDLE_AFTER_SECONDS
+        return self._clock.monotonic() - self._last_request_at > _IDLE_AFTER_SECONDS
 
     def _changed(self, replica: Replica) -> None:
-        """Act on a replica that was ejected or came back."""
+        """Act on a replica that was ejected or readmitted."""
         self._meter.count("ejected" if replica.ejected else "readmitted", replica=replica.target)
         if not replica.ejected:
             return
@@ -195,13 +195,13 @@ class ReplicaWatch:
             replica.cancel_attempts()
         probe_now = self._probe_now.get(replica.target)
         if probe_now is not None and not replica.unresponsive:
-            probe_now.set()  # it may be back already, or never have been away
+            probe_now.set()  # it may be available already
 
 
 async def _wait_for_event(event: asyncio.Event, seconds: float) -> None:
     """Wait until `event` is set, at most `seconds`."""
-    # Not wait_for(): before Python 3.12 it loses a cancelling that comes as the event is set, and whoever cancelled
-    # waits for this task for ever.
+    # Not wait_for(): before Python 3.12 it loses a cancellation that comes as the event is set, and the caller that
+    # cancelled would wait for ever.
     waiter = asyncio.ensure_future(event.wait())
     try:
         await asyncio.wait({waiter}, timeout=seconds)

@@ -1,1 +1,1 @@
-"""The HTTP side of the gateway: what strangers may ask, and how they are answered."""
+"""The HTTP side of the gateway: connections, routes, request bodies, replies."""

@@ -1,4 +1,4 @@
-"""All routes of the gateway, and what every request passes through: key, room, answer, log, numbers."""
+"""The routes of the gateway, and the steps of every request: key, admission, reply, headers, access log, metrics."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ Handler = Callable[[Request, Mapping[str, str]], Awaitable[Reply]]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`path` is like ``/v1/models/{model}``; `public` needs no key; `takes_body` is read before `handler` runs."""
+    """A method and a path like ``/v1/models/{model}``; `public` needs no key, `takes_body` has its body read first."""
 
     method: str
     path: str
@@ -55,7 +55,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What was found for one request."""
+    """The route of one request, with the values of its path's placeholders."""
 
     route: Route
     arguments: dict[str, str] = field(default_factory=dict)
@@ -75,22 +75,22 @@ class Routes:
 
     def match(self, method: str, path: str) -> Match:
         """Return the route of a request; raise Problem (404, 405)."""
-        found = self._matches(path)
-        for match in found:
+        matches = self._matches(path)
+        for match in matches:
             if match.route.method == ("GET" if method == "HEAD" else method):
                 return match
-        if not found:
-            raise not_found("There is nothing at this path; the gateway's /openapi.json lists what there is.")
-        allowed = ", ".join(self._methods(found))
+        if not matches:
+            raise not_found("This path does not exist; /openapi.json lists the paths of this gateway.")
+        allowed = ", ".join(self._methods(matches))
         raise HeadedProblem(
             HTTPStatus.METHOD_NOT_ALLOWED,
             "Method not allowed",
-            f"This path takes {allowed} only.",
+            f"This path allows {allowed} only; use one of these methods.",
             {"Allow": allowed},
         )
 
     def allowed(self, path: str) -> tuple[str, ...]:
-        """Return the methods that `path` takes, none if there is no such path."""
+        """Return the methods that `path` allows, none if the path does not exist."""
         return self._methods(self._matches(path))
 
     def _matches(self, path: str) -> list[Match]:
@@ -98,17 +98,17 @@ class Routes:
         if plain is not None:
             return [Match(route) for route in plain]
         segments = path.split("/")
-        found = []
+        matches = []
         for pattern, route in self._patterns:
             if len(pattern) == len(segments):
                 arguments = _arguments(pattern, segments)
                 if arguments is not None:
-                    found.append(Match(route, arguments))
-        return found
+                    matches.append(Match(route, arguments))
+        return matches
 
-    def _methods(self, found: list[Match]) -> tuple[str, ...]:
+    def _methods(self, matches: list[Match]) -> tuple[str, ...]:
         methods: list[str] = []
-        for match in found:
+        for match in matches:
             methods += ["GET", "HEAD"] if match.route.method == "GET" else [match.route.method]
         return tuple(methods)
 
@@ -123,7 +123,7 @@ def _arguments(pattern: Sequence[str], segments: Sequence[str]) -> dict[str, str
     return arguments
 
 
-# `blob:` is the preview of a picture that was chosen; everything else comes from here, and nothing is inline.
+# `blob:` is the preview of a chosen picture; everything else comes from this origin, and nothing is inline.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -136,7 +136,7 @@ _FILES = {
 
 
 class Page:
-    """The page and its files, held in memory; `keys` tells whether a request needs one."""
+    """The page at ``/`` for trying a model, and its files, held in memory; `keys` says whether requests need a key."""
 
     def __init__(self, *, keys: bool, max_bytes: int) -> None:
         environment = Environment(
@@ -144,13 +144,13 @@ class Page:
         )
         static = resources.files("tfs_deploy.gateway.web") / "static"
         self._files = {name: (static / name).read_bytes() for name in _FILES}
-        # In the address of each file, so that a browser never shows a new page with an old script.
+        # Part of each file's URL, so that a browser never combines a new page with a cached script.
         digest = hashlib.sha256(b"".join(self._files.values())).hexdigest()[:12]
         template = environment.get_template("page.html")
         self._page = template.render(version=__version__, keys=keys, digest=digest, max_bytes=max_bytes).encode()
 
     async def page(self, request: Request, arguments: Mapping[str, str]) -> Reply:
-        """Answer with the page."""
+        """Reply with the page."""
         headers = {
             "Content-Type": "text/html; charset=utf-8",
             "Content-Security-Policy": _POLICY,
@@ -160,23 +160,23 @@ class Page:
         return Reply(200, self._page, headers)
 
     async def file(self, request: Request, arguments: Mapping[str, str]) -> Reply:
-        """Answer with one of its files; raise Problem (404)."""
+        """Reply with one of its files; raise Problem (404)."""
         name = arguments["file"]
         if name not in self._files:
-            raise not_found("There is no such file.")
+            raise not_found("This file does not exist; /static/ has only the files of the page.")
         headers = {"Content-Type": _FILES[name], "Cache-Control": "public, max-age=31536000, immutable"}
         return Reply(200, self._files[name], headers)
 
 
 logger = logging.getLogger(__name__)
 
-# A large picture over a slow line; the request's own time begins when it is here.
+# For a large picture over a slow line; the request's own timeout starts after its body.
 _BODY_SECONDS = 30.0
 _MODEL_PATHS = ("/v1/models/{model}", "/v1/models/{model}/labels/{label}")
 
 
 class Application:
-    """Judges and answers requests (`incoming.Judge`); belongs to one event loop."""
+    """Admits and answers requests (see `server.IncomingRequest`); belongs to one event loop."""
 
     body_seconds = _BODY_SECONDS
 
@@ -211,17 +211,17 @@ class Application:
         self._routes = Routes(self._all_routes(config))
         self._idle = asyncio.Event()
 
-    # --- called by `IncomingRequest` -----------------------------------------------------------------------------------
+    # --- called by `IncomingRequest` ----------------------------------------------------------------------------------
 
     def start_request(self, method: str, path: str, headers: HTTPHeaders, remote: str) -> Request:
-        """Return the request that begins with this."""
+        """Return a new request, counted as in flight until `end_request`."""
         self.in_flight += 1
         self._idle.clear()
         given = request_id(headers.get(REQUEST_ID_HEADER))
         return Request(method, path, headers, given, remote, self._monotonic())
 
     def admit(self, request: Request) -> tuple[Match, Permit | None]:
-        """Return what answers the request, and the room it takes; raise Problem."""
+        """Return the route and, for a predict request, its permit; raise Problem."""
         if self.refusing:
             raise unavailable("This gateway is shutting down; try again.")
         if request.method == "OPTIONS":
@@ -243,17 +243,17 @@ class Application:
         return match, permit
 
     async def answer(self, request: Request, match: Match) -> Reply:
-        """Return the answer; raises nothing."""
+        """Return the reply; every error becomes a problem document."""
         try:
             return await match.route.handler(request, match.arguments)
         except Problem as problem:
             return problem_reply(problem, request)
-        except Exception:  # whatever it is: the client is told nothing but the fact
+        except Exception:  # the client learns no details of a bug
             logger.exception("Request %s failed", request.id)
             return problem_reply(internal(), request)
 
     def headers(self, request: Request, reply: Reply) -> HTTPHeaders:
-        """Return all headers of an answer."""
+        """Return all headers of a reply."""
         headers = HTTPHeaders(reply.headers)
         headers[REQUEST_ID_HEADER] = request.id
         headers["X-Content-Type-Options"] = "nosniff"
@@ -270,7 +270,7 @@ class Application:
         return headers
 
     def end_request(self, request: Request, status: int, size: int) -> None:
-        """Note that `request` was answered with `size` bytes, or (499) that its client went away."""
+        """Record the status and the bytes of the reply; status 499 means that the client disconnected."""
         seconds = self._monotonic() - request.started
         self._metrics.record_request(request, status, seconds)
         self._access_log.log(request, status, size, seconds, self._wall())
@@ -278,10 +278,10 @@ class Application:
         if not self.in_flight:
             self._idle.set()
 
-    # --- the end ----------------------------------------------------------------------------------------------------
+    # --- shutdown ----------------------------------------------------------------------------------------------------
 
     async def wait_until_idle(self, seconds: float) -> bool:
-        """Wait until no request is under way, at most `seconds`; tell whether that was so."""
+        """Wait at most `seconds` until no request is in flight; return whether that was reached."""
         if self.in_flight:
             waiter = asyncio.ensure_future(self._idle.wait())
             await asyncio.wait({waiter}, timeout=seconds)
@@ -325,16 +325,16 @@ class Application:
         return Reply(HTTPStatus.OK, self._openapi, {"Content-Type": JSON})
 
     def _endpoint(self, arguments: Mapping[str, str]) -> Endpoint:
-        """Return the model of a path; raise Problem (404)."""
+        """Return the endpoint of a path; raise Problem (404)."""
         endpoint = self._models.get(arguments["model"])
         if endpoint is None:
             raise not_found(
-                f"There is no model {arguments['model'][:64]!r}; there are: {', '.join(sorted(self._models))}."
+                f"There is no model {arguments['model'][:64]!r}; use one of: {', '.join(sorted(self._models))}."
             )
         label = arguments.get("label")
-        # Without labels (`mode: latest`) the model's own is empty, and not to be asked for.
+        # With `mode: latest` the model's own label is empty, and cannot be requested.
         if label is not None and (not label or label not in (endpoint.config.label, *endpoint.config.labels)):
-            raise not_found(f"Model {endpoint.name!r} has no label {label[:64]!r}.")
+            raise not_found(f"Model {endpoint.name!r} has no label {label[:64]!r}; GET /v1/models lists the labels.")
         return endpoint
 
 
@@ -346,5 +346,5 @@ def _fixed_reply(reply: Reply) -> Match:
 
 
 def _sticky_headers(models: Sequence[Endpoint]) -> Collection[str]:
-    found = (endpoint.config.canary.sticky_header for endpoint in models if endpoint.config.canary)
-    return {header for header in found if header}
+    headers = (endpoint.config.canary.sticky_header for endpoint in models if endpoint.config.canary)
+    return {header for header in headers if header}

@@ -1,4 +1,4 @@
-"""Who may ask: API keys, sent as ``Authorization: Bearer KEY`` or ``X-API-Key: KEY``."""
+"""API keys (``Authorization: Bearer KEY`` or ``X-API-Key: KEY``), and CORS for web pages of other origins."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from tfs_deploy.gateway.config import Auth, Cors
 from tfs_deploy.gateway.web.message import REQUEST_ID_HEADER, HeadedProblem, Reply
 
 KEY_HEADER = "X-API-Key"
-# 96 bits in base64; what is shorter can be guessed, or is a word.
+# 96 bits in base64; a shorter key can be guessed.
 MIN_KEY_LENGTH = 16
-# Without `:`, which ends the name. Printable ASCII, because that is what a header can carry everywhere.
+# Without `:`, which separates the name. Printable ASCII passes every proxy in a header.
 _KEY = re.compile(rf"[!-~]{{{MIN_KEY_LENGTH},512}}")
 _NAME = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
 _MAX_KEYS_BYTES = 1 << 20
 
 
 class Keys:
-    """The keys' digests, by the name of the client; `needed` is false where everybody may ask."""
+    """The digests of all API keys, with the client name of each; without any, requests need no key."""
 
     def __init__(self, digests: Mapping[bytes, str]) -> None:
         self._key_digests = dict(digests)
 
     @property
     def needed(self) -> bool:
-        """Tell whether a request needs a key."""
+        """Return whether a request needs a key."""
         return bool(self._key_digests)
 
     def client(self, headers: HTTPHeaders) -> str:
-        """Return the name of the client whose key is in `headers`, empty if none is needed; raise Problem (401)."""
+        """Return the client name of the key in `headers`, empty where no key is needed; raise Problem (401)."""
         if not self._key_digests:
             return ""
         given = _given(headers)
@@ -46,15 +46,15 @@ class Keys:
                 "This gateway needs a key: send it as 'Authorization: Bearer KEY' or as 'X-API-Key: KEY'."
             )
         digest = hashlib.sha256(given.encode("utf-8", "surrogateescape")).digest()
-        # Every key is compared, each in constant time: how long it takes tells nothing.
+        # Every key is compared in constant time, so that the duration reveals nothing.
         matches = [name for known, name in self._key_digests.items() if hmac.compare_digest(known, digest)]
         if not matches:
-            raise _unauthorized("This key is not known here.")
+            raise _unauthorized("The API key is unknown; check it, or ask the operator of this gateway for one.")
         return matches[0]
 
 
 def read_keys(auth: Auth, environ: Mapping[str, str] = os.environ) -> Keys:
-    """Return the keys that `auth` names; raise InvalidInput, which never quotes one."""
+    """Return the keys that `auth` configures; raise InvalidInput, which never quotes a key."""
     texts = []
     if auth.keys_file:
         texts.append((f"The keys file {auth.keys_file}", _read_file(auth.keys_file)))
@@ -71,7 +71,7 @@ def read_keys(auth: Auth, environ: Mapping[str, str] = os.environ) -> Keys:
 
 
 def _key_digests(where: str, text: str) -> dict[bytes, str]:
-    found: dict[bytes, str] = {}
+    digests: dict[bytes, str] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         entry = line.strip()
         if not entry or entry.startswith("#"):
@@ -80,13 +80,13 @@ def _key_digests(where: str, text: str) -> dict[bytes, str]:
         name, key = (name.strip(), key.strip()) if separator else (f"key-{number}", entry)
         if not _NAME.fullmatch(name) or not _KEY.fullmatch(key):
             raise InvalidInput(
-                f"{where} has an entry in line {number} that is not usable.",
+                f"{where} has an invalid entry in line {number}.",
                 f"Write NAME:KEY or KEY, the key {MIN_KEY_LENGTH} or more printable characters without ':'.",
             )
-        found[hashlib.sha256(key.encode()).digest()] = name
-    if not found:
-        raise InvalidInput(f"{where} has no keys in it.", "Write one NAME:KEY per line.")
-    return found
+        digests[hashlib.sha256(key.encode()).digest()] = name
+    if not digests:
+        raise InvalidInput(f"{where} has no keys.", "Write one NAME:KEY per line.")
+    return digests
 
 
 def _read_file(path: str) -> str:
@@ -97,7 +97,7 @@ def _read_file(path: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise InvalidInput(f"The keys file {path} cannot be read: {reason}.", "Correct `auth.keys_file`.") from error
-    if len(data) > _MAX_KEYS_BYTES:  # cut off, its last key would be a shorter one, and those behind it unknown
+    if len(data) > _MAX_KEYS_BYTES:  # truncated, its last key would be wrong and later ones missing
         raise InvalidInput(f"The keys file {path} has more than {_MAX_KEYS_BYTES} bytes.", "Correct `auth.keys_file`.")
     return text
 
@@ -120,7 +120,7 @@ EXPOSED = ("X-Model-Name", "X-Model-Version", "X-Model-Label", REQUEST_ID_HEADER
 
 
 class CrossOrigin:
-    """Makes the headers; `more_headers` are further ones that a page may send."""
+    """Makes the CORS headers (Fetch standard); `more_headers` are further request headers that a page may send."""
 
     def __init__(self, config: Cors, more_headers: Collection[str] = ()) -> None:
         self._origins = frozenset(config.origins)
@@ -128,7 +128,7 @@ class CrossOrigin:
         self._sent = ", ".join((*_SENT, *sorted(more_headers)))
 
     def preflight(self, headers: HTTPHeaders, allowed: Collection[str]) -> Reply | None:
-        """Return the answer to an OPTIONS of a browser that asks before it sends; None if this is no such question."""
+        """Return the reply to a browser's preflight OPTIONS request; None where the request is no preflight."""
         if not self._allows(headers) or "Access-Control-Request-Method" not in headers:
             return None
         answer = {
@@ -139,13 +139,13 @@ class CrossOrigin:
         return Reply(204, b"", answer)
 
     def add(self, answer: HTTPHeaders, headers: HTTPHeaders) -> None:
-        """Add to the headers of an `answer` what a browser looks for."""
+        """Add the CORS headers to those of a reply (`answer`)."""
         if not self._origins:
             return
         if "*" not in self._origins:
             answer.add("Vary", "Origin")
         if self._allows(headers):
-            # No credentials: a key is sent by the page itself, cookies mean nothing here.
+            # No credentials mode: the page sends the key itself, and the gateway uses no cookies.
             answer["Access-Control-Allow-Origin"] = "*" if "*" in self._origins else headers["Origin"]
             answer["Access-Control-Expose-Headers"] = ", ".join(EXPOSED)
 

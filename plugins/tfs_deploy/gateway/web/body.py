@@ -1,4 +1,4 @@
-"""Read the items out of a request's body: JSON, or a form with uploads."""
+"""Read the items of a request's body (JSON, or a form with uploads), and replace URLs and base64 by their bytes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NAMES = ("item", "items")
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """The items of one request; `single`: it was one that is answered by itself, not by a list."""
+    """The items of one request; `single` means that the body had ``item`` and the reply has ``result``."""
 
     values: list[Any]
     single: bool
@@ -48,7 +48,7 @@ def read_items(request: Request, *, most: int) -> Items:
         raise Problem(
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
             "Too large",
-            f"The request has {len(items.values)} items, and at most {most} are taken at once.",
+            f"The request has {len(items.values)} items; send at most {most} at once.",
         )
     if not items.values:
         raise bad_request("The list 'items' is empty; send at least one item.")
@@ -56,26 +56,26 @@ def read_items(request: Request, *, most: int) -> Items:
 
 
 def check_kind(headers: HTTPHeaders) -> None:
-    """Raise Problem (415) for a body that is not read here, before it is received."""
+    """Raise Problem (415) for a media type or an encoding that is not supported, before the body is received."""
     kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if kind not in (JSON, FORM):
-        raise _unsupported(f"The body must be {JSON} or {FORM}, and its Content-Type says which.")
+        raise _unsupported(f"The body must be {JSON} or {FORM}; set its Content-Type.")
     if headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
         raise _unsupported("The body must not be compressed; send it without Content-Encoding.")
 
 
 def read_timeout(headers: HTTPHeaders, *, most: float) -> float:
-    """Return how many seconds the request may take: what its header asks for, at most `most`; raise Problem (400)."""
+    """Return the request's timeout in seconds: its header, at most `most`; raise Problem (400)."""
     given = headers.get(TIMEOUT_HEADER)
     if given is None:
         return most
     try:
-        # float() takes "1_0", "inf" and the digits of every script as well.
+        # float() also accepts "1_0", "inf" and the digits of every script.
         seconds = float(given) if given.isascii() and "_" not in given else math.nan
     except ValueError:
         seconds = math.nan
     if not 0.0 < seconds < math.inf:
-        raise bad_request(f"The header {TIMEOUT_HEADER} is not a positive number of seconds.")
+        raise bad_request(f"The header {TIMEOUT_HEADER} must be a positive number of seconds.")
     return min(seconds, most)
 
 
@@ -87,14 +87,14 @@ def _from_json(body: bytes) -> Items:
     except RecursionError:
         raise bad_request("The body is nested too deeply.") from None
     except msgspec.DecodeError as error:
-        # Where in the body is known only if it was read as a whole.
-        text = str(error).partition(" (byte")[0] if len(body) > chunked_json.LARGE_BYTES else str(error)
-        raise bad_request(f"The body is not JSON: {text.rstrip('.')}.") from None
+        # The position is right only where the body was decoded as a whole.
+        reason = str(error).partition(" (byte")[0] if len(body) > chunked_json.LARGE_BYTES else str(error)
+        raise bad_request(f"The body is not JSON: {reason.rstrip('.')}.") from None
     if type(document) is not dict:
         raise bad_request(f'The body is {json_kind(document)}; send an object like {{"items": [...]}}.')
     unknown = sorted(document.keys() - set(_NAMES))
     if unknown:
-        raise bad_request(f"The body has the unknown member {unknown[0][:64]!r}; it takes 'items' or 'item'.")
+        raise bad_request(f"The body has the unknown member {unknown[0][:64]!r}; send 'items' or 'item'.")
     if len(document) != 1:
         raise bad_request(f"The body has {'both' if document else 'neither'} 'items' and 'item'; send one of them.")
     if "item" in document:
@@ -108,23 +108,25 @@ def _from_form(parameters: str, body: bytes, most: int) -> Items:
     texts: dict[str, list[bytes]] = {}
     files: dict[str, list[HTTPFile]] = {}
     try:
-        # One part more than allowed, so that it is told in our words.
+        # More parts than allowed, so that the limit is reported by `read_items`.
         config = ParseMultipartConfig(max_parts=most + 2)
         parse_multipart_form_data(_boundary(parameters), body, texts, files, config=config)
     except HTTPInputError as error:
-        text = str(getattr(error, "log_message", None) or error).rstrip(".")
-        raise bad_request(f"The form cannot be read: {text[:200] or 'it is malformed'}.") from None
+        reason = str(getattr(error, "log_message", None) or error).rstrip(".")
+        raise bad_request(f"The form cannot be read: {reason[:200] or 'it is malformed'}.") from None
     except UnicodeDecodeError:
         raise bad_request("The form has a part whose header is not UTF-8.") from None
     names = texts.keys() | files.keys()
     unknown = sorted(names - set(_NAMES))
     if unknown:
-        raise bad_request(f"The form has the unknown field {unknown[0][:64]!r}; it takes 'items' or 'item'.")
+        raise bad_request(f"The form has the unknown field {unknown[0][:64]!r}; send 'items' or 'item'.")
     if len(names) != 1 or (texts and files):
-        what = "no field 'items' or 'item'" if not names else "files and texts, or 'items' and 'item', mixed"
-        raise bad_request(f"The form has {what}; send one kind of field.")
+        fields = "no field 'items' or 'item'" if not names else "files and texts, or 'items' and 'item', mixed"
+        raise bad_request(f"The form has {fields}; send one kind of field.")
     name = next(iter(names))
-    values: list[Any] = [_blob(file) for file in files.get(name, [])] + [_text(text) for text in texts.get(name, [])]
+    values: list[Any] = [_blob(file) for file in files.get(name, [])] + [
+        _text(reason) for reason in texts.get(name, [])
+    ]
     if name == "item" and len(values) > 1:
         raise bad_request("The form has the field 'item' more than once; use 'items'.")
     return Items(values, single=name == "item")
@@ -135,7 +137,7 @@ def _boundary(parameters: str) -> bytes:
         name, _, value = part.strip().partition("=")
         if name.lower() == "boundary" and value:
             return value.encode("latin-1", "replace")
-    raise bad_request("The Content-Type of the form has no boundary.")
+    raise bad_request("The Content-Type of the form has no boundary; add it.")
 
 
 def _blob(file: HTTPFile) -> Blob:
@@ -146,21 +148,20 @@ def _text(data: bytes) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
-        raise bad_request("The form has a text that is not UTF-8; send it as a file if it is one.") from None
+        raise bad_request("The form has a text that is not UTF-8; send binary content as a file.") from None
 
 
 def _unsupported(detail: str) -> Problem:
     return Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Unsupported media type", detail)
 
 
-# One item stands for the inputs of a model, which has a few of them. Without a bound, one small body could name a
-# hundred thousand URLs.
+# Per item, which stands for the few inputs of a model. Without a bound a small body could name 100 000 URLs.
 MAX_BLOBS = 32
 
 
 @dataclass(frozen=True, slots=True)
 class _BlobReference:
-    """Where bytes go: the item, and its member if it is an object that holds them; what they are given as."""
+    """A value ``{"url": …}`` or ``{"b64": …}``, and its place: an item, or a member of the item `index`."""
 
     index: int
     member: str | None
@@ -170,10 +171,10 @@ class _BlobReference:
 async def resolve_blobs(
     items: Sequence[Any], fetcher: Fetcher, *, parallel: int, deadline: float, reserve: Callable[[int], None]
 ) -> list[Any]:
-    """Return `items` with a Blob where one said ``{"url": …}`` or ``{"b64": …}``; raise Problem.
+    """Return `items` with a Blob in place of each ``{"url": …}`` and ``{"b64": …}``; raise Problem.
 
-    An item that is an object may have such values in it, one level down, `MAX_BLOBS` at most. `parallel` URLs are
-    fetched at once; `reserve` takes room for the bytes of each, and raises Problem if there is none.
+    An item that is an object may hold up to `MAX_BLOBS` of these one level down. `parallel` URLs are fetched at once;
+    `reserve` adds the bytes of each to the request's permit, and raises Problem where the budget is used up.
     """
     values = list(items)
     references = [reference for index, item in enumerate(values) for reference in _blob_references(index, item)]
@@ -184,13 +185,13 @@ async def resolve_blobs(
     urls = [_url(reference) for reference in fetched]
     turn = asyncio.Semaphore(parallel)
 
-    async def one(reference: _BlobReference, url: str) -> Blob:
+    async def fetch(reference: _BlobReference, url: str) -> Blob:
         async with turn:
             blob = await fetcher.fetch(url, deadline=deadline, item=reference.index)
             reserve(len(blob.data))
             return blob
 
-    tasks = [asyncio.ensure_future(one(reference, url)) for reference, url in zip(fetched, urls, strict=True)]
+    tasks = [asyncio.ensure_future(fetch(reference, url)) for reference, url in zip(fetched, urls, strict=True)]
     try:
         for reference, blob in zip(fetched, await asyncio.gather(*tasks), strict=True):
             _replace(values, reference, blob)
@@ -206,11 +207,11 @@ def _blob_references(index: int, item: Any) -> Iterator[_BlobReference]:
     if _is_blob_reference(item):
         yield _BlobReference(index, None, item)
         return
-    found = [member for member, value in item.items() if type(value) is dict and _is_blob_reference(value)]
-    if len(found) > MAX_BLOBS:
-        text = f"Item {index} has {len(found)} members that are files or URLs; at most {MAX_BLOBS} are taken."
-        raise problem.unusable(text, item=index)
-    yield from (_BlobReference(index, member, item[member]) for member in found)
+    members = [member for member, value in item.items() if type(value) is dict and _is_blob_reference(value)]
+    if len(members) > MAX_BLOBS:
+        detail = f"Item {index} has {len(members)} members that are files or URLs; send at most {MAX_BLOBS}."
+        raise problem.unusable(detail, item=index)
+    yield from (_BlobReference(index, member, item[member]) for member in members)
 
 
 def _is_blob_reference(value: dict[str, Any]) -> bool:
@@ -231,9 +232,11 @@ def _decoded(reference: _BlobReference) -> Blob:
 def _url(reference: _BlobReference) -> str:
     if reference.given.keys() != {"url"}:
         raise problem.unusable(
-            f"Item {reference.index} has more than 'url' where it names a URL.", item=reference.index
+            f"Item {reference.index} has further members beside 'url'; send 'url' alone.", item=reference.index
         )
     url = reference.given["url"]
     if not isinstance(url, str):
-        raise problem.unusable(f"Item {reference.index} has {json_kind(url)} as its URL.", item=reference.index)
+        raise problem.unusable(
+            f"Item {reference.index} has {json_kind(url)} as its URL; send a string.", item=reference.index
+        )
     return url

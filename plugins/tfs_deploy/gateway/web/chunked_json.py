@@ -1,7 +1,7 @@
-"""Large JSON, read and written in pieces: in a thread, so that the event loop gets its turn between two of them.
+"""Decode and encode large JSON in chunks, for a thread beside the event loop.
 
-One call of msgspec holds the interpreter until it is done, in whichever thread: a list of 8 million numbers for longer
-than everybody else's request takes.
+One call of msgspec holds the interpreter lock until it returns. For a list of 8 million numbers that would delay every
+other request; between two chunks the event loop runs.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any
 
 import msgspec
 
-# Bytes, and elements, that take some milliseconds.
+# Sizes that take some milliseconds.
 LARGE_BYTES = 256 << 10
 LARGE_ELEMENTS = 50_000
 _PIECE_BYTES = 64 << 10
 _PIECE = 10_000
-# How deep is looked for pieces: each level is gone through once more, and strangers may nest as they like.
+# Levels of nesting that are split: each one is scanned once more, and clients may nest as deep as they like.
 _LEVELS = 6
-# More elements of one list are small ones, which take longer one by one.
+# A list with more elements has small ones, which take longer one by one.
 _MAX_ELEMENTS = 20_000
 _FIRST = re.compile(rb"\S")
 
@@ -34,13 +34,13 @@ def decode(body: bytes) -> Any:
 
 
 def encode(value: Any, plain: Callable[[Any], Any]) -> bytes:
-    """Return `value` as JSON; `plain` makes JSON's own types of others."""
-    # Joined once: to copy many megabytes holds the interpreter too.
+    """Return `value` as JSON; `plain` converts other types to JSON types."""
+    # Joined once, because copying many megabytes holds the interpreter lock too.
     return b"".join(_parts(value, plain))
 
 
 def _parts(value: Any, plain: Callable[[Any], Any]) -> Iterator[bytes]:
-    """Give `value` as JSON piece by piece."""
+    """Yield `value` as JSON, chunk by chunk."""
     if type(value) is dict and value and all(type(key) is str for key in value):
         before = b"{"
         for key, member in value.items():
@@ -68,7 +68,7 @@ def _parts_of_list(value: list[Any], plain: Callable[[Any], Any]) -> Iterator[by
 
 
 def _value(text: bytes, levels: int) -> Any:
-    """Return the value in `text`: an object, or what was found to be JSON on the way to it."""
+    """Return the JSON value in `text`, decoded in chunks down to `levels` of nesting."""
     if len(text) <= _PIECE_BYTES or not levels:
         return msgspec.json.decode(text)
     first = _FIRST.search(text)
@@ -86,27 +86,27 @@ def _list(text: bytes, start: int, levels: int) -> list[Any]:
     if numbers and text.count(b"[") == 1:
         return _cut(text, start, b",")
     if numbers and text[start : start + 1] == b"[" and text[start + 1 : start + 2].strip() not in (b"", b"["):
-        # Flat lists, it seems. Each piece that is JSON by itself holds whole elements: a wrong guess is an error, and
-        # no other value.
+        # Probably a list of flat lists. A chunk that is valid JSON has whole elements, so a wrong guess raises an error
+        # and never gives another value.
         with contextlib.suppress(msgspec.DecodeError):
             return _cut(text, start, b"],")
     if numbers or text.count(b",") < _MAX_ELEMENTS:
-        # What is passed over as Raw is checked to be JSON as well.
+        # msgspec validates Raw elements as JSON too.
         elements = msgspec.json.decode(text, type=list[msgspec.Raw])
         if len(elements) < _MAX_ELEMENTS:
             return [_value(bytes(element), levels - 1) for element in elements]
         del elements
-    found: list[Any] = msgspec.json.decode(text)
-    return found
+    whole: list[Any] = msgspec.json.decode(text)
+    return whole
 
 
 def _cut(text: bytes, start: int, between: bytes) -> list[Any]:
-    """Return the elements of the list `text`, which begin at `start`; each `between` ends one of them with a comma."""
+    """Return the elements of the list `text`, which begin at `start`; chunks end at the separator `between`."""
     end = text.rindex(b"]")
-    found: list[Any] = []
+    elements: list[Any] = []
     while start <= end:
         cut = text.find(between, start + _PIECE_BYTES, end)
         cut = end if cut < 0 else cut + len(between) - 1
-        found += msgspec.json.decode(b"[" + text[start:cut] + b"]")
+        elements += msgspec.json.decode(b"[" + text[start:cut] + b"]")
         start = cut + 1
-    return found
+    return elements

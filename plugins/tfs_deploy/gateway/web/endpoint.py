@@ -1,4 +1,4 @@
-"""One model as the web side sees it: everything that a request for it passes through."""
+"""The endpoint of one model, and the health of all endpoints."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tfs_deploy.gateway.processors.model_processors import ModelProcessors
 from tfs_deploy.gateway.upstream.model import Traffic, Upstream
 from tfs_deploy.gateway.web.message import Reply, Request, json_reply
 
-# What a person puts in, by the built-in processor; of any other one it is JSON.
+# The kind of item by built-in processor; it is JSON for any other processor.
 _ACCEPTS = {"images": "image", "text": "text"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Endpoint:
-    """An endpoint called `name`."""
+    """The endpoint ``/v1/models/NAME``: configuration, processors, traffic to the model servers, captures."""
 
     name: str
     config: ModelConfig
@@ -31,25 +31,25 @@ class Endpoint:
 
     @property
     def accepts(self) -> str:
-        """Return what an item is to a person: ``image``, ``text`` or ``json``."""
+        """Return the kind of item: ``image``, ``text`` or ``json``."""
         return _ACCEPTS.get(self.config.processor.name, "json")
 
     @property
     def answers(self) -> ProcessorConfig:
-        """Return what makes the answer."""
+        """Return the processor that makes the results."""
         return self.config.postprocessor or self.config.processor
 
     def description(self) -> dict[str, Any]:
-        """Return what a client may know of the model."""
-        found = self.upstream.signature()
-        inputs = {} if found is None else {alias: str(spec) for alias, spec in found[1].inputs.items()}
+        """Return the public description of the model."""
+        live = self.upstream.signature()
+        inputs = {} if live is None else {alias: str(spec) for alias, spec in live[1].inputs.items()}
         return {
             "name": self.name,
             "description": self.config.description,
             "accepts": self.accepts,
             "label": self.config.label or None,
             "labels": [label for label in dict.fromkeys((self.config.label, *self.config.labels)) if label],
-            "version": None if found is None else found[0],
+            "version": None if live is None else live[0],
             "inputs": inputs,
         }
 
@@ -60,8 +60,8 @@ _NO_STORE = {"Cache-Control": "no-store"}
 class Health:
     """`/healthz` and `/readyz`.
 
-    Ready means: every model has answered once since the start, and at least one answers now. One model that is away
-    later must not take the others' gateway out of the load balancer; with one model, ready means that it answers.
+    The gateway is ready when every model has been available once since the start and at least one is available now.
+    A model that becomes unavailable later must not take the gateway out of the load balancer for the other models.
     """
 
     def __init__(self, models: Sequence[Endpoint]) -> None:
@@ -70,18 +70,20 @@ class Health:
         self.draining = False
 
     async def live(self, request: Request, arguments: Mapping[str, str]) -> Reply:
-        """Answer as long as the event loop runs."""
+        """Reply 200 as long as the event loop runs."""
         return json_reply({"status": "ok"}, headers=_NO_STORE)
 
     async def ready(self, request: Request, arguments: Mapping[str, str]) -> Reply:
-        """Answer 200 if ready; raise Problem (503) otherwise. Names are left out: anybody may ask."""
+        """Reply 200 when ready; raise Problem (503) otherwise. Model names are left out: this path needs no key."""
         if self.draining:
-            raise unavailable("This gateway is shutting down.")
+            raise unavailable("This gateway is shutting down; use another one.")
         answers = await asyncio.gather(*(endpoint.upstream.ready() for endpoint in self._models))
         self._ready_once |= {endpoint.name for endpoint, answer in zip(self._models, answers, strict=True) if answer}
         total = len(self._models)
         if len(self._ready_once) < total:
-            raise unavailable(f"{total - len(self._ready_once)} of {total} models have no version that answers yet.")
+            raise unavailable(
+                f"{total - len(self._ready_once)} of {total} models are not available yet; try again later."
+            )
         if not any(answers):
-            raise unavailable("No model has a version that answers at the moment.")
+            raise unavailable("No model is available at the moment; try again later.")
         return json_reply({"status": "ready", "models": total, "answering": sum(answers)}, headers=_NO_STORE)

@@ -1,4 +1,4 @@
-"""One HTTP request as it was read, and one answer as it will be written."""
+"""The values of one HTTP exchange: request, reply, request id, and the budget of requests and bytes in memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9._\-]{1,64}", re.ASCII)
 
 
 def request_id(given: str | None) -> str:
-    """Return `given` if it can stand in a log and a header as it is; a random one otherwise."""
+    """Return the client's id `given` if it is safe in logs and headers; a random id otherwise."""
     return given if given and _PLAIN.fullmatch(given) else f"{random.getrandbits(128):032x}"
 
 
@@ -30,16 +30,15 @@ JSON = "application/json"
 
 
 def _reserve_nothing(size: int) -> None:
-    """Take no room: this request has no body."""
+    """Reserve nothing: this request has no body."""
 
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """A request; `started` is monotonic seconds, `client` the name of the key it came with.
+    """A request; `started` is monotonic seconds, `client` is the name of its API key.
 
-    `reserve` takes room for so many bytes more, until the request is answered, and raises Problem where there is none.
-
-    `log_fields` are for the access log: model, version, label and the seconds of each stage, as far as they are known.
+    `reserve` adds that many bytes to the request's permit, and raises Problem where the budget is used up. `log_fields`
+    are for the access log (model, version, label); `stages` are the seconds of each stage.
     """
 
     method: str
@@ -55,7 +54,7 @@ class Request:
     reserve: Callable[[int], None] = _reserve_nothing
 
     def time_stage(self, stage: str, clock: Callable[[], float] = time.monotonic) -> Stopwatch:
-        """Return what measures the time of one stage: ``with request.timed("predict"):``."""
+        """Return a context manager that measures one stage: ``with request.time_stage("predict"):``."""
         return Stopwatch(self.stages, stage, clock)
 
 
@@ -78,7 +77,7 @@ class Stopwatch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reply:
-    """A status, a body and the headers that are special to it."""
+    """A status, a body and the headers of this reply alone."""
 
     status: int
     body: bytes
@@ -101,29 +100,29 @@ class HeadedProblem(Problem):
 def json_reply(
     value: Any, *, status: int = HTTPStatus.OK, headers: dict[str, str] | None = None, large: bool = False
 ) -> Reply:
-    """Return `value` as JSON; `large` makes it in pieces, for a thread beside the event loop."""
+    """Return `value` as JSON; `large` encodes it in chunks, for a thread beside the event loop."""
     body = chunked_json.encode(value, _plain) if large else msgspec.json.encode(value, enc_hook=_plain)
-    return Reply(status, body, {"Content-Type": JSON, **(headers or {})})
+    return Reply(int(status), body, {"Content-Type": JSON, **(headers or {})})
 
 
 def problem_reply(problem: Problem, request: Request) -> Reply:
-    """Return the answer that tells a `problem`."""
+    """Return `problem` as the reply to `request`."""
     return Reply(problem.status, problem.body(instance=request.path, request_id=request.id), problem.headers)
 
 
 def _plain(value: Any) -> Any:
-    """Return what a processor of the user's may answer with beside JSON's own types: numpy's arrays and scalars."""
+    """Return numpy's arrays and scalars, which a user's processor may return, as JSON types."""
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"a {type(value).__name__} is not JSON")
 
 
-# Bodies of the largest size that may be held at once, for all models together; what was fetched for them counts too.
+# The byte budget in bodies of the largest size, for all models together; fetched bytes count as well.
 _LARGEST_BODIES = 32
 
 
 class RequestBudget:
-    """Counts what is held; belongs to one event loop."""
+    """Bounds the requests per model and the bytes of bodies in memory; belongs to one event loop."""
 
     def __init__(self, limits: Limits) -> None:
         self._requests = limits.concurrency + limits.queue
@@ -132,35 +131,35 @@ class RequestBudget:
         self._held_bytes = 0
 
     def held(self, model: str) -> int:
-        """Return how many requests of `model` are held."""
+        """Return the number of requests of `model` in memory."""
         return self._held.get(model, 0)
 
     @property
     def held_bytes(self) -> int:
-        """Return how many bytes of bodies are held."""
+        """Return the bytes of bodies in memory."""
         return self._held_bytes
 
     def acquire(self, model: str) -> Permit:
-        """Let a request for `model` in; raise Problem (429)."""
+        """Return the permit of one request for `model`; raise Problem (429) where its limit is reached."""
         if self.held(model) >= self._requests:
-            raise too_busy(f"The gateway has {self.held(model)} requests for model {model!r}.")
+            raise too_busy(f"The gateway already has {self.held(model)} requests for model {model!r}; try again later.")
         self._held[model] = self.held(model) + 1
         return Permit(self, model)
 
     def reserve(self, size: int) -> None:
-        """Take room for `size` more bytes; raise Problem (429)."""
+        """Reserve `size` more bytes; raise Problem (429) where the limit is reached."""
         if self._held_bytes + size > self._bytes:
-            raise too_busy("The gateway holds as many bytes of requests as it may; try again.")
+            raise too_busy("The bodies of all requests reach the gateway's memory limit; try again later.")
         self._held_bytes += size
 
     def release(self, model: str, size: int) -> None:
-        """Forget a request and its bytes."""
+        """Return one request and its bytes to the budget."""
         self._held[model] -= 1
         self._held_bytes -= size
 
 
 class Permit:
-    """The room that one request takes."""
+    """The share of the budget that one request holds."""
 
     __slots__ = ("_budget", "_model", "_size")
 
@@ -170,13 +169,13 @@ class Permit:
         self._size = 0
 
     def reserve(self, size: int) -> None:
-        """Take room for `size` more bytes; raise Problem (429)."""
+        """Reserve `size` more bytes; raise Problem (429) where the limit is reached."""
         if self._budget is not None:
             self._budget.reserve(size)
             self._size += size
 
     def release(self) -> None:
-        """Give the room back; again is no error."""
+        """Return the share to the budget; a second call does nothing."""
         budget, self._budget = self._budget, None
         if budget is not None:
             budget.release(self._model, self._size)

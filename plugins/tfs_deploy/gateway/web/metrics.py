@@ -1,4 +1,4 @@
-"""What Prometheus reads: requests, seconds by stage, by model and version, and what the rooms below report."""
+"""The access log (one JSON line per request) and the Prometheus metrics of the gateway."""
 
 from __future__ import annotations
 
@@ -27,21 +27,24 @@ _MAX_PATH = 256
 
 
 class AccessLog:
-    """Writes to `stream`; lines for which there is no room are counted in `dropped`."""
+    """Writes JSON lines to `stream` in a thread, so that a stalled reader delays no reply.
+
+    Lines beyond `_MAX_WAITING_LINES` are dropped and counted in `dropped`.
+    """
 
     def __init__(self, stream: BinaryIO) -> None:
         self.dropped = 0
         self._stream = stream
-        # Appended to by the event loop, emptied by the thread; neither needs a lock for that.
+        # The event loop appends and the thread pops; a deque needs no lock for that.
         self._lines: deque[dict[str, Any]] = deque()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
         self._thread.start()
 
     def log(self, request: Request, status: int, size: int, seconds: float, at: float) -> None:
-        """Write one line about `request`, which was answered after `seconds`, at `at` seconds since 1970.
+        """Queue one line about `request`; `seconds` is its duration, `at` the end in seconds since 1970.
 
-        The query is left out, and no header is written: keys may be in them.
+        The query and all headers are left out, because they may hold keys.
         """
         line = {
             "time": at,
@@ -64,12 +67,12 @@ class AccessLog:
             self.dropped += 1
 
     def close(self, seconds: float) -> None:
-        """Write what waits, within `seconds`."""
+        """Write the queued lines, within `seconds`."""
         self._stop.set()
         self._thread.join(seconds)
 
     def _run(self) -> None:
-        # Not woken by every line: each time would take the interpreter from the event loop.
+        # Polled, not woken by every line: each wake-up would take the interpreter from the event loop.
         while not self._stop.wait(_PAUSE_SECONDS):
             self._write()
         self._write()
@@ -94,17 +97,17 @@ def _encoded(line: dict[str, Any]) -> bytes:
 METRICS_CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 PREFIX = "tfs_deploy_gateway_"
 
-# A millisecond on the way to a fast model, the 10 s of the default deadline, and some above.
+# From 1 ms for a fast model to 30 s, above the default timeout of 10 s.
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
-# Numbers that are read when somebody asks: name, help, and for each set of labels the value.
+# A metric that is read at scrape time: name, help, and a function that returns labels and value of each series.
 CallbackMetric = tuple[str, str, Callable[[], Iterable[tuple[dict[str, str], float]]]]
 
 
 @dataclass(slots=True)
 class _Series:
-    """The numbers of all requests of one model, version, label and status."""
+    """The child metrics of all requests of one model, version, label and status."""
 
     model: str
     version: str
@@ -114,20 +117,20 @@ class _Series:
 
 
 class Metrics:
-    """All numbers of one gateway; every method is called on the event loop."""
+    """All metrics of one gateway; every method is called on the event loop."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # a line more for each number, which nobody here reads
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # the *_created series would double the output
         self.registry = CollectorRegistry()
         self._requests = Counter(
             PREFIX + "requests",
-            "Requests by outcome; model and version are empty where the request got that far only.",
+            "Requests by status; model and version are empty where a request was refused before they were known.",
             ("model", "version", "label", "status"),
             registry=self.registry,
         )
         self._seconds = Histogram(
             PREFIX + "request_seconds",
-            "Seconds from the headers of a request to its answer.",
+            "Seconds from the headers of a request to its reply.",
             ("model", "version"),
             buckets=_SECONDS,
             registry=self.registry,
@@ -147,7 +150,7 @@ class Metrics:
         """Count one request."""
         log_fields = request.log_fields
         model, version = str(log_fields.get("model", "")), str(log_fields.get("version", ""))
-        series = self._series_of((model, version, str(log_fields.get("label", "")), str(status)))
+        series = self._series_of((model, version, str(log_fields.get("label", "")), str(int(status))))
         series.requests.inc()
         if model:
             series.seconds.observe(seconds)
@@ -155,7 +158,7 @@ class Metrics:
                 self._stage(series, stage).observe(taken)
 
     def _series_of(self, key: tuple[str, str, str, str]) -> _Series:
-        """Return the numbers of one kind of request; looking each up by its labels would take longer than counting."""
+        """Return the child metrics of `key`, cached because a lookup by labels takes longer than an increment."""
         series = self._series.get(key)
         if series is None:
             model, version, _, _ = key
@@ -169,26 +172,26 @@ class Metrics:
         return series.stages[stage]
 
     def meter(self, model: str) -> ModelMeter:
-        """Return where the rooms below report about `model`."""
+        """Return the meter that adds the label `model`."""
         return ModelMeter(self, model)
 
     def add(self, gauges: Iterable[CallbackMetric], counters: Iterable[CallbackMetric] = ()) -> None:
-        """Tell these numbers too."""
+        """Export these metrics, read at scrape time."""
         self.registry.register(_CallbackCollector(tuple(gauges), tuple(counters)))
 
     def text(self) -> bytes:
-        """Return all numbers in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
     def count(self, event: str, labels: dict[str, str]) -> None:
-        """Count an `event` that a room below reports."""
+        """Increment the counter of `event`, created at its first use."""
         if event not in self._events:
             name = f"{PREFIX}{event}"
-            self._events[event] = Counter(name, f"How often: {event}.", tuple(labels), registry=self.registry)
+            self._events[event] = Counter(name, f"Number of events: {event}.", tuple(labels), registry=self.registry)
         self._events[event].labels(**labels).inc()
 
     def observe(self, name: str, value: float, labels: dict[str, str]) -> None:
-        """Note a value that a room below reports."""
+        """Add `value` to the histogram `name`, created at its first use."""
         if name not in self._values:
             buckets = _SECONDS if name.endswith("_seconds") else _COUNTS
             self._values[name] = Histogram(
@@ -198,7 +201,7 @@ class Metrics:
 
 
 class ModelMeter:
-    """A `Meter` that adds the model's name."""
+    """A `Meter` that adds the model's name as a label."""
 
     def __init__(self, metrics: Metrics, model: str) -> None:
         self._metrics = metrics
@@ -209,28 +212,28 @@ class ModelMeter:
         self._metrics.count(event, {"model": self._model, **labels})
 
     def observe(self, name: str, value: float, **labels: str) -> None:
-        """Note one `value`."""
+        """Add one `value`."""
         self._metrics.observe(name, value, {"model": self._model, **labels})
 
 
 class _CallbackCollector:
-    """A collector that asks for the numbers when they are wanted."""
+    """A Prometheus collector that reads its metrics at scrape time."""
 
     def __init__(self, gauges: tuple[CallbackMetric, ...], counters: tuple[CallbackMetric, ...]) -> None:
         self._gauges = gauges
         self._counters = counters
 
     def collect(self) -> Iterable[Metric]:
-        for name, text, read in self._gauges:
-            yield _family(GaugeMetricFamily, name, text, read)
-        for name, text, read in self._counters:
-            yield _family(CounterMetricFamily, name, text, read)
+        for name, description, read in self._gauges:
+            yield _family(GaugeMetricFamily, name, description, read)
+        for name, description, read in self._counters:
+            yield _family(CounterMetricFamily, name, description, read)
 
 
-def _family(kind: Any, name: str, text: str, read: Callable[[], Iterable[tuple[dict[str, str], float]]]) -> Any:
+def _family(kind: Any, name: str, description: str, read: Callable[[], Iterable[tuple[dict[str, str], float]]]) -> Any:
     rows = list(read())
     labels = tuple(rows[0][0]) if rows else ()
-    family = kind(PREFIX + name, text, labels=labels)
+    family = kind(PREFIX + name, description, labels=labels)
     for row, value in rows:
         family.add_metric([row[label] for label in labels], value)
     return family
@@ -248,25 +251,37 @@ def register_gauges(
     pool: ProcessorPool | None,
     log: AccessLog,
 ) -> None:
-    """Have `metrics` tell the numbers of these parts."""
+    """Export the state of these parts of a gateway through `metrics`."""
 
     def per_model(value: Callable[[Endpoint], float]) -> Callable[[], _Rows]:
         return lambda: [({"model": endpoint.name}, value(endpoint)) for endpoint in models]
 
-    def one(value: Callable[[], float]) -> Callable[[], _Rows]:
+    def unlabelled(value: Callable[[], float]) -> Callable[[], _Rows]:
         return lambda: [({}, value())]
 
     gauges: list[CallbackMetric] = [
-        ("requests_held", "Requests under way.", per_model(lambda endpoint: budget.held(endpoint.name))),
-        ("requests_waiting", "Requests that wait for a turn.", per_model(lambda s: s.upstream.admission.waiting)),
-        ("replica_asked", "1 for each model server that is asked at the moment.", lambda: _replicas(models)),
-        ("live_version", "The version that the model's label means.", lambda: _versions(models)),
-        ("body_bytes_held", "Bytes of requests in memory.", one(lambda: budget.held_bytes)),
-        ("connections", "Connections of clients, idle ones included.", one(connections)),
+        ("requests_held", "Requests in flight.", per_model(lambda endpoint: budget.held(endpoint.name))),
+        (
+            "requests_waiting",
+            "Requests that wait for a concurrency slot.",
+            per_model(lambda s: s.upstream.admission.waiting),
+        ),
+        (
+            "replica_asked",
+            "1 for each model server that gets requests at the moment, 0 for an ejected one.",
+            lambda: _replicas(models),
+        ),
+        ("live_version", "The version that the model's label points to.", lambda: _versions(models)),
+        ("body_bytes_held", "Bytes of request bodies in memory.", unlabelled(lambda: budget.held_bytes)),
+        ("connections", "Connections of clients, idle ones included.", unlabelled(connections)),
     ]
     if pool is not None:
-        gauges.append(("pool_jobs_waiting", "Jobs that wait for a process.", one(lambda: pool.waiting)))
-    counters: list[CallbackMetric] = [("access_log_dropped", "Lines that were not logged.", one(lambda: log.dropped))]
+        gauges.append(
+            ("pool_jobs_waiting", "Jobs that wait for a process of the pool.", unlabelled(lambda: pool.waiting))
+        )
+    counters: list[CallbackMetric] = [
+        ("access_log_dropped", "Access log lines that were dropped.", unlabelled(lambda: log.dropped))
+    ]
     if any(endpoint.capture is not None for endpoint in models):
         counters += _capture(models)
     metrics.add(gauges, counters)
@@ -281,30 +296,44 @@ def _replicas(models: Sequence[Endpoint]) -> _Rows:
 
 
 def _versions(models: Sequence[Endpoint]) -> _Rows:
-    found = ((endpoint, endpoint.upstream.live_version()) for endpoint in models)
+    versions = ((endpoint, endpoint.upstream.live_version()) for endpoint in models)
     return [
-        ({"model": endpoint.name, "label": endpoint.config.label}, float(known)) for endpoint, known in found if known
+        ({"model": endpoint.name, "label": endpoint.config.label}, float(version))
+        for endpoint, version in versions
+        if version
     ]
 
 
 def _capture(models: Sequence[Endpoint]) -> list[CallbackMetric]:
     captures = [(endpoint.name, endpoint.capture.counts) for endpoint in models if endpoint.capture is not None]
     return [
-        ("captured", "Requests written.", lambda: [({"model": name}, one.written) for name, one in captures]),
-        ("captured_bytes", "Bytes written.", lambda: [({"model": name}, one.written_bytes) for name, one in captures]),
+        (
+            "captured",
+            "Requests written to capture files.",
+            lambda: [({"model": name}, counts.written) for name, counts in captures],
+        ),
+        (
+            "captured_bytes",
+            "Bytes written to capture files.",
+            lambda: [({"model": name}, counts.written_bytes) for name, counts in captures],
+        ),
         (
             "capture_dropped",
-            "Requests of the sample that were not written, by reason.",
+            "Sampled requests that were not written, by reason.",
             lambda: [
                 ({"model": name, "reason": reason}, float(count))
-                for name, one in captures
-                for reason, count in sorted(one.dropped.items())
+                for name, counts in captures
+                for reason, count in sorted(counts.dropped.items())
             ],
         ),
-        ("capture_copied", "Files copied.", lambda: [({"model": name}, one.copied) for name, one in captures]),
+        (
+            "capture_copied",
+            "Capture files uploaded to the store.",
+            lambda: [({"model": name}, counts.copied) for name, counts in captures],
+        ),
         (
             "capture_copies_failed",
-            "Files not copied.",
-            lambda: [({"model": name}, one.copies_failed) for name, one in captures],
+            "Capture files that could not be uploaded.",
+            lambda: [({"model": name}, counts.copies_failed) for name, counts in captures],
         ),
     ]

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document: exactly what this gateway serves, one path per model."""
+"""The OpenAPI 3.1 document of this gateway: one path per model, with JSON schemas by its processors."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ _RESULTS: dict[str, dict[str, Any]] = {
 
 def items_schema(endpoint: Endpoint, most: int) -> dict[str, Any]:
     """Return the schema of a JSON body."""
-    # No schema at all would mean the same; an empty one says that anything goes.
+    # An empty schema accepts every value.
     item: dict[str, Any] = _ITEMS.get(endpoint.accepts, {})
     return {
         "anyOf": [
@@ -143,7 +143,7 @@ def form_schema(endpoint: Endpoint, most: int) -> dict[str, Any]:
 
 
 def answer_schema(endpoint: Endpoint) -> dict[str, Any]:
-    """Return the schema of an answer."""
+    """Return the schema of a reply."""
     result = _RESULTS.get(endpoint.answers.name, {})
     common = {"model": {"type": "string"}, "version": {"type": "integer"}}
     if endpoint.config.label:
@@ -158,34 +158,34 @@ def answer_schema(endpoint: Endpoint) -> dict[str, Any]:
 
 _PROBLEMS = {
     "400": "The request cannot be read: malformed, wrong types, missing or unknown members.",
-    "401": "No key, or an unknown one.",
-    "404": "There is no such model or label.",
+    "401": "The API key is missing or unknown.",
+    "404": "The model or the label does not exist.",
     "408": "The body did not arrive in time.",
     "413": "The body is too large, or there are too many items.",
     "415": "The body is neither JSON nor a form, or it is compressed.",
     "422": "An item cannot be used; `item` says which one.",
-    "429": "There is no room for the request now; `Retry-After` says when to come back.",
+    "429": "Too many requests; `Retry-After` says when to try again.",
     "500": "The gateway failed; its log has the reason under the request id.",
-    "502": "A model server, or the server of a URL, does not do what it should.",
-    "503": "Nobody can answer at the moment; `Retry-After` says when to come back.",
+    "502": "A model server, or the server of a URL, failed or misbehaves.",
+    "503": "No model server is available; `Retry-After` says when to try again.",
     "504": "The deadline passed.",
 }
 
 
 def document(config: GatewayConfig, models: Sequence[Endpoint], *, keys: bool) -> dict[str, Any]:
-    """Return the document; `keys` tells whether a request needs one."""
+    """Return the document; `keys` says whether requests need an API key."""
     builder = _OperationBuilder(config, keys=keys)
     paths: dict[str, Any] = {
-        "/healthz": {"get": builder.plain("Is the process alive?", _HEALTH, public=True)},
-        "/readyz": {"get": builder.plain("Does `stable` answer?", _HEALTH, ("503",), public=True)},
-        "/metrics": {"get": builder.text("Numbers for Prometheus.")},
+        "/healthz": {"get": builder.plain("Whether the process runs.", _HEALTH, public=True)},
+        "/readyz": {"get": builder.plain("Whether the models are available.", _HEALTH, ("503",), public=True)},
+        "/metrics": {"get": builder.text("Prometheus metrics.")},
         "/openapi.json": {"get": builder.plain("This document.", {"type": "object"})},
         "/v1/models": {"get": builder.plain("The models.", _listed(MODEL_SCHEMA))},
     }
     for endpoint in models:
         path = f"/v1/models/{endpoint.name}"
         paths[path] = {
-            "get": builder.plain(f"What {endpoint.name} takes, and its version.", MODEL_SCHEMA),
+            "get": builder.plain(f"The inputs and the live version of {endpoint.name}.", MODEL_SCHEMA),
             "post": builder.predict(endpoint, f"predict_{endpoint.name}"),
         }
         labels = list(dict.fromkeys((endpoint.config.label, *endpoint.config.labels)))
@@ -196,7 +196,7 @@ def document(config: GatewayConfig, models: Sequence[Endpoint], *, keys: bool) -
                 ],
                 "post": builder.predict(endpoint, f"predict_{endpoint.name}_by_label"),
             }
-    found: dict[str, Any] = {
+    content: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
             "title": "Model gateway",
@@ -207,12 +207,12 @@ def document(config: GatewayConfig, models: Sequence[Endpoint], *, keys: bool) -
         "components": {"schemas": {"Problem": PROBLEM_SCHEMA}},
     }
     if keys:
-        found["components"]["securitySchemes"] = {
+        content["components"]["securitySchemes"] = {
             "bearer": {"type": "http", "scheme": "bearer"},
             "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
         }
-        found["security"] = [{"bearer": []}, {"key": []}]
-    return found
+        content["security"] = [{"bearer": []}, {"key": []}]
+    return content
 
 
 _HEALTH = {
@@ -227,13 +227,13 @@ _HEALTH = {
 _REQUEST_ID = {
     "name": "X-Request-Id",
     "in": "header",
-    "description": "Letters, digits, '.', '_' and '-', at most 64; stands in the logs and in the answer.",
+    "description": "Letters, digits, '.', '_' and '-', at most 64; repeated in logs and in the reply.",
     "schema": {"type": "string"},
 }
 _TIMEOUT = {
     "name": TIMEOUT_HEADER,
     "in": "header",
-    "description": "Seconds that the request may take; the gateway has a limit of its own.",
+    "description": "Timeout of the request in seconds, at most the gateway's own.",
     "schema": {"type": "number", "exclusiveMinimum": 0},
 }
 _TEXT_HEADER = {"schema": {"type": "string"}}
@@ -249,12 +249,12 @@ class _OperationBuilder:
     def plain(
         self, summary: str, schema: dict[str, Any], problems: Sequence[str] = (), *, public: bool = False
     ) -> dict[str, Any]:
-        """Describe a GET that answers with JSON."""
+        """Describe a GET with a JSON reply."""
         answer = {"description": summary, "content": {JSON: {"schema": schema}}}
         return self._operation(summary, {"200": answer}, problems, public=public)
 
     def text(self, summary: str) -> dict[str, Any]:
-        """Describe a GET that answers with text."""
+        """Describe a GET with a text reply."""
         answer = {"description": summary, "content": {"text/plain": {"schema": {"type": "string"}}}}
         return self._operation(summary, {"200": answer}, ())
 
@@ -262,13 +262,16 @@ class _OperationBuilder:
         """Describe the POST of one model."""
         most = self._config.limits.items
         answer = {
-            "description": "The answers, in the order of the items.",
+            "description": "The results, in the order of the items.",
             "headers": {header: _TEXT_HEADER for header in _HEADERS if header != _LABEL or endpoint.config.label},
             "content": {JSON: {"schema": answer_schema(endpoint)}},
         }
         problems = [code for code in _PROBLEMS if code != "401" or self._keys]
         operation = self._operation(
-            endpoint.config.description or f"Ask {endpoint.name}.", {"200": answer}, problems, parameters=[_TIMEOUT]
+            endpoint.config.description or f"Predict with {endpoint.name}.",
+            {"200": answer},
+            problems,
+            parameters=[_TIMEOUT],
         )
         content = {JSON: {"schema": items_schema(endpoint, most)}}
         if endpoint.accepts != "json" or endpoint.processors.takes_blobs:
@@ -284,7 +287,7 @@ class _OperationBuilder:
         public: bool = False,
         parameters: Sequence[dict[str, Any]] = (),
     ) -> dict[str, Any]:
-        # A GET can carry a body too, which has to end, and can be an unknown path's neighbour.
+        # A GET may carry a body too, which can be late or too large.
         codes = {*problems, "408", "413", "500", *(["401"] if self._keys and not public else [])}
         operation: dict[str, Any] = {
             "summary": summary,
@@ -297,13 +300,13 @@ class _OperationBuilder:
 
 
 def _problem_response(code: str) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    response: dict[str, Any] = {
         "description": _PROBLEMS[code],
         "content": {PROBLEM_CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
     if code in ("429", "503"):
-        found["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
-    return found
+        response["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
+    return response
 
 
 def _listed(schema: dict[str, Any]) -> dict[str, Any]:

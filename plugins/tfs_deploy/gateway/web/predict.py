@@ -1,4 +1,4 @@
-"""Answer one request for a model: items to arrays, arrays to a model server, its answer to JSON."""
+"""Answer one predict request: read items, fetch blobs, preprocess, predict, postprocess, write JSON."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from tfs_deploy.gateway.web.endpoint import Endpoint
 from tfs_deploy.gateway.web.message import Reply, Request, json_reply
 from tfs_deploy.serving.signature import Signature
 
-# Between two questions whether the model is back.
+# Between two checks whether the model is ready.
 _PAUSE_SECONDS = 0.05
-# How often a request is made again for another signature.
+# How often a request is preprocessed again because the signature changed.
 _ROUNDS = 3
-# While a label moves from replica to replica, each round brings half of the batches that are missing of one version.
+# While a label moves from replica to replica, each round completes about half of the missing batches of one version.
 _ROUNDS_OF_BATCHES = 16
 
 
 class PredictHandler:
-    """Answers for all models; `wall` is seconds since 1970, `monotonic` what deadlines are counted in."""
+    """Answers predict requests of all models; `wall` is seconds since 1970, deadlines are on the clock `monotonic`."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class PredictHandler:
     async def _predict_one_signature(
         self, endpoint: Endpoint, request: Request, values: list[Any], label: str | None, deadline: float
     ) -> tuple[list[Batch], list[Answer]]:
-        """Return the batches and their answers, made again where the signature changes while they are on their way."""
+        """Return the batches and their answers; preprocess again where the signature changes meanwhile."""
         for rounds_left in reversed(range(_ROUNDS)):
             with request.time_stage("preprocess"):
                 signature = await self._signature(endpoint, label, deadline)
@@ -96,13 +96,13 @@ class PredictHandler:
         raise AssertionError("the last round returns or raises")
 
     async def _signature(self, endpoint: Endpoint, label: str | None, deadline: float) -> Signature:
-        """Return what the model takes; raise Problem (503) if nobody says so for as long as requests are retried."""
+        """Return the live signature; raise Problem (503) where no replica reports it within `retries.seconds`."""
         upstream = endpoint.upstream
         until = min(deadline, self._monotonic() + self._config.retries.seconds)
         while True:
-            found = _known_signature(endpoint, label)
-            if found:
-                return found
+            signature = _known_signature(endpoint, label)
+            if signature:
+                return signature
             ready = await upstream.ready()
             if not ready and self._monotonic() >= until:
                 raise unavailable(f"No model server answers for model {endpoint.name!r} at the moment; try again.")
@@ -129,27 +129,27 @@ class PredictHandler:
         except Problem:
             if label is not None or first.label == endpoint.config.label:
                 raise
-            # A canary that cannot answer costs the client nothing.
+            # A canary that fails must not fail the request: the model's own label answers.
             again = await self._predict_batch(endpoint, request, batches[0], endpoint.config.label, deadline)
             return await self._complete_batches(endpoint, request, batches, again, deadline)
 
     async def _complete_batches(
         self, endpoint: Endpoint, request: Request, batches: list[Batch], first: Answer, deadline: float
     ) -> list[Answer]:
-        # What another version has answered is kept: it may be that one which answers all in the end.
+        # Answers of other versions are kept: one of those may complete the request in the end.
         answers: dict[int, dict[int, Answer]] = {first.version: {0: first}}
         version = first.version
         for _ in range(_ROUNDS_OF_BATCHES):
             missing = [index for index in range(len(batches)) if index not in answers[version]]
             if not missing:
                 return [answers[version][index] for index in range(len(batches))]
-            found = await _gather_or_cancel(
+            new_answers = await _gather_or_cancel(
                 self._predict_batch(endpoint, request, batches[index], first.label, deadline) for index in missing
             )
-            for index, answer in zip(missing, found, strict=True):
+            for index, answer in zip(missing, new_answers, strict=True):
                 answers.setdefault(answer.version, {})[index] = answer
-            if all(answer.version != version for answer in found):  # the label has moved on
-                version = found[-1].version
+            if all(answer.version != version for answer in new_answers):  # the label has moved
+                version = new_answers[-1].version
         raise unavailable(f"The version of model {endpoint.name!r} changes at the moment; try again.")
 
     async def _predict_batch(
@@ -176,14 +176,14 @@ class PredictHandler:
 
 
 def _known_signature(endpoint: Endpoint, label: str | None) -> Signature | None:
-    """Return what the version under `label` takes, or the model's own where that is not known at the moment."""
+    """Return the signature of the version under `label`, or under the model's own label where that is unknown."""
     upstream = endpoint.upstream
-    found = (label and upstream.signature(label)) or upstream.signature()
-    return found[1] if found else None
+    live = (label and upstream.signature(label)) or upstream.signature()
+    return live[1] if live else None
 
 
-async def _gather_or_cancel(asked: Iterable[Coroutine[Any, Any, Answer]]) -> list[Answer]:
-    tasks = [asyncio.ensure_future(one) for one in asked]
+async def _gather_or_cancel(coroutines: Iterable[Coroutine[Any, Any, Answer]]) -> list[Answer]:
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
     try:
         return await asyncio.gather(*tasks)
     finally:
@@ -214,7 +214,7 @@ async def _reply(request: Request, answers: list[Answer], results: list[Any], *,
         **({"X-Model-Label": answer.label} if answer.label else {}),
         "Server-Timing": ", ".join(f"{stage};dur={seconds * 1000:.2f}" for stage, seconds in request.stages.items()),
     }
-    elements = sum(array.size for one in answers for array in one.outputs.values())
+    elements = sum(array.size for each in answers for array in each.outputs.values())
     if elements <= chunked_json.LARGE_ELEMENTS:
         return json_reply(body, headers=headers)
     return await asyncio.to_thread(json_reply, body, headers=headers, large=True)

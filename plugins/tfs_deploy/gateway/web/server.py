@@ -1,4 +1,7 @@
-"""The port: Tornado's HTTP server with a bound on connections, and TLS."""
+"""The HTTP port, and one request on it: its headers are checked before its body is read, and its body is counted.
+
+Built on Tornado's HTTP server below `tornado.web`, so that refused requests get replies of the same form as others.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ from tfs_deploy.gateway.web.message import Permit, Reply, Request, problem_reply
 
 logger = logging.getLogger(__name__)
 
-# A client that is refused may still be sending: this much is read, so that it sees the answer and not a broken pipe.
+# A refused client may still be sending: this much is read and dropped, so that it gets the reply and no broken pipe.
 _DISCARD_BYTES = 16 << 20
 _DISCARD_SECONDS = 5.0
 _WRITE_SECONDS = 30.0
@@ -63,7 +66,7 @@ class _RequestStream:
 
 
 class IncomingRequest(HTTPMessageDelegate):
-    """Reads one request, has it answered, writes the answer."""
+    """Reads one request, has the application answer it, and writes the reply."""
 
     def __init__(self, handler: Application, connection: HTTP1Connection, remote: str) -> None:
         self._handler = handler
@@ -84,13 +87,13 @@ class IncomingRequest(HTTPMessageDelegate):
         self._task: asyncio.Task[None] | None = None
 
     def headers_received(self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders) -> None:
-        """Judge the request by its first line and its headers."""
+        """Admit or refuse the request by its first line and its headers."""
         assert isinstance(start_line, RequestStartLine)
         path = start_line.path.partition("?")[0]
         request = self._request = self._handler.start_request(start_line.method, path, headers, self._remote)
         try:
             if not _PATH.fullmatch(path):
-                raise Problem(HTTPStatus.NOT_FOUND, "Not found", "There is nothing at this path.")
+                raise Problem(HTTPStatus.NOT_FOUND, "Not found", "This path does not exist.")
             self._match, self._permit = self._handler.admit(request)
             self._check_size(_announced_length(headers))
             self._start_timer(self._handler.body_seconds, self._refuse_late_body)
@@ -98,7 +101,7 @@ class IncomingRequest(HTTPMessageDelegate):
             self._refuse(problem)
 
     def data_received(self, chunk: bytes) -> None:
-        """Keep a piece of the body, or throw it away."""
+        """Keep a piece of the body, or drop it where the request is refused."""
         self._size += len(chunk)
         if self._refused:
             if self._size > _DISCARD_BYTES:
@@ -116,7 +119,7 @@ class IncomingRequest(HTTPMessageDelegate):
             self._chunks.append(chunk)
 
     def finish(self) -> None:
-        """Have the request answered, now that it is here."""
+        """Answer the request: its body is complete."""
         self._stop_timer()
         if self._refused:
             self._finish()
@@ -130,9 +133,9 @@ class IncomingRequest(HTTPMessageDelegate):
         self._task = _start_task(self._answer(request, match))
 
     def on_connection_close(self) -> None:
-        """Note that the client went away while it sent, or that Tornado refused its body."""
+        """Record that the client disconnected while it sent, or that Tornado refused its body."""
         self._stop_timer()
-        self._record_end(HTTPStatus.BAD_REQUEST if self._stream.rejected else _CLIENT_GONE, 0)
+        self._record_end(int(HTTPStatus.BAD_REQUEST) if self._stream.rejected else _CLIENT_GONE, 0)
 
     async def _answer(self, request: Request, match: Match) -> None:
         try:
@@ -148,11 +151,11 @@ class IncomingRequest(HTTPMessageDelegate):
             raise Problem(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
                 "Too large",
-                f"The body has more than {self._handler.body_bytes} bytes, which is the most that is taken.",
+                f"The body has more than {self._handler.body_bytes} bytes; send a smaller one.",
             )
 
     def _refuse(self, problem: Problem) -> None:
-        """Answer at once, and read on for a while before the connection is closed."""
+        """Reply at once, and drop the rest of the body for a while before the connection is closed."""
         self._stop_timer()
         if self._permit is not None:
             self._permit.release()
@@ -162,7 +165,7 @@ class IncomingRequest(HTTPMessageDelegate):
         assert request is not None
         self._write(problem_reply(problem, request))
         if request.headers.get("Expect", "").lower() == "100-continue":
-            self._finish()  # it waits to be told to send: nothing is on its way
+            self._finish()  # the client waits for 100 Continue, so no body is on its way
         else:
             self._start_timer(_DISCARD_SECONDS, self._finish)
 
@@ -178,14 +181,14 @@ class IncomingRequest(HTTPMessageDelegate):
             written = self._connection.write_headers(line, headers, body)
             self._stream.replied = True
             if not written.done():
-                self._record_end_when_read(written, reply.status, len(body))
+                self._record_end_when_read(written, int(reply.status), len(body))
                 return
-        self._record_end(reply.status, len(body))
+        self._record_end(int(reply.status), len(body))
 
     def _record_end_when_read(self, written: asyncio.Future[None], status: int, size: int) -> None:
-        """Keep the request under way while its client reads the answer, but not for ever.
+        """Keep the request in flight until its client has read the reply, for at most `_WRITE_SECONDS`.
 
-        Until then the answer takes memory, and a gateway that ends would cut it off.
+        Until then the reply takes memory, and a stopping gateway would cut it off.
         """
 
         def hang_up() -> None:
@@ -195,14 +198,14 @@ class IncomingRequest(HTTPMessageDelegate):
         def done(_: asyncio.Future[None]) -> None:
             timer.cancel()
             if not written.cancelled():
-                written.exception()  # that it went away is no news
+                written.exception()  # a disconnected client is not logged
             self._record_end(status, size)
 
         timer = asyncio.get_running_loop().call_later(_WRITE_SECONDS, hang_up)
         written.add_done_callback(done)
 
     def _record_end(self, status: int, size: int) -> None:
-        """Give the room back and tell how it ended, once."""
+        """Release the permit, and report the status once."""
         if self._permit is not None:
             self._permit.release()
         if self._request is not None and not self._recorded:
@@ -210,7 +213,7 @@ class IncomingRequest(HTTPMessageDelegate):
             self._handler.end_request(self._request, status, size)
 
     def _finish(self) -> None:
-        """End the answer; where the body is not all here yet, that closes the connection."""
+        """Finish the reply; this closes the connection where the body is not complete yet."""
         self._stop_timer()
         if not self._finished:
             self._finished = True
@@ -222,7 +225,7 @@ class IncomingRequest(HTTPMessageDelegate):
             Problem(
                 HTTPStatus.REQUEST_TIMEOUT,
                 "Request timeout",
-                f"The body did not arrive within {self._handler.body_seconds:g} seconds.",
+                f"The body did not arrive within {self._handler.body_seconds:g} seconds; send the request again.",
             )
         )
 
@@ -232,8 +235,8 @@ class IncomingRequest(HTTPMessageDelegate):
         elif self._task is not None:
             self._task.cancel()
 
-    def _start_timer(self, seconds: float, act: Any) -> None:
-        self._timer = asyncio.get_running_loop().call_later(seconds, act)
+    def _start_timer(self, seconds: float, callback: Any) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, callback)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -241,15 +244,15 @@ class IncomingRequest(HTTPMessageDelegate):
             self._timer = None
 
 
-# What has more is above Tornado's own limit, which is 2**62 here.
+# A longer number is above Tornado's own limit, which is 2**62 here.
 _LENGTH_DIGITS = 18
-# As nginx logs it: nobody was there to be answered.
+# As nginx logs a client that disconnected before its reply.
 _CLIENT_GONE = 499
 _tasks: set[asyncio.Task[None]] = set()
 
 
 def _start_task(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    """Return a task that is not forgotten before it ends."""
+    """Return a task, and keep a reference to it until it ends."""
     task = asyncio.get_running_loop().create_task(coroutine)
     _tasks.add(task)
     task.add_done_callback(_tasks.discard)
@@ -257,7 +260,7 @@ def _start_task(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
 
 
 def _announced_length(headers: HTTPHeaders) -> int:
-    """Return how long the body is said to be, 0 for what is no such number: Tornado, which reads it, answers that."""
+    """Return the Content-Length, or 0 where it is malformed: Tornado refuses that when it reads the body."""
     text = headers.get("Content-Length", "0")
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= _LENGTH_DIGITS else 0
 
@@ -266,11 +269,11 @@ def _reason(status: int) -> str:
     return HTTPStatus(status).phrase
 
 
-# Longer than the idle time of the usual load balancers (60 s), so that it is they who close a connection.
+# Longer than the idle time of common load balancers (60 s), so that the balancer closes an idle connection first.
 _IDLE_SECONDS = 75.0
 _HEADER_BYTES = 32 << 10
 _CHUNK_BYTES = 64 << 10
-# Bodies are counted by `IncomingRequest`, which answers; Tornado would only hang up.
+# `IncomingRequest` counts bodies and replies with a problem; Tornado would only close the connection.
 _NO_LIMIT = 1 << 62
 
 
@@ -288,46 +291,46 @@ class Listener:
             chunk_size=_CHUNK_BYTES,
             max_body_size=_NO_LIMIT,
         )
-        self._server.most = connections
+        self._server.max_connections = connections
         self.url = ""
 
     @property
     def connections(self) -> int:
-        """Return how many connections there are, idle ones included."""
+        """Return the number of open connections, idle ones included."""
         return len(self._server._connections)
 
     def open(self) -> None:
-        """Begin to listen; raise InvalidInput for an address that cannot be had."""
+        """Start to listen; raise InvalidInput where the address cannot be bound."""
         listen = self._listen
         try:
             sockets = bind_sockets(listen.port, listen.address, backlog=1024)
         except (OSError, UnicodeError) as error:
-            text = getattr(error, "strerror", None) or error
+            reason = getattr(error, "strerror", None) or error
             raise InvalidInput(
-                f"The address {listen.address}:{listen.port} cannot be listened on: {text}.",
-                "Correct `listen`, or end what has the port.",
+                f"The address {listen.address}:{listen.port} cannot be bound: {reason}.",
+                "Correct `listen`, or stop the process that uses the port.",
             ) from error
         self._server.add_sockets(sockets)
         host = f"[{listen.address}]" if ":" in listen.address else listen.address
         self.url = f"{'https' if self._tls else 'http'}://{host}:{sockets[0].getsockname()[1]}"
 
     def stop(self) -> None:
-        """Take no new connections."""
+        """Accept no new connections."""
         self._server.stop()
 
     async def close(self) -> None:
-        """Close the connections that are left."""
+        """Close the connections that are still open."""
         await self._server.close_all_connections()
 
 
 class _Server(HTTPServer):
-    most = 1
+    max_connections = 1
 
     def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
-        if len(self._connections) >= self.most:
+        if len(self._connections) >= self.max_connections:
             stream.close()
             return
-        # Small answers go out at once.
+        # Send small replies at once.
         with contextlib.suppress(OSError):
             stream.set_nodelay(True)
         super().handle_stream(stream, address)
@@ -344,11 +347,11 @@ class _Requests(HTTPServerConnectionDelegate):
 
 
 def tls_context(tls: ListenTLS) -> ssl.SSLContext:
-    """Return what TLS is spoken with; raise InvalidInput for files that cannot be used."""
+    """Return the TLS context of the port; raise InvalidInput for files that cannot be used."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        # Without a passphrase here, OpenSSL asks for one on the terminal, and waits.
+        # Without a passphrase OpenSSL would ask for one on the terminal and wait.
         context.load_cert_chain(tls.certificate, tls.key, password="")
     except (OSError, ssl.SSLError) as error:
         raise InvalidInput(
