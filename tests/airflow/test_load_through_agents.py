@@ -17,7 +17,7 @@ from tfs_deploy.deployment.sync_agents import AgentErrorKind, AgentProblem, Agen
 from tfs_deploy.errors import DeadlineExceeded
 from tfs_deploy.jsonable import to_json
 from tfs_deploy.store.open import open_store
-from tfs_deploy.triggers.pause import PauseTrigger
+from tfs_deploy.triggers.group_wait import PauseTrigger
 
 pytestmark = pytest.mark.airflow
 
@@ -53,7 +53,7 @@ def deferred_by(work) -> TaskDeferred:
 
 def again(operator, context, deferred: TaskDeferred):
     kwargs = deserialize(serialize(deferred.kwargs))
-    return lambda: getattr(operator, deferred.method_name)(context, {"status": "look"}, **kwargs)
+    return lambda: getattr(operator, deferred.method_name)(context, {"status": "poll"}, **kwargs)
 
 
 def test_a_transfer_holds_no_worker(group, context, operator) -> None:
@@ -103,6 +103,6 @@ def test_a_pause_ends_at_its_time() -> None:
         return [event.payload async for event in PauseTrigger(until=until).run()]
 
     until = time.time() + 0.2
-    assert asyncio.run(fire(until)) == [{"status": "look"}]
+    assert asyncio.run(fire(until)) == [{"status": "poll"}]
     assert time.time() >= until
-    assert asyncio.run(fire(0.0)) == [{"status": "look"}], "one that is over ends at once"
+    assert asyncio.run(fire(0.0)) == [{"status": "poll"}], "one that is over ends at once"

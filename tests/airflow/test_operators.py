@@ -31,7 +31,7 @@ from tfs_deploy.deployment import records
 from tfs_deploy.errors import DeadlineExceeded, InvalidInput, Transient, Unreachable
 from tfs_deploy.operators.base import version_of
 from tfs_deploy.store.open import open_store
-from tfs_deploy.triggers.event import available, ended_by
+from tfs_deploy.triggers.group_wait import available, ended_by
 
 pytestmark = pytest.mark.airflow
 
@@ -211,7 +211,7 @@ def test_what_the_trigger_met_ends_the_task_as_it_should(group, context) -> None
             operator.execute_complete(context, ended_by(error, 1))
     with pytest.raises(AirflowFailException, match="no host"):
         operator.execute_complete(context, ended_by(InvalidInput("It has no host.", "Give one."), 1))
-    with pytest.raises(Transient, match="means nothing"):
+    with pytest.raises(Transient, match="unknown event"):
         operator.execute_complete(context, {"status": "well"})
     assert open_store(str(group.store)).versions("half") == (1,)
 
@@ -358,7 +358,7 @@ def open_manifest(directory: Path) -> Any:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ({"checkpoint": "nowhere.keras"}, r"no file 'nowhere\.keras'"),
+        ({"checkpoint": "nowhere.keras"}, r"no file, directory or checkpoint 'nowhere\.keras'"),
         ({"kind": "onnx"}, "auto or one of keras, "),
         ({"options": {"signiture": "x"}}, r"\['signiture'\] do not exist"),
         ({"options": {"warmup": "many"}}, "warmup"),

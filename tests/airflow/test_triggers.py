@@ -21,7 +21,7 @@ from tfs_deploy import (
     ValidateModelVersionOperator,
 )
 from tfs_deploy.errors import DeadlineExceeded, LoadFailed, Permanent, Unreachable
-from tfs_deploy.triggers.event import available, ended_by, require_available
+from tfs_deploy.triggers.group_wait import available, ended_by, require_available
 from tfs_deploy.triggers.model_label import ModelLabelTrigger
 from tfs_deploy.triggers.model_version import ModelVersionTrigger
 

@@ -1,4 +1,4 @@
-"""What every operator on a serving group shares: where the group is, who acts, and how errors are told."""
+"""What the operators share: the serving group, the actor, arguments with rendered templates, errors for Airflow."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException
 
-from tfs_deploy.errors import InvalidInput
+from tfs_deploy.errors import InvalidInput, Permanent
 from tfs_deploy.hooks.tf_serving import TFServingHook
 from tfs_deploy.names import check_version
-from tfs_deploy.operators.translate_errors import translate_errors
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from tfs_deploy.deployment.session import GroupSession
     from tfs_deploy.serving.waiting import WaitLimits
+    from tfs_deploy.validation.config import Gates
 
 
 class TFServingOperator(BaseOperator):
@@ -49,7 +50,7 @@ class TFServingOperator(BaseOperator):
 
     @contextmanager
     def step(self, context: Context, *, wait: WaitLimits | None = None) -> Iterator[GroupSession]:
-        """Open the serving group in the name of this run, and tell Airflow which errors are worth a retry."""
+        """Open the serving group with this run as the actor, and translate errors for Airflow."""
         hook = TFServingHook(self.tf_serving_conn_id)
         with (
             translate_errors(),
@@ -58,6 +59,15 @@ class TFServingOperator(BaseOperator):
             ) as session,
         ):
             yield session
+
+
+@contextmanager
+def translate_errors() -> Iterator[None]:
+    """Fail the task at once for a Permanent error; a Transient one passes, and Airflow retries it by `retries`."""
+    try:
+        yield
+    except Permanent as error:
+        raise AirflowFailException(str(error)) from error
 
 
 def actor_of(context: Mapping[str, Any] | Context) -> str:
@@ -70,7 +80,7 @@ def actor_of(context: Mapping[str, Any] | Context) -> str:
 
 
 def idempotency_key_of(context: Mapping[str, Any] | Context) -> str:
-    """Return what names this task of this run, the same for each of its tries; empty outside of a run."""
+    """Return the key of this task of this run, the same for each of its tries; empty outside of a run."""
     ti = context.get("ti")
     if ti is None:
         return ""
@@ -90,12 +100,21 @@ def version_of(value: Any, model: str) -> int:
     return check_version(value.get("version", 0))
 
 
-def seconds_of(value: float | str, what: str) -> float:
-    """Return a number of seconds from a number or a rendered template; raise InvalidInput naming `what`."""
+def seconds_of(value: float | str, argument: str) -> float:
+    """Return a number of seconds from a number or a rendered template; raise InvalidInput naming `argument`."""
     try:
         seconds = float(value)
     except (TypeError, ValueError):
         seconds = -1.0
     if not 0.0 < seconds < float("inf"):
-        raise InvalidInput(f"{what} is {value!r}.", "Give a number of seconds above 0.")
+        raise InvalidInput(f"The argument {argument} is {value!r}.", "Give a number of seconds above 0.")
     return seconds
+
+
+def gates_of(given: Any) -> Gates:
+    """Return gates from a path, a dict that may hold rendered templates ("0.9"), or nothing."""
+    from tfs_deploy.validation.config import Gates, gates_from, read_gates
+
+    if given is None or given == "":
+        return Gates()
+    return read_gates(given) if isinstance(given, str) else gates_from(given, strict=False)

@@ -1,4 +1,4 @@
-"""All steps in one task: the way for a group that serves the latest version by itself."""
+"""All steps in one task, for a group that serves the latest version by itself or one with labels."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tfs_deploy.jsonable import to_builtins
-from tfs_deploy.operators.base import TFServingOperator, idempotency_key_of, seconds_of
-from tfs_deploy.operators.gates_argument import gates_of
+from tfs_deploy.operators.base import TFServingOperator, gates_of, idempotency_key_of, seconds_of, translate_errors
 from tfs_deploy.operators.publish import directory_of, published_value
 from tfs_deploy.operators.stable_asset import STABLE_MOVED, emit_asset_event
-from tfs_deploy.operators.translate_errors import translate_errors
 from tfs_deploy.operators.validate import report_value
 
 if TYPE_CHECKING:
@@ -18,12 +16,11 @@ if TYPE_CHECKING:
 
 
 class DeployModelOperator(TFServingOperator):
-    """Deploy a SavedModel by the protocol of the group's mode.
+    """Deploy a SavedModel by the protocol of the group's mode; running it again with the same bytes continues.
 
-    Mode ``latest``: every gate on a throw-away embedded model server, then publish, wait and validate again on every
-    replica; what fails there is withdrawn. (Such a server opens no port before it has a version, so nobody is asked
-    before the very first one.) Mode ``labels``: publish, load, validate, promote. Running it again with the same bytes
-    continues.
+    Mode ``labels``: publish, load, validate, promote. Mode ``latest``: every gate on a throw-away embedded model
+    server, then publish, wait and validate again on every replica; a version that fails there is withdrawn. (Before
+    the first version such servers have no open port, so no replica is asked.)
 
     :param saved_model: the directory, or what `ExportSavedModelOperator` returned.
     :param gates: a gates file, or its contents as a dict; None: the gates that need no file.
@@ -52,7 +49,7 @@ class DeployModelOperator(TFServingOperator):
         self.python = python
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Deploy and return what happened."""
+        """Deploy, and return the version, the report and the record."""
         from tfs_deploy.deployment.modes import steps_of
         from tfs_deploy.serving.runner import EmbeddedRunner
         from tfs_deploy.serving.waiting import WaitLimits

@@ -13,8 +13,7 @@ from airflow.sdk import BaseOperator
 from tfs_deploy.clock import SystemClock
 from tfs_deploy.errors import InvalidInput
 from tfs_deploy.jsonable import to_builtins
-from tfs_deploy.operators.base import seconds_of
-from tfs_deploy.operators.translate_errors import translate_errors
+from tfs_deploy.operators.base import seconds_of, translate_errors
 from tfs_deploy.savedmodel.source import CheckpointSource, ExportOptions, SourceKind, detect
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ class ExportSavedModelOperator(BaseOperator):
     :param checkpoint: a .keras or .h5 file, a checkpoint prefix, a directory with a ``checkpoint`` file, a frozen .pb
         graph, or a SavedModel directory.
     :param out: the directory to write; it must not exist, or hold the same model.
-    :param kind: ``auto``, or one of the values of `SourceKind` where the path does not tell.
+    :param kind: ``auto``, or a value of `SourceKind` where the path does not show the kind.
     :param builder: ``module:function`` that builds the model, for checkpoints that hold weights only.
     :param moving_average_decay: restore the moving averages of a TensorFlow 1 checkpoint.
     :param options: the fields of `ExportOptions` as a dict: signature, inputs, outputs, postprocess, samples, ...;
@@ -78,7 +77,7 @@ class ExportSavedModelOperator(BaseOperator):
         self.wait_seconds = wait_seconds
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Export and return where the model is and what it takes and gives."""
+        """Export, and return the path and the signatures of the model."""
         from tfs_deploy.savedmodel.export.exporter import export
 
         with translate_errors():
@@ -110,13 +109,13 @@ class ExportSavedModelOperator(BaseOperator):
             "moving_average_decay": None if decay in (None, "", "None") else decay,
         }
         if self.kind in ("", _AUTO):
-            found = detect(self.checkpoint, self.builder)
-            given |= {"kind": found.kind, "path": found.path}
+            source = detect(self.checkpoint, self.builder)
+            given |= {"kind": source.kind, "path": source.path}
         try:
             return msgspec.convert(given, type=CheckpointSource, strict=False)
         except msgspec.ValidationError as error:
             raise InvalidInput(
-                f"The checkpoint is not described right: {error}.",
+                f"The arguments of the checkpoint do not fit: {error}.",
                 f"kind is {_AUTO} or one of {', '.join(kind.value for kind in SourceKind)}.",
             ) from error
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow.sdk import conf
 
 from tfs_deploy.errors import LoadFailed
-from tfs_deploy.operators.base import TFServingOperator, seconds_of, version_of
-from tfs_deploy.operators.translate_errors import translate_errors
+from tfs_deploy.operators.base import TFServingOperator, seconds_of, translate_errors, version_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -21,9 +20,9 @@ if TYPE_CHECKING:
     from tfs_deploy.deployment.session import GroupSession
     from tfs_deploy.serving.waiting import WaitLimits
 
-# The trigger ends the wait with a sentence; Airflow's own timeout is for a triggerer that died.
+# The trigger ends the wait with an error of its own; Airflow's timeout is for a triggerer that died.
 _TRIGGERER_MARGIN_SECONDS = 120.0
-# Between two looks at what sync agents hold; each look is a short task of a worker.
+# Between two polls of the sync agents; each poll is a short task of a worker.
 _POLL_SECONDS = 15.0
 
 
@@ -32,9 +31,9 @@ class LoadModelVersionOperator(TFServingOperator):
 
     :param version: a number, a template, or what `PublishModelOperator` returned.
     :param wait_seconds: how long the load may take, all in all.
-    :param discovery_seconds: how long until every replica lists the version (a poll of its disk, a copy on its way).
+    :param discovery_seconds: how long until every replica lists the version (one poll of its disk, or a download).
     :param reject_on_failure: withdraw a version that a replica cannot load.
-    :param deferrable: wait in the triggerer, without a worker slot; for sync agents with a look every 15 s.
+    :param deferrable: wait in the triggerer, without a worker slot; sync agents are polled every 15 s.
 
     Returns ``{model, version}``.
     """
@@ -87,9 +86,9 @@ class LoadModelVersionOperator(TFServingOperator):
         return {"model": self.model, "version": version}
 
     def _wait_for_agents(self, session: GroupSession, version: int, progress: WaitProgress | None) -> None:
-        """Come back later, without a worker slot, as long as a transfer is on its way."""
+        """Defer this task, without a worker slot, as long as an agent is downloading the version."""
         from tfs_deploy.deployment.sync_requests import poll_agents
-        from tfs_deploy.triggers.pause import PauseTrigger
+        from tfs_deploy.triggers.group_wait import PauseTrigger
 
         session.store.manifest(self.model, version)
         progress = poll_agents(session, self.model, version, progress=progress)
@@ -102,8 +101,8 @@ class LoadModelVersionOperator(TFServingOperator):
             )
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
-        """Take in what the trigger saw; a version that a replica could not load is rejected."""
-        from tfs_deploy.triggers.event import require_available
+        """Finish with the event of the trigger; a version that a replica could not load is rejected."""
+        from tfs_deploy.triggers.group_wait import require_available
 
         with translate_errors():
             version = version_of(self.version, self.model)
@@ -115,7 +114,7 @@ class LoadModelVersionOperator(TFServingOperator):
         return {"model": self.model, "version": version}
 
     def _rejecting(self, session: GroupSession, version: int) -> AbstractContextManager[None]:
-        """Return what rejects a version that the block finds broken, if this task may do so."""
+        """Return a context that rejects the version if the block raises LoadFailed and this task may reject."""
         from tfs_deploy.deployment.modes import reject_on_failure, steps_of
 
         if not self.reject_on_failure:

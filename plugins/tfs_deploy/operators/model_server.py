@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
-from tfs_deploy.operators.base import seconds_of
-from tfs_deploy.operators.container_owner import names_of, owner_for, run_is_alive
-from tfs_deploy.operators.translate_errors import translate_errors
+from tfs_deploy.operators.base import seconds_of, translate_errors
+from tfs_deploy.operators.containers import names_of, owner_for, run_is_alive
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -23,12 +22,12 @@ if TYPE_CHECKING:
 class StartModelServerOperator(BaseOperator):
     """Start a model server in a container and wait until its ports listen.
 
-    A try that is repeated replaces what the one before started. Leftovers of runs that are over are removed first.
-    Needs the extra `docker`.
+    A retry replaces the container of the try before. Containers of runs that are over are removed first.
+    Needs the package `docker`.
 
     :param server: a `ServerOptions`, or its fields as a dict.
     :param docker_url: the engine; empty: what ``DOCKER_HOST`` says, or the local socket.
-    :param long_lived: keep it when the run is over; without that it is a leftover then, or after `max_hours`.
+    :param long_lived: keep it when the run is over; otherwise it may be removed then, or after `max_hours`.
     :param start_seconds: how long the ports may take to open, the load of the first versions included.
 
     Returns ``{grpc, rest, container, name, instance}``, the first two as host:port.
@@ -56,7 +55,7 @@ class StartModelServerOperator(BaseOperator):
         self._starting: ModelServerContainer | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Start it and return how it is reached."""
+        """Start the container and return its addresses."""
         from tfs_deploy.clock import SystemClock
         from tfs_deploy.containers.docker_engine import connect
         from tfs_deploy.containers.labels import Purpose
@@ -86,16 +85,16 @@ class StartModelServerOperator(BaseOperator):
         return dataclasses.asdict(running)
 
     def on_kill(self) -> None:
-        """Stop what this try has started."""
+        """Stop the container that this try is starting."""
         if self._starting is not None:
             self._starting.stop()
 
 
 class StopModelServerOperator(BaseOperator):
-    """Stop and remove what a `StartModelServerOperator` of the same run started; nothing there is no error.
+    """Stop and remove the container of a `StartModelServerOperator` of the same run; no container is no error.
 
     As a teardown: ``start >> use_it >> stop.as_teardown(setups=start)``. It finds containers by their labels, so it
-    also removes what a start left that was killed half-way.
+    also removes the container of a start task that was killed half-way.
 
     :param server_task_id: the task that started it.
     :param name: instead of that, the name of a long-lived container of any run.
@@ -113,7 +112,7 @@ class StopModelServerOperator(BaseOperator):
         self.docker_url = docker_url
 
     def execute(self, context: Context) -> list[str]:
-        """Stop and remove it."""
+        """Stop and remove the container."""
         from tfs_deploy.containers.docker_engine import connect
         from tfs_deploy.errors import InvalidInput
 
@@ -136,8 +135,8 @@ def _remove(engine: ContainerEngine, task: tuple[str, str, str], *, name: str = 
     labels = {PROJECT_LABEL: PROJECT}
     if not name:
         labels |= dict(zip((DAG_LABEL, RUN_LABEL, TASK_LABEL), task, strict=True))
-    found = [one for one in engine.find(labels) if (one.name == name if name else all(task))]
-    for one in found:
-        engine.stop(one.id)
-        engine.remove(one.id)
-    return [one.name for one in found]
+    containers = [each for each in engine.find(labels) if (each.name == name if name else all(task))]
+    for container in containers:
+        engine.stop(container.id)
+        engine.remove(container.id)
+    return [container.name for container in containers]

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tfs_deploy.jsonable import to_builtins
-from tfs_deploy.operators.base import TFServingOperator, idempotency_key_of, version_of
+from tfs_deploy.operators.base import TFServingOperator, idempotency_key_of, translate_errors, version_of
 from tfs_deploy.operators.stable_asset import STABLE_MOVED, emit_asset_event
-from tfs_deploy.operators.translate_errors import translate_errors
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -22,7 +21,7 @@ class PromoteModelVersionOperator(TFServingOperator):
     Adds an event to the asset ``tfs-deploy://<group>/<model>``, so that other DAGs can be scheduled on it.
 
     :param version: a number, a template, or what another operator on this model returned.
-    :param reason: what the record says; empty: what the gates found.
+    :param reason: why, for the record; empty: the result of the gates.
 
     Returns the deployment record.
     """

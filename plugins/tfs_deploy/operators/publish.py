@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfs_deploy.errors import InvalidInput
-from tfs_deploy.operators.base import TFServingOperator
-from tfs_deploy.operators.gates_argument import gates_of
+from tfs_deploy.operators.base import TFServingOperator, gates_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -17,13 +16,13 @@ if TYPE_CHECKING:
 
 
 class PublishModelOperator(TFServingOperator):
-    """Publish a SavedModel directory; the same bytes again give the version that is there, and move nothing.
+    """Publish a SavedModel directory; the same bytes again give the version that exists, and copy nothing.
 
     Refused for a group that serves the latest version by itself: there, publishing is going live, and the gates come
     first (`DeployModelOperator`).
 
     :param saved_model: the directory, or what `ExportSavedModelOperator` returned.
-    :param gates: the gates that the version will meet; files that do not fit it are told before it is published.
+    :param gates: the gates that the version will meet; a mistake in them fails the task before anything is published.
 
     Returns ``{model, version, fingerprint, uri, uploaded_bytes, created}``.
     """
@@ -42,7 +41,7 @@ class PublishModelOperator(TFServingOperator):
         self.gates = gates
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Publish, unless publishing would move traffic."""
+        """Publish, and return the version."""
         from tfs_deploy.deployment.modes import steps_of
 
         with self.step(context) as session:

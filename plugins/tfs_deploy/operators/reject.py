@@ -1,4 +1,4 @@
-"""Step reject: a person, or a task that judges by other means, takes a version out."""
+"""Step reject: a version that fails a check outside of the gates is withdrawn."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RejectModelVersionOperator(TFServingOperator):
         self.reason = reason
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Take the version back."""
+        """Reject the version."""
         from tfs_deploy.deployment.modes import steps_of
 
         with self.step(context) as session:

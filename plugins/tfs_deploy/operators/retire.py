@@ -1,4 +1,4 @@
-"""Step retire: old versions leave the replicas, then the store; what is live or needed for rollback stays."""
+"""Step retire: old versions are unloaded, then deleted; the live one and those for a rollback stay."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class RetireModelVersionsOperator(TFServingOperator):
     """Delete versions older than the stable one, except labelled ones and the newest `keep` of them.
 
     :param keep: how many old versions stay, besides the labelled ones.
-    :param preview: only tell what would go.
+    :param preview: only return what would be deleted.
 
     Returns ``{model, retired, kept, dry_run}``.
     """
@@ -29,7 +29,7 @@ class RetireModelVersionsOperator(TFServingOperator):
         self.preview = preview
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Retire and return what went and what stayed."""
+        """Retire, and return what was deleted and what stays."""
         from tfs_deploy.deployment.modes import steps_of
 
         with self.step(context) as session:

@@ -1,4 +1,4 @@
-"""Step rollback: `stable` goes back; no load, no bytes, one RPC per replica."""
+"""Step rollback: `stable` goes back to a version that is loaded already."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 class RollbackModelOperator(TFServingOperator):
     """Go back to the version that was stable before, or to another one that is loaded and passed its gates.
 
-    A retry after a crash is the same request, so it does not go forward again. In a group that serves the latest
-    version by itself, the live version is withdrawn instead.
+    A retry after a crash is the same request, so it does not move `stable` forward again. In a group that serves the
+    latest version by itself, the live version is withdrawn instead.
 
     :param to: the version to go to; None or empty: the previous one.
-    :param reason: what the record says.
+    :param reason: why, for the record.
 
     Returns the deployment record.
     """

@@ -1,4 +1,4 @@
-"""The asset that stands for "what answers `stable` of this model", and the event when that changes."""
+"""The asset of the version that answers `stable`, and its event when `stable` moves."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ STABLE_MOVED = AssetAlias("tfs_deploy_stable")
 
 
 def stable_asset(group: str, model: str) -> Asset:
-    """Return the asset to schedule a DAG on that follows a model."""
+    """Return the asset of a model; a DAG that is scheduled on it runs when `stable` moves."""
     return Asset(name=f"{group}/{model} stable", uri=f"tfs-deploy://{group}/{model}")
 
 
 def emit_asset_event(context: Mapping[str, Any] | Context, record: DeploymentRecord) -> None:
-    """Add the event that `record` stands for, with version and fingerprint as its extra."""
+    """Add an event for the move in `record`, with version and fingerprint as its extra."""
     events = context.get("outlet_events")
     if events is None:
         return

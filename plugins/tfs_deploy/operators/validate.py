@@ -1,4 +1,4 @@
-"""Step validate: every gate on every replica, or in images before that; a version that fails is rejected."""
+"""Step validate: the gates on every replica, or in containers of images; a version that fails is rejected."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfs_deploy.errors import InvalidInput
-from tfs_deploy.operators.base import TFServingOperator, version_of
-from tfs_deploy.operators.gates_argument import gates_of
-from tfs_deploy.operators.image_validation import ImageValidation
-from tfs_deploy.operators.translate_errors import translate_errors
+from tfs_deploy.operators.base import TFServingOperator, gates_of, translate_errors, version_of
+from tfs_deploy.operators.containers import ImageValidation
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -21,15 +19,16 @@ if TYPE_CHECKING:
 class ValidateModelVersionOperator(TFServingOperator):
     """Validate a loaded version; fails with one sentence that names the gate and its numbers.
 
-    With `image` it validates in a throw-away container of each image instead of on the replicas: what production runs
-    and what it will run next, say. That may be a version of the store, loaded or not, or a `saved_model` that is not
-    published yet. An inconclusive verdict (a replica that does not answer) is worth a retry, and rejects nothing.
+    With `image` it validates in a throw-away container of each image instead of on the replicas, for example the image
+    that production runs and the next one: a version of the store, loaded or not, or a `saved_model` that is not
+    published yet. An inconclusive verdict (a replica that does not answer) is retried, and rejects nothing. A mistake
+    in `gates` fails the task before any gate runs, and rejects nothing either.
 
     :param version: a number, a template, or what another operator on this model returned.
     :param saved_model: instead of that, a directory, or what `ExportSavedModelOperator` returned; needs `image`.
     :param gates: a gates file, or its contents as a dict; None: the gates that need no file.
     :param reject_on_failure: unload a version that failed and withdraw it from the store.
-    :param image: one image or several; needs the extra `docker`.
+    :param image: one image or several; needs the package `docker`.
     :param server: further options of these containers, a `ServerOptions` or its fields as a dict.
     :param copy: copy the model into the container, where the engine does not see this worker's directories.
     :param docker_url: the engine; empty: what ``DOCKER_HOST`` says, or the local socket.
@@ -63,7 +62,7 @@ class ValidateModelVersionOperator(TFServingOperator):
         self.server = server
         self.copy = copy
         self.docker_url = docker_url
-        self._rehearsal: ImageValidation | None = None
+        self._in_images: ImageValidation | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Run the gates and return the passing report."""
@@ -74,12 +73,12 @@ class ValidateModelVersionOperator(TFServingOperator):
             if (self.version is None) == (self.saved_model is None):
                 raise InvalidInput("Neither or both of version and saved_model are given.", "Give one of them.")
             if self.image:
-                self._rehearsal = ImageValidation(self.image, self.server, self.docker_url, copy=self.copy)
+                self._in_images = ImageValidation(self.image, self.server, self.docker_url, copy=self.copy)
             elif self.saved_model is not None:
                 raise InvalidInput("A saved_model that is not published is on no replica.", "Name an image, too.")
-            if self.saved_model is not None and self._rehearsal:
+            if self.saved_model is not None and self._in_images:
                 return report_value(
-                    require_pass(self._rehearsal.of_directory(context, self.saved_model, self.model, gates))
+                    require_pass(self._in_images.of_directory(context, self.saved_model, self.model, gates))
                 )
             version = version_of(self.version, self.model)
         return self._validate_version(context, version, gates)
@@ -90,8 +89,8 @@ class ValidateModelVersionOperator(TFServingOperator):
 
         with self.step(context) as session:
             steps = steps_of(session)
-            if self._rehearsal:
-                report = self._rehearsal.of_version(context, session.store, self.model, version, gates)
+            if self._in_images:
+                report = self._in_images.of_version(context, session.store, self.model, version, gates)
             else:
                 report = steps.validate(session, self.model, version, gates)
             if not self.reject_on_failure:
@@ -101,12 +100,12 @@ class ValidateModelVersionOperator(TFServingOperator):
 
     def on_kill(self) -> None:
         """Stop the container that runs now."""
-        if self._rehearsal:
-            self._rehearsal.stop()
+        if self._in_images:
+            self._in_images.stop()
 
 
 def report_value(report: ValidationReport) -> dict[str, Any]:
-    """Return the gist of `report` as one flat dict, for an XCom; the store keeps all of it."""
+    """Return `report` without its checks as one flat dict, for an XCom; the store keeps the whole report."""
     from tfs_deploy.validation.runner import worst_metrics
 
     return {

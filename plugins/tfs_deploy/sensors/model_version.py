@@ -14,8 +14,7 @@ from airflow.sdk.bases.sensor import PokeReturnValue
 from tfs_deploy.errors import InvalidInput, NotFound, Transient
 from tfs_deploy.hooks.tf_serving import TFServingHook
 from tfs_deploy.names import check_label, check_model_name
-from tfs_deploy.operators.base import version_of
-from tfs_deploy.operators.translate_errors import translate_errors
+from tfs_deploy.operators.base import translate_errors, version_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 # For one status or metadata, which are answered from memory.
 _RPC_SECONDS = 5.0
-# The trigger ends the wait with a sentence; Airflow's own timeout is for a triggerer that died.
+# The trigger ends the wait with an error of its own; Airflow's timeout is for a triggerer that died.
 _TRIGGERER_MARGIN_SECONDS = 120.0
 
 
@@ -64,7 +63,7 @@ class ModelVersionSensor(BaseSensorOperator):
     def execute(self, context: Context) -> Any:
         """Wait here, or in the triggerer."""
         with translate_errors():
-            version, label = self._wanted()
+            version, label = self._target()
         if not self.deferrable:
             return super().execute(context)
         self.defer(
@@ -76,18 +75,18 @@ class ModelVersionSensor(BaseSensorOperator):
     def poke(self, context: Context) -> PokeReturnValue:
         """Ask every replica once."""
         with translate_errors():
-            version, label = self._wanted()
+            version, label = self._target()
             answering = self._poll(version, label)
         return PokeReturnValue(answering is not None, xcom_value={"model": self.model, "version": answering})
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Return the result of the trigger, or raise its error."""
-        from tfs_deploy.triggers.event import require_available
+        from tfs_deploy.triggers.group_wait import require_available
 
         with translate_errors():
             return {"model": self.model, "version": require_available(event)}
 
-    def _wanted(self) -> tuple[int | None, str | None]:
+    def _target(self) -> tuple[int | None, str | None]:
         check_model_name(self.model)
         version = None if self.version in (None, "", "None") else version_of(self.version, self.model)
         label = check_label(self.version_label) if self.version_label else None
@@ -102,14 +101,15 @@ class ModelVersionSensor(BaseSensorOperator):
         """Return the version that every replica answers with or holds AVAILABLE, None until then."""
         from tfs_deploy.serving.client import connect
         from tfs_deploy.serving.waiting import is_available
-        from tfs_deploy.triggers.model_label import agreed
+        from tfs_deploy.triggers.model_label import agreed_version
 
         settings = TFServingHook(self.tf_serving_conn_id).get_conn()
         tls = settings.tls_options()
         with ExitStack() as stack:
             clients = {target: stack.enter_context(connect(target, tls=tls)) for target in settings.targets()}
             if label is not None:
-                return agreed({target: self._labelled(client, label) for target, client in clients.items()}, version)
+                answers = {target: self._labelled(client, label) for target, client in clients.items()}
+                return agreed_version(answers, version)
             assert version is not None
             return version if is_available(clients, self.model, version, seconds=_RPC_SECONDS) else None
 

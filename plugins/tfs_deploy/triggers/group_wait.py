@@ -1,20 +1,30 @@
-"""A wait on a serving group in the triggerer: connect, wait, tell what came of it."""
+"""Waits in the triggerer: on a serving group, with the event that reports the result, and for a time."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from tfs_deploy.errors import TFSDeployError
+from tfs_deploy.errors import DeadlineExceeded, LoadFailed, Permanent, TFSDeployError, Unreachable
 from tfs_deploy.hooks.tf_serving import TFServingHook
-from tfs_deploy.triggers.event import available, ended_by
 
 if TYPE_CHECKING:
     from tfs_deploy.serving.client import AsyncModelServerClient
+
+AVAILABLE = "available"
+
+# The first class that fits gives the status of an error.
+_STATUSES: tuple[tuple[str, type[TFSDeployError]], ...] = (
+    ("failed", LoadFailed),
+    ("timeout", DeadlineExceeded),
+    ("unreachable", Unreachable),
+    ("error", Permanent),
+)
 
 
 class GroupWaitTrigger(BaseTrigger):
@@ -23,8 +33,8 @@ class GroupWaitTrigger(BaseTrigger):
     `status` is ``available``, ``failed`` (a replica cannot load it), ``timeout``, ``unreachable``, or ``error`` (the
     connection is wrong). Kwargs hold the connection's id, never what is in it.
 
-    :param deadline: seconds since the epoch; absolute, so that a triggerer that restarts does not wait anew.
-    :param poll_interval: seconds between two looks.
+    :param deadline: seconds since the epoch; absolute, so that a restart of the triggerer does not prolong the wait.
+    :param poll_interval: seconds between two polls.
     """
 
     def __init__(
@@ -62,7 +72,7 @@ class GroupWaitTrigger(BaseTrigger):
 
     @abstractmethod
     async def wait(self, clients: Mapping[str, AsyncModelServerClient]) -> int:
-        """Return the version that is there; raise what ended the wait."""
+        """Return the version that is available; raise the error that ends the wait."""
 
     async def _connected(self) -> int:
         clients = await TFServingHook(self.tf_serving_conn_id).aio_clients()
@@ -70,3 +80,43 @@ class GroupWaitTrigger(BaseTrigger):
             return await self.wait(clients)
         finally:
             await asyncio.gather(*(client.close() for client in clients.values()), return_exceptions=True)
+
+
+class PauseTrigger(BaseTrigger):
+    """Fire once at `until`, in seconds since the epoch; needs no connection, and a restart changes nothing."""
+
+    def __init__(self, *, until: float) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.until = until
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the import path and the kwargs that make this trigger again."""
+        kind = type(self)
+        return f"{kind.__module__}.{kind.__qualname__}", {"until": self.until}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Sleep, and yield the one event."""
+        await asyncio.sleep(max(0.0, self.until - time.time()))
+        yield TriggerEvent({"status": "poll"})  # type: ignore[no-untyped-call]
+
+
+def available(version: int) -> dict[str, Any]:
+    """Return the event of a version that is AVAILABLE on every replica."""
+    return {"status": AVAILABLE, "message": "", "remedy": "", "version": version}
+
+
+def ended_by(error: TFSDeployError, version: int | None) -> dict[str, Any]:
+    """Return the event of a wait that ended with `error`; any other Transient counts as unreachable."""
+    status = next((name for name, kind in _STATUSES if isinstance(error, kind)), "unreachable")
+    return {"status": status, "message": error.cause, "remedy": error.remedy, "version": version}
+
+
+def require_available(event: Mapping[str, Any]) -> int:
+    """Return the version that is available, or raise the error that ended the wait of the trigger."""
+    status = event.get("status")
+    if status == AVAILABLE:
+        return int(event["version"])
+    kind = dict(_STATUSES).get(str(status))
+    if kind is None:
+        raise Unreachable(f"The trigger sent an unknown event: {dict(event)!r}.", "Run the task again.")
+    raise kind(str(event.get("message", "")), str(event.get("remedy", "")))

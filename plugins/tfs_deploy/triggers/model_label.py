@@ -47,15 +47,15 @@ class ModelLabelTrigger(GroupWaitTrigger):
         return {**super().kwargs(), "version_label": self.version_label}
 
     async def wait(self, clients: Mapping[str, AsyncModelServerClient]) -> int:
-        """Ask every replica until all agree; raise DeadlineExceeded with what each answered in the end."""
+        """Ask every replica until all agree; raise DeadlineExceeded with the last answer of each."""
         while True:
             answers = await asyncio.gather(*(self._ask(client) for client in clients.values()))
-            told = dict(zip(clients, answers, strict=True))
-            version = agreed(told, self.version)
+            by_target = dict(zip(clients, answers, strict=True))
+            version = agreed_version(by_target, self.version)
             if version is not None:
                 return version
             if time.time() >= self.deadline:
-                raise _not_yet(self.model, self.version_label, told)
+                raise _timeout(self.model, self.version_label, by_target)
             await asyncio.sleep(self.poll_interval)
 
     async def _ask(self, client: AsyncModelServerClient) -> int | None:
@@ -66,18 +66,18 @@ class ModelLabelTrigger(GroupWaitTrigger):
         return answer.version
 
 
-def agreed(answers: Mapping[str, int | None], wanted: int | None) -> int | None:
+def agreed_version(answers: Mapping[str, int | None], wanted: int | None) -> int | None:
     """Return the version that every replica answers with, if it is the wanted one (or any is)."""
-    found = set(answers.values())
-    if len(found) != 1:
+    versions = set(answers.values())
+    if len(versions) != 1:
         return None
-    version = found.pop()
+    version = versions.pop()
     return version if wanted is None or version == wanted else None
 
 
-def _not_yet(model: str, label: str, answers: Mapping[str, int | None]) -> DeadlineExceeded:
-    told = ", ".join(f"{target}: {version or 'none'}" for target, version in answers.items())
+def _timeout(model: str, label: str, answers: Mapping[str, int | None]) -> DeadlineExceeded:
+    listed = ", ".join(f"{target}: {version or 'none'}" for target, version in answers.items())
     return DeadlineExceeded(
-        f"Label {label!r} of model {model!r} did not answer as waited for by the deadline ({told}).",
+        f"Label {label!r} of model {model!r} did not reach every replica by the deadline (answers: {listed}).",
         "Promote the version, or allow more time.",
     )
