@@ -63,14 +63,14 @@ def test_a_slow_warm_up_holds_up_no_other_load(wire, name, install, tmp_path):
     assert wire.states(name) == {1: "AVAILABLE"}
 
 
-def test_the_keeper_ends_with_the_server_and_frees_its_port():
+def test_the_fork_server_ends_with_the_server_and_frees_its_port():
     with EmbeddedServer(RPC_DRIVEN_FLAGS) as server:
         deadline = time.monotonic() + 30
-        while not (keepers := children_of(server.process.pid)):
+        while not (fork_servers := children_of(server.process.pid)):
             assert time.monotonic() < deadline
             time.sleep(0.05)
         server.kill()
-        while any(alive(keeper) for keeper in keepers):
+        while any(alive(fork_server) for fork_server in fork_servers):
             assert time.monotonic() < deadline
             time.sleep(0.05)
         with EmbeddedServer(RPC_DRIVEN_FLAGS, port=server.port) as again:

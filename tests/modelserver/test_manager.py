@@ -209,7 +209,7 @@ def test_a_fresh_monitor_sees_nothing_of_the_past():
     bus.publish(Event(ServableId("m", 1), State.END, Code.NOT_FOUND, "old"))
     monitor = Monitor(bus)
     settled = []
-    waiting = threading.Thread(target=lambda: settled.extend(monitor.wait_until_settled(["m"])))
+    waiting = threading.Thread(target=lambda: settled.extend(monitor.wait_for_outcomes(["m"])))
     waiting.start()
     bus.publish(Event(ServableId("m", 1), State.LOADING))
     assert not settled
@@ -223,7 +223,7 @@ def test_a_version_that_settled_and_went_on_still_counts_for_who_waited_then():
     bus = EventBus()
     monitor = Monitor(bus)
     settled = []
-    waiting = threading.Thread(target=lambda: settled.extend(monitor.wait_until_settled(["a", "b"])))
+    waiting = threading.Thread(target=lambda: settled.extend(monitor.wait_for_outcomes(["a", "b"])))
     waiting.start()
     while not monitor._waits:
         time.sleep(0.001)

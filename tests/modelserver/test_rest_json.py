@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tfs_deploy.modelserver.rest import api
 from tfs_deploy.modelserver.rest.json_reader import _Reader, parse
-from tfs_deploy.modelserver.rest.json_writer import block, decimals, error_body, is_double, shown
+from tfs_deploy.modelserver.rest.json_writer import block, decimals, error_body, error_text, is_double
 from tfs_deploy.modelserver.rest.predict import columns_body, rows_body
 from tfs_deploy.modelserver.rest.tensors import TensorFiller, base64_bytes
 from tfs_deploy.modelserver.status import Code, StatusError
@@ -137,7 +137,7 @@ def test_decimals_give_the_same_float_again(values):
     ],
 )
 def test_values_in_messages(value, text):
-    assert shown(value) == text
+    assert error_text(value) == text
 
 
 def test_error_body_and_empty_block():

@@ -139,7 +139,7 @@ def test_metrics_page_at_a_path_of_its_own(opened, tmp_path, counting):
 def test_nothing_is_kept_while_metrics_are_off(monkeypatch):
     monkeypatch.setattr(metrics._state, "on", False)
     with metrics.measured_request("off", "Predict", "GRPC"):
-        metrics.ran("off", "Predict", time.monotonic())
+        metrics.record_run("off", "Predict", time.monotonic())
     assert '"off"' not in metrics.page()
 
 
@@ -149,7 +149,7 @@ def test_loads_and_warm_ups_are_counted(counting):
         pass
     with pytest.raises(StatusError), metrics.measured_load(path):
         raise invalid_argument("broken")
-    metrics.warmed_up(path, time.monotonic() - 0.5)
+    metrics.record_warmup(path, time.monotonic() - 0.5)
     page = metrics.page()
     assert f':tensorflow:cc:saved_model:load_attempt_count{{model_path="{path}",status="success"}} 1\n' in page
     assert f':tensorflow:cc:saved_model:load_attempt_count{{model_path="{path}",status="fail"}} 1\n' in page

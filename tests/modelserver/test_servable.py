@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tfs_deploy.modelserver.graph.servable import Servable, objects_of
+from tfs_deploy.modelserver.graph.servable import Servable, all_parts
 from tfs_deploy.serving.codec import messages
 
 
@@ -29,7 +29,7 @@ def signatures() -> Any:
 
 def test_every_object_that_a_request_can_ask_for_is_held() -> None:
     servable = Servable("m", 1, signatures(), NoSession())
-    held = {id(each) for each in servable._held}
+    held = {id(each) for each in servable._parts}
     defs = servable.signature_defs
     signature = defs.signature_def["s"]
     x, y = signature.inputs["x"], signature.outputs["y"]
@@ -53,5 +53,5 @@ def test_every_object_that_a_request_can_ask_for_is_held() -> None:
 def test_a_message_is_not_changed_by_holding_it() -> None:
     made = signatures()
     before = made.SerializeToString(deterministic=True)
-    assert len(objects_of(made)) > 10
+    assert len(all_parts(made)) > 10
     assert made.SerializeToString(deterministic=True) == before

@@ -95,9 +95,9 @@ def test_the_fork_of_the_process_that_tries_loads_warns_of_nothing():
     """From Python 3.12 on a fork beside threads warns, which would stand in the log of every start."""
     script = (
         "import os, threading, time\n"
-        "from tfs_deploy.modelserver.loading.load_probe import _fork_beside_threads\n"
+        "from tfs_deploy.modelserver.loading.load_probe import _fork_with_threads\n"
         "threading.Thread(target=time.sleep, args=(1,), daemon=True).start()\n"
-        "child = _fork_beside_threads() or os._exit(7)\n"
+        "child = _fork_with_threads() or os._exit(7)\n"
         "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
     )
     done = subprocess.run([sys.executable, "-W", "default", "-c", script], capture_output=True, text=True, timeout=60)

@@ -3,13 +3,13 @@
 For laptops, CI and tests; production runs ``tensorflow/serving``. It is a program of its own
 (``python -m tfs_deploy.modelserver``), and nothing else in the package imports it.
 
-`main` starts and ends it, `server` opens its ports, `service` answers gRPC. The rooms, in the order in which a version
-and then a request pass them:
+`main` starts and stops it, `server` opens its ports, `service` answers gRPC. The packages, in the order in which a
+version and then a request pass them:
 
-- `lifecycle`: which versions there are, which should answer, and what states they went through
+- `lifecycle`: the versions on disk, the aspired ones, and the states of each
 - `loading`: one version from disk into memory, tried in a child process first, then warmed up
 - `graph`: a version in memory, as a graph session
-- `batching`: sessions that join concurrent runs
+- `batching`: sessions that merge concurrent runs
 - `inference`: Predict, Classify, Regress and MultiInference on one version
 - `rest`: the same over HTTP
 """

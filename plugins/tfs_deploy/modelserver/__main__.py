@@ -6,12 +6,12 @@ import os
 import sys
 
 if __name__ == "__main__":
-    # Read by gRPC when it is imported. Its care for forks stops its threads for a moment; our forks do not use gRPC.
+    # gRPC reads it at its import. Its fork support pauses its threads at each fork; our forks do not use gRPC.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     from tfs_deploy.modelserver.main import main
 
     code = main(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()
-    # A request, a load or a reload may hang for ever, as in TF Serving; the interpreter would wait for its thread.
+    # A request, a load or a reload may hang forever, as in TF Serving; a normal exit would wait for its thread.
     os._exit(code)

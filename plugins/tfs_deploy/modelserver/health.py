@@ -1,6 +1,6 @@
-"""The standard gRPC health service: SERVING for TF Serving's two service names from the start, never changed.
+"""The standard gRPC health service, which always answers SERVING for TF Serving's two service names.
 
-It says that the port is open, which is when the first models were available; nothing about any model now.
+SERVING means that the port is open, so the first models were available; it does not depend on any model's state.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ SERVICE = "grpc.health.v1.Health"
 # The empty name is the server as a whole: gRPC's own service answers for it too.
 SERVING_NAMES = ("", "ModelService", "PredictionService")
 _SERVING, _SERVICE_UNKNOWN = 1, 3  # `HealthCheckResponse.ServingStatus`
-# A watch holds a thread for as long as its client likes; they are not those of the predictions.
+# A watch occupies a thread until its client ends it, so watches have threads of their own.
 MAX_WATCHES = 8
 # `DefaultHealthCheckService` of gRPC.
 _LONGEST_NAME = 200
 _COULD_NOT_PARSE = "could not parse request"
-# What stands for a request that is none: no service has this name.
+# The service name for bytes that are no request; no service has it.
 UNREADABLE = "\0"
 
 
 class Health:
-    """Check and Watch."""
+    """The methods Check and Watch."""
 
     def __init__(self, max_watches: int = MAX_WATCHES) -> None:
-        self._places = threading.BoundedSemaphore(max_watches)
+        self._watch_slots = threading.BoundedSemaphore(max_watches)
 
     def check(self, service: str, context: grpc.ServicerContext) -> int:
-        """Return SERVING, or end with NOT_FOUND for a name that nobody has."""
+        """Return SERVING, or abort with NOT_FOUND for an unknown name."""
         if service == UNREADABLE:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, _COULD_NOT_PARSE)
         if service not in SERVING_NAMES:
@@ -44,10 +44,10 @@ class Health:
         return _SERVING
 
     def watch(self, service: str, context: grpc.ServicerContext) -> Iterator[int]:
-        """Yield the state once, since it never changes, and keep the call open until its client or the server ends."""
+        """Yield the state once, since it never changes, and keep the call open until the client or the server ends."""
         if service == UNREADABLE:
             context.abort(grpc.StatusCode.INTERNAL, _COULD_NOT_PARSE)
-        if not self._places.acquire(blocking=False):
+        if not self._watch_slots.acquire(blocking=False):
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many watches of this server's health")
         try:
             ended = threading.Event()
@@ -55,22 +55,22 @@ class Health:
             if context.add_callback(ended.set):
                 ended.wait()
         finally:
-            self._places.release()
+            self._watch_slots.release()
 
 
 def handler() -> grpc.GenericRpcHandler[Any, Any]:
     """Return the handler of the service."""
     health = Health()
-    # Two more than the watches, so that checks and refusals always find one.
+    # Two threads more than watches, so that checks and refusals always get one.
     pool = ThreadPoolExecutor(MAX_WATCHES + 2, thread_name_prefix="health")
     return grpc.method_handlers_generic_handler(
         SERVICE,
         {
             "Check": grpc.unary_unary_rpc_method_handler(
-                _in(pool, health.check), request_deserializer=service_of, response_serializer=response
+                _on_pool(pool, health.check), request_deserializer=service_of, response_serializer=response
             ),
             "Watch": grpc.unary_stream_rpc_method_handler(
-                _in(pool, health.watch), request_deserializer=service_of, response_serializer=response
+                _on_pool(pool, health.watch), request_deserializer=service_of, response_serializer=response
             ),
         },
     )
@@ -90,7 +90,7 @@ def response(status: int) -> bytes:
     return b"\x08" + varint(status)
 
 
-def _in(pool: ThreadPoolExecutor, behaviour: Callable[..., Any]) -> Callable[..., Any]:
+def _on_pool(pool: ThreadPoolExecutor, behaviour: Callable[..., Any]) -> Callable[..., Any]:
     def run(request: Any, context: grpc.ServicerContext) -> Any:
         return behaviour(request, context)
 

@@ -1,4 +1,4 @@
-"""Start and end of the embedded model server, in TF Serving's order (contract 1, 20.8)."""
+"""Start and stop of the embedded model server, in TF Serving's order (contract 1, 20.8)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     _configure_logging()
     if flags.unknown:
         print(f"unknown argument: {flags.unknown[0]}\n{flags_module.usage(PROGRAM)}", flush=True)  # noqa: T201
-    _name_flags_without_effect(flags)
+    _warn_of_flags_without_effect(flags)
     return _serve(flags)
 
 
@@ -57,7 +57,7 @@ def _serve(flags: Flags) -> int:
             made = Server(flags, SystemClock())
             server.append(made)
             made.start()
-        except Exception as error:  # told by the main thread
+        except Exception as error:  # the main thread prints it
             failure.append(of_exception(error))
             stopped.set()
 
@@ -69,7 +69,7 @@ def _serve(flags: Flags) -> int:
         signal.signal(signal.SIGINT, on_signal)
     end_with_parent(stopped.set)
     runtime.start_import()
-    # In a thread of its own: start-up may wait for ever for a first version, and signals must be heard meanwhile.
+    # In its own thread: start-up may wait forever for a first version, and the main thread must handle signals.
     threading.Thread(target=start, name="start-up", daemon=True).start()
     stopped.wait()
     if failure:
@@ -89,7 +89,7 @@ def _configure_logging() -> None:
     )  # fmt: skip
 
 
-def _name_flags_without_effect(flags: Flags) -> None:
+def _warn_of_flags_without_effect(flags: Flags) -> None:
     names = flags.without_effect()
     if names:
         logger.warning("Accepted, without meaning in this model server: %s", ", ".join(f"--{name}" for name in names))
@@ -108,14 +108,17 @@ _PARENT_POLL_SECONDS = 0.5
 
 
 def end_with_parent(stop: Callable[[], None]) -> None:
-    """Call `stop` when the process whose id is in the environment is no longer the parent of this one."""
+    """Call `stop` when the process whose id is in PARENT_VARIABLE is no longer this one's parent.
+
+    So a server that was started for one run ends with it, however that run ends.
+    """
     text = os.environ.get(PARENT_VARIABLE, "")
     if not text.isdecimal():
         return
     parent = int(text)
 
     def watch() -> None:
-        # An orphan gets another parent; asking for that needs no signal and works however the parent ended.
+        # An orphan gets another parent, whatever ended the first one; polling requires no signal.
         while os.getppid() == parent:
             time.sleep(_PARENT_POLL_SECONDS)
         stop()

@@ -1,7 +1,7 @@
-"""Counters and histograms under TF Serving's names, and the Prometheus page that shows them.
+"""Counters and histograms under TF Serving's names, and the Prometheus page with them.
 
-One set for the process, as there. Nothing is kept before `turn_on`, so that a server without a metrics page pays
-nothing for them.
+There is one set per process, as in TF Serving. Nothing is recorded before `turn_on`, so a server without a metrics page
+has no overhead.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Metric:
                 cell.buckets[bisect_right(self._limits, value)] += 1
 
     def first_count(self) -> int:
-        """Return the count of the first combination of labels; 0 where nothing was counted, and for a histogram."""
+        """Return the count of the first combination of labels; 0 without one, and for a histogram."""
         with self._lock:
             cell = self._cells[min(self._cells)] if self._cells and self._kind == "counter" else None
             return 0 if cell is None else int(cell.total)
@@ -107,17 +107,17 @@ _ALL = (
 
 
 def turn_on() -> None:
-    """Keep what happens from now on."""
+    """Start to record."""
     _state.on = True
 
 
 def are_on() -> bool:
-    """Tell whether anything is kept."""
+    """Return whether metrics are recorded."""
     return _state.on
 
 
 def counts(paths: Iterable[str]) -> dict[str, int]:
-    """Return a count for each path, as TF Serving tells it with a reload: of the first labels only, 0 if unknown."""
+    """Return the count of each path, as TF Serving reports it with a reload: of the first labels only, 0 if unknown."""
     known = {metric.path: metric for metric in _ALL}
     return {path: known[path].first_count() if path in known else 0 for path in paths}
 
@@ -143,13 +143,13 @@ def measured_request(model: str, api: str, entrypoint: str) -> Iterator[None]:
     request_count.add((model, Code.OK.name))
 
 
-def ran(model: str, api: str, begun: float) -> None:
-    """Take the time of one session run that succeeded; `begun` is a monotonic time."""
+def record_run(model: str, api: str, begun: float) -> None:
+    """Record the time of one successful session run; `begun` is its monotonic start time."""
     if _state.on:
         runtime_latency.add((model, api, "TF1"), (time.monotonic() - begun) * _MICROSECONDS)
 
 
-def examples_ran(model: str, count: int) -> None:
+def record_examples(model: str, count: int) -> None:
     """Count the tf.Examples of one run that succeeded."""
     example_counts.add((model,), count)
     example_total.add((model,), count)
@@ -168,10 +168,10 @@ def measured_load(path: str) -> Iterator[None]:
     load_attempts.add((path, "success"))
 
 
-def warmed_up(path: str, begun: float, status: str = Code.OK.name) -> None:
-    """Take the time of a warm-up that read its file to the end, or to where it is damaged; `begun` is a monotonic time.
+def record_warmup(path: str, begun: float, status: str = Code.OK.name) -> None:
+    """Record the time of a warm-up that read its whole file, or up to damage in it; `begun` is a monotonic time.
 
-    A request that fails ends a warm-up without an entry, as in TF Serving.
+    A warm-up that ends with a failed request is not recorded, as in TF Serving.
     """
     warmup_latency.add((path, status), (time.monotonic() - begun) * _MICROSECONDS)
 

@@ -1,8 +1,7 @@
-"""TensorFlow's runtime: imported once, in the background, with what must be set before the import.
+"""TensorFlow's runtime: imported once, in the background, with the settings that it requires before the import.
 
-The import takes 4 to 5 s on two cores and holds the interpreter for at most about 0.5 s at a stretch (measured with
-TensorFlow 2.21), so the ports of a server without models open at once and its RPCs are answered meanwhile; only loads
-wait for it.
+The import takes 4 to 5 s on two cores and blocks the interpreter for at most 0.5 s at a time (measured with
+TensorFlow 2.21). Meanwhile a server without models opens its ports and answers; only loads wait for the import.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from types import ModuleType
 logger = logging.getLogger(__name__)
 
 # With oneDNN, a Conv2D that gets a tensor of the wrong rank aborts the process (contract 20.1); without it the
-# request gets INVALID_ARGUMENT. Not a default but a must, so an inherited setting is overwritten.
+# request gets INVALID_ARGUMENT. An inherited setting is overwritten.
 _REQUIRED = {"TF_ENABLE_ONEDNN_OPTS": "0"}
 _DEFAULTS = {"TF_CPP_MIN_LOG_LEVEL": "2"}
 
@@ -32,7 +31,7 @@ _hooks: list[Callable[[], None]] = []
 
 
 def start_import() -> Future[ModuleType]:
-    """Begin to import TensorFlow if nobody has yet; return the future module."""
+    """Start the import of TensorFlow unless it was started before; return the future module."""
     global _tensorflow
     with _lock:
         if _tensorflow is None:
@@ -45,18 +44,18 @@ def start_import() -> Future[ModuleType]:
 
 
 def tensorflow() -> ModuleType:
-    """Return the module, when it is there."""
+    """Wait for the import and return the module."""
     return start_import().result()
 
 
 def when_imported(hook: Callable[[], None]) -> None:
-    """Call `hook` after the import and before anybody can use the module; nothing happens if that is too late."""
+    """Call `hook` after the import and before the module is handed out; a later call has no effect."""
     with _lock:
         _hooks.append(hook)
 
 
 def after_fork() -> None:
-    """Make the module usable in a child that was forked by a hook: locks of that moment stay locked there."""
+    """Make the module usable in a child that a hook forked: a lock held at the fork stays locked in the child."""
     global _lock, _tensorflow
     _lock = threading.Lock()
     _tensorflow = Future()
@@ -68,21 +67,21 @@ def _import(future: Future[ModuleType]) -> None:
     try:
         import tensorflow as module
 
-        # Imported here, once, because the import lock is held and the session needs it at the first load.
+        # The session uses it at the first load; here it is imported under the same import lock.
         import tensorflow.python.client.pywrap_tf_session
-    except Exception as error:  # whatever stops the import is told to each load
+    except Exception as error:  # each load fails with it
         logger.exception("TensorFlow cannot be imported")
         future.set_exception(error)
         return
     logger.info("TensorFlow %s imported in %.1f s", module.__version__, time.monotonic() - begun)
-    # The import leaves a million objects that stay; a full collection would hold up requests by 0.25 s for them.
+    # The import leaves a million permanent objects, with which a full collection would delay requests by 0.25 s.
     gc.freeze()
     with _lock:
         hooks = tuple(_hooks)
     for hook in hooks:
         try:
             hook()
-        except Exception:  # TensorFlow is there nonetheless
+        except Exception:  # TensorFlow can be used without the hook
             logger.exception("A hook of TensorFlow's import failed")
     future.set_result(module)
 
@@ -95,10 +94,14 @@ _TENSORFLOW_LIBRARY = "libtensorflow_cc.so.2"
 
 
 def disable_xla() -> None:
-    """Let every compilation fail from now on; TensorFlow must be imported."""
+    """Let every XLA compilation fail, as TF Serving does without --xla_cpu_compilation_enabled or the GPU's flag.
+
+    A function with ``jit_compile=True`` then ends with INTERNAL ``XLA compilation disabled`` (contract 1). Python has
+    no switch for it, so the C++ function of TensorFlow's own library is called; TensorFlow must be imported.
+    """
     library = Path(str(sys.modules["tensorflow"].__file__)).with_name(_TENSORFLOW_LIBRARY)
     try:
-        # Loaded already: this finds it again, and loads no second one.
+        # The library is loaded already; this returns a handle to it.
         getattr(ctypes.CDLL(str(library)), _DISABLE_XLA)()
     except (OSError, AttributeError) as error:
         logger.warning("Functions with jit_compile=True are compiled here, and fail in TF Serving: %s", error)

@@ -1,4 +1,4 @@
-"""The server as a whole: core, gRPC ports, config-file polling; made from the flags."""
+"""The whole server, made from the flags: core, gRPC and REST ports, polling of the config file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import grpc
 from tfs_deploy.clock import Clock
 from tfs_deploy.errors import MissingExtra
 from tfs_deploy.modelserver import health, metrics, runtime, text_config
-from tfs_deploy.modelserver.batching.session import batching
+from tfs_deploy.modelserver.batching.session import session_wrapper
 from tfs_deploy.modelserver.flags import Flags
 from tfs_deploy.modelserver.graph.session import check_session_flags, session_config
 from tfs_deploy.modelserver.inference.predict import PredictOptions
@@ -55,7 +55,7 @@ class Server:
             warmup_iterations=flags.number("num_request_iterations_for_warmup"),
             check_method_name=flags.switch("enable_signature_method_name_check"),
             session_config=partial(session_config, flags),
-            wrap_session=batching(flags, clock),
+            wrap_session=session_wrapper(flags, clock),
         )
         if not any(flags.switch(f"xla_{kind}_compilation_enabled") for kind in ("cpu", "gpu")):
             runtime.when_imported(runtime.disable_xla)
@@ -67,7 +67,7 @@ class Server:
     def start(self) -> None:
         """Load the first models, then open the ports; raise StatusError where TF Serving exits with 255.
 
-        Waits for ever while a configured model has no version (contract 20.8).
+        Waits forever while a configured model has no version (contract 20.8).
         """
         _check(self._flags)
         if self._flags.text("ssl_config_file"):
@@ -87,7 +87,7 @@ class Server:
         self._open_ports()
 
     def stop(self, grace: float) -> None:
-        """Take no new calls, give those that run `grace` seconds, and end."""
+        """Refuse new calls, wait up to `grace` seconds for running ones, and stop."""
         if self._config_poll is not None:
             self._config_poll.stop()
         stopped = None if self._grpc is None else self._grpc.stop(grace)
@@ -122,23 +122,23 @@ class Server:
 
 
 class _ConfigFilePoll:
-    """Applies the config file again at every call, changed or not: it overrides reloads (contract 5.5)."""
+    """Applies the config file at every call, also unchanged, so that it overrides reloads (contract 5.5)."""
 
     def __init__(self, core: ServerCore, path: str) -> None:
         self._core = core
         self._path = path
-        self._complaint = ""
+        self._last_error = ""
 
     def __call__(self) -> None:
         try:
             self._core.reload(model_config.read_file(self._path))
-        except Exception as error:  # whatever is wrong with the file, the old config stays
+        except Exception as error:  # with any error the old config stays in force
             failure = str(of_exception(error))
-            if failure != self._complaint:
+            if failure != self._last_error:
                 logger.error("PollFilesystemAndReloadConfig failed to ReloadConfig from %s: %s", self._path, failure)
-            self._complaint = failure
+            self._last_error = failure
         else:
-            self._complaint = ""
+            self._last_error = ""
 
 
 def _check(flags: Flags) -> None:
@@ -154,7 +154,7 @@ def _check(flags: Flags) -> None:
             "server_options.batching_parameters_file is set without setting server_options.enable_batching to true."
         )
     if flags.switch("use_alts_credentials"):
-        # Accepting the flag and listening without it would expose what the caller wants protected.
+        # A port without ALTS would expose what the flag is meant to protect.
         raise StatusError(Code.UNIMPLEMENTED, "ALTS is for Google's own network; use --ssl_config_file instead.")
     check_session_flags(flags)
     check_rest_port(flags)
@@ -181,7 +181,7 @@ def _channel_options(flags: Flags) -> list[tuple[str, Any]]:
     options: list[tuple[str, Any]] = [
         ("grpc.max_send_message_length", -1),
         ("grpc.max_receive_message_length", -1),
-        ("grpc.so_reuseport", 0),  # a port that is taken must be an error, not half of the requests
+        ("grpc.so_reuseport", 0),  # a port in use must be an error instead of sharing its requests
     ]
     for item in filter(None, flags.text("grpc_channel_arguments").split(",")):
         name, _, value = item.partition("=")
@@ -208,7 +208,7 @@ def _not_bound(address: str) -> StatusError:
 def check_rest_port(flags: Flags) -> None:
     """Refuse a REST port where Tornado is missing, before anything is loaded.
 
-    Imports the HTTP server already, which takes a tenth of a second: the REST port is to open right after gRPC's.
+    Imports the HTTP server, which takes 0.1 s, so that the REST port opens directly after gRPC's.
     """
     if not flags.number("rest_api_port"):
         return
@@ -218,7 +218,7 @@ def check_rest_port(flags: Flags) -> None:
 
 
 def open_rest_port(core: ServerCore, flags: Flags, options: PredictOptions) -> RestServer | None:
-    """Return the port, or None where there is none; like TF Serving, go on without it when it cannot be taken."""
+    """Open the REST port of the flags, if any; like TF Serving, only log an error if it cannot be opened."""
     port = flags.number("rest_api_port")
     if not port:
         return None

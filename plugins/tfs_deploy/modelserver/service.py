@@ -1,4 +1,4 @@
-"""TF Serving's two gRPC services, on generic handlers: no generated code, and TensorFlow's runtime only behind them."""
+"""TF Serving's two gRPC services, on generic handlers, without generated code."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tfs_deploy.modelserver.lifecycle.monitor import Event, ServableId
 from tfs_deploy.modelserver.status import (
     Code,
     StatusError,
-    in_bytes,
     invalid_argument,
+    message_bytes,
     not_found,
     of_exception,
     truncated,
@@ -32,7 +32,7 @@ from tfs_deploy.serving.codec.wire_format import lengthed, varint
 
 logger = logging.getLogger(__name__)
 
-# Status and reload calls have threads of their own, so that reloads which wait for ever leave Predict alone.
+# Status and reload calls have their own threads, so that reloads that wait forever leave those of Predict free.
 _STATUS_THREADS = 4
 _RELOAD_THREADS = 64
 # `gpr_time_to_millis`: C++ servers cut the time left to an int32.
@@ -40,17 +40,17 @@ _MAX_TIMEOUT_MS = 2**31 - 1
 
 _GRPC_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
-# Requests that are read with fewer copies than protobuf makes.
+# Decoders that make fewer copies than protobuf.
 _DECODERS: dict[rpc.Method, Callable[[bytes], Any]] = {rpc.PREDICT: decode_predict_request}
 
-# Stands for bytes that are no request: INTERNAL without a text, as C++ servers say it.
+# Stands for bytes that are no request: a C++ server answers INTERNAL without a message.
 _UNREADABLE = object()
 
 Behaviour = Callable[[Any, "grpc.ServicerContext"], Any]
 
 
 class PredictionService:
-    """Answers with a version: Predict, Classify, Regress, MultiInference and GetModelMetadata."""
+    """The RPCs that use one version: Predict, Classify, Regress, MultiInference and GetModelMetadata."""
 
     def __init__(self, core: ServerCore, options: PredictOptions) -> None:
         self._core = core
@@ -89,7 +89,7 @@ class PredictionService:
 
 
 class ModelService:
-    """Tells the state of versions and takes configurations."""
+    """The RPCs of the server's state: GetModelStatus and HandleReloadConfigRequest."""
 
     def __init__(self, core: ServerCore) -> None:
         self._core = core
@@ -106,7 +106,7 @@ class ModelService:
                 "Only ModelConfigList is currently supported"
             )
         if request.metric_names:
-            metrics.turn_on()  # the loads of this reload are to be counted
+            metrics.turn_on()  # before the loads of this reload, which are counted
         before = metrics.counts(request.metric_names)
         self._core.reload(request.config)
         response = messages.ReloadConfigResponse()
@@ -117,7 +117,7 @@ class ModelService:
 
 
 def model_metadata(core: ServerCore, request: Any) -> Any:
-    """Return the signatures of a version as they stand in saved_model.pb, internal ones included."""
+    """Return all signatures in a version's saved_model.pb, also internal ones."""
     _require_spec(request)
     if not request.metadata_field:
         raise invalid_argument("GetModelMetadataRequest must specify at least one metadata_field")
@@ -133,7 +133,7 @@ def model_metadata(core: ServerCore, request: Any) -> Any:
 
 
 def model_status(core: ServerCore, request: Any) -> tuple[Event, ...]:
-    """Return the rows of one version, or of all, the highest first; a label is ignored."""
+    """Return the rows of one version, or of all in descending order; a label is ignored."""
     _require_spec(request)
     name = request.model_spec.name
     if request.model_spec.HasField("version"):
@@ -149,15 +149,15 @@ def model_status(core: ServerCore, request: Any) -> tuple[Event, ...]:
 
 
 def handlers(core: ServerCore, options: PredictOptions) -> tuple[grpc.GenericRpcHandler[Any, Any], ...]:
-    """Return the handlers of both services, and after them the one for methods that nobody has."""
+    """Return the handlers of both services, then that of unknown methods."""
     prediction, model = PredictionService(core, options), ModelService(core)
     status_pool = ThreadPoolExecutor(_STATUS_THREADS, thread_name_prefix="status")
     reload_pool = ThreadPoolExecutor(_RELOAD_THREADS, thread_name_prefix="reload")
     table: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
     for method, behaviour, pool in (
-        (rpc.PREDICT, _measured(rpc.PREDICT, prediction.predict), None),
-        (rpc.CLASSIFY, _measured(rpc.CLASSIFY, prediction.classify), None),
-        (rpc.REGRESS, _measured(rpc.REGRESS, prediction.regress), None),
+        (rpc.PREDICT, _with_metrics(rpc.PREDICT, prediction.predict), None),
+        (rpc.CLASSIFY, _with_metrics(rpc.CLASSIFY, prediction.classify), None),
+        (rpc.REGRESS, _with_metrics(rpc.REGRESS, prediction.regress), None),
         (rpc.MULTI_INFERENCE, prediction.multi_inference, None),
         (rpc.GET_MODEL_METADATA, prediction.get_model_metadata, status_pool),
         (rpc.GET_MODEL_STATUS, model.get_model_status, status_pool),
@@ -165,24 +165,24 @@ def handlers(core: ServerCore, options: PredictOptions) -> tuple[grpc.GenericRpc
     ):
         table.setdefault(method.service, {})[method.name] = _handler(method, behaviour, pool)
     served = (grpc.method_handlers_generic_handler(service, methods) for service, methods in table.items())
-    return (*served, _Unknown())
+    return (*served, _UnknownMethod())
 
 
-class _Unknown(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in its stubs only
-    """Stands behind every service: C++ servers say UNIMPLEMENTED without a text, Python's has one."""
+class _UnknownMethod(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in its stubs only
+    """Answers unknown methods with UNIMPLEMENTED without a message, as C++ servers; gRPC for Python adds one."""
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Return the handler for a method that nobody has, of any kind."""
-        return grpc.stream_stream_rpc_method_handler(_refuse)
+        """Return the handler for an unknown method of any kind."""
+        return grpc.stream_stream_rpc_method_handler(_unimplemented)
 
 
-def _refuse(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+def _unimplemented(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
     context.abort(grpc.StatusCode.UNIMPLEMENTED, "")
     yield b""
 
 
-def _measured(method: rpc.Method, behaviour: Behaviour) -> Behaviour:
-    """Return `behaviour` with its calls counted, where somebody can see the counts."""
+def _with_metrics(method: rpc.Method, behaviour: Behaviour) -> Behaviour:
+    """Return `behaviour` with its calls counted, if metrics are recorded."""
     if not metrics.are_on():
         return behaviour
 
@@ -201,7 +201,7 @@ def _handler(
             if request is _UNREADABLE:
                 raise StatusError(Code.INTERNAL, "")
             return behaviour(request, context)
-        except Exception as error:  # of any kind: the caller gets a code, the server lives on
+        except Exception as error:  # of any kind: the caller gets a code, the server goes on
             status = of_exception(error)
             if status is not error and status.code is Code.INTERNAL:
                 logger.exception("%s failed", method.name)
@@ -224,7 +224,7 @@ def _handler(
 
 def _set_status(context: grpc.ServicerContext, status: StatusError) -> None:
     context.set_code(_GRPC_CODES[int(status.code)])
-    # As bytes, which gRPC's stubs do not tell: the text may be no UTF-8, or be cut within a character.
+    # As bytes, which gRPC's stubs omit: the text may be no UTF-8, or be truncated within a character.
     context.set_details(truncated(status.message))  # type: ignore[arg-type]
 
 
@@ -253,22 +253,26 @@ _UINT64 = 2**64
 
 
 def encode_status(events: Iterable[Event]) -> bytes:
-    """Return the serialized response."""
+    """Return the serialized GetModelStatusResponse of gRPC.
+
+    By hand, because a load's message may quote bytes that are no UTF-8 (contract 20.7): TF Serving sends them as they
+    are, Python's protobuf refuses them.
+    """
     return b"".join(lengthed(_STATUS_ROW, _status_row(event)) for event in events)
 
 
 def status_message(events: Iterable[Event]) -> Any:
-    """Return the response; bytes that are no UTF-8 are replaced."""
+    """Return the GetModelStatusResponse of REST; bytes that are no UTF-8 are replaced."""
     response = messages.GetModelStatusResponse()
     for event in events:
         row = response.model_version_status.add(version=event.id.version, state=int(event.state))
         row.status.error_code = int(event.code)
-        row.status.error_message = in_bytes(event.message).decode("utf-8", errors="replace")
+        row.status.error_message = message_bytes(event.message).decode("utf-8", errors="replace")
     return response
 
 
 def _status_row(event: Event) -> bytes:
-    text = in_bytes(event.message)
+    text = message_bytes(event.message)
     status = _varint_field(_CODE, int(event.code)) + (lengthed(_MESSAGE, text) if text else b"")
     return (
         _varint_field(_VERSION, event.id.version) + _varint_field(_STATE, int(event.state)) + lengthed(_STATUS, status)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Any
 
-# `MS/grpc_status_util.cc`: longer error messages are cut on the wire.
+# `MS/grpc_status_util.cc`: longer error messages are truncated on the wire.
 MAX_MESSAGE_BYTES = 1024
 _TRUNCATED = b"...TRUNCATED"
 
@@ -87,24 +87,24 @@ def of_os_error(error: OSError) -> StatusError:
 
 
 def truncated(message: str) -> bytes:
-    """Return `message` as it goes over the wire; cut between bytes, so that the last character may be broken."""
-    encoded = in_bytes(message)
+    """Return `message` as it is sent: truncated by bytes, so that the last character may be incomplete."""
+    encoded = message_bytes(message)
     return encoded if len(encoded) <= MAX_MESSAGE_BYTES else encoded[:MAX_MESSAGE_BYTES] + _TRUNCATED
 
 
-def in_bytes(message: str) -> bytes:
-    """Return the bytes of a message; those that were no UTF-8, which travel as surrogate escapes, as they were."""
+def message_bytes(message: str) -> bytes:
+    """Return the bytes of a message; surrogate escapes, which stand for bytes that are no UTF-8, become those bytes."""
     try:
         return message.encode("utf-8", errors="surrogateescape")
     except UnicodeEncodeError:  # another half of a surrogate pair
         return message.encode("utf-8", errors="replace")
 
 
-# `TF_GRAPH_DEF_VERSION` of TensorFlow 2.20.0, and how far above it a producer may be without being blamed.
+# `TF_GRAPH_DEF_VERSION` of TensorFlow 2.20.0, and how far above it a producer may be without being named as the cause.
 GRAPH_DEF_VERSION = 2288
 _FORWARD_COMPATIBLE = 21
 _BLAMED_PREFIX = "Converting GraphDef to Graph has failed with an error: "
-# Looked up before the graph is converted, by `AddDefaultAttrsToGraphDef`.
+# From `AddDefaultAttrsToGraphDef`, which runs before the conversion of the graph.
 _BEFORE_CONVERSION = "Op type not registered "
 
 # 2.21 knows one more image format.
@@ -112,14 +112,17 @@ _OTHER_TEXTS = (("One of JPEG, JPEG XL, PNG,", "One of JPEG, PNG,"),)
 
 
 def runtime_message(text: str) -> str:
-    """Return the runtime_message of any operation."""
-    for here, there in _OTHER_TEXTS:
-        text = text.replace(here, there)
+    """Return the message of an operation as the TensorFlow 2.20 inside TF Serving 2.20 writes it.
+
+    The differences are from a comparison of some 400 requests and 50 damaged versions on both.
+    """
+    for current, served in _OTHER_TEXTS:
+        text = text.replace(current, served)
     return text
 
 
 def import_message(text: str, producer: int) -> str:
-    """Return the runtime_message for a GraphDef of version `producer` that is no graph: a newer exporter is blamed."""
+    """Return the message for an invalid GraphDef of version `producer`, which names a newer exporter as the cause."""
     newer = producer - GRAPH_DEF_VERSION > _FORWARD_COMPATIBLE
     if not newer or text.startswith((_BLAMED_PREFIX, _BEFORE_CONVERSION)):
         return text

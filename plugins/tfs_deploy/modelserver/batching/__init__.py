@@ -1,1 +1,1 @@
-"""Sessions that join concurrent runs into one (contract 10)."""
+"""Sessions that merge concurrent runs into one (contract 10)."""

@@ -1,4 +1,4 @@
-"""BatchingParameters in TF Serving's text form, for all models or from a version's own directory (contract 10)."""
+"""BatchingParameters in TF Serving's text form, of all models or of one version (contract 10)."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _SCHEMA = {
 
 @dataclass(frozen=True, slots=True)
 class BatchingParameters:
-    """How runs are joined; the defaults are those of TensorFlow's SharedBatchScheduler.
+    """Limits of the batches; the defaults are those of TensorFlow's SharedBatchScheduler.
 
-    `max_batch_size` is the most rows of one request (and of one run, unless `enable_large_batch_splitting` sets that by
-    `max_execution_batch_size`); `batch_timeout` is how long, in seconds, a request waits for company; at most
-    `max_enqueued_batches` batches wait, the open one included.
+    `max_batch_size`: most rows of one request, and of one run unless `enable_large_batch_splitting` sets that by
+    `max_execution_batch_size`. `batch_timeout`: seconds for which an open batch waits for more requests.
+    `max_enqueued_batches`: most batches in the queue, including the open one.
     """
 
     max_batch_size: int = 1000
@@ -54,7 +54,7 @@ class BatchingParameters:
         return self.max_batch_size
 
     def check(self) -> None:
-        """Refuse what makes TF Serving fail the load of a batched version."""
+        """Raise INVALID_ARGUMENT for values with which TF Serving fails the load of a batched version."""
         allowed = self.allowed_batch_sizes
         if allowed and allowed[-1] != self.max_batch_size:
             raise invalid_argument(
@@ -91,8 +91,8 @@ def read_file(path: str | Path) -> BatchingParameters:
     return _of_message(text_config.read_text_proto(path, text_config.new_message(_SCHEMA)))
 
 
-def of_version(directory: Path) -> BatchingParameters | None:
-    """Return a version's own parameters; None without the file: that version is not batched."""
+def read_version_parameters(directory: Path) -> BatchingParameters | None:
+    """Return a version's own parameters; None without the file."""
     path = directory / PER_MODEL_FILE
     return read_file(path) if path.exists() else None
 

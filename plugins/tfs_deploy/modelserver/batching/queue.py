@@ -1,4 +1,4 @@
-"""The queue of one kind of run: tasks become batches, as in TensorFlow's SharedBatchScheduler. No threads, no clock."""
+"""The queue of one set of inputs and outputs: tasks become batches, as in TensorFlow's SharedBatchScheduler."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ Outputs = Mapping[str, Array]
 
 @dataclass(slots=True, eq=False)
 class Task:
-    """One request, or a part of one: `done` gets its own rows of the outputs, or what went wrong, once.
+    """One request, or a part of one; `done` is called once, with its rows of the outputs or the error.
 
-    `deadline` is on the monotonic clock, in seconds; None: no limit. `running` is set when the wait in the queue is
-    over.
+    `deadline` is in seconds on the monotonic clock, None without a limit; `running` is set when the batch runs.
     """
 
     feeds: Mapping[str, Array]
@@ -31,7 +30,7 @@ class Task:
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """Tasks that run together; `opened` is when the first one came."""
+    """Tasks that run together; `opened` is the time of the first one."""
 
     opened: float = 0.0
     rows: int = 0
@@ -39,7 +38,7 @@ class Batch:
 
 
 class BatchQueue:
-    """Batches that wait; the last one is open. Not safe for threads: the scheduler's lock guards it."""
+    """Waiting batches, of which the last one is open. Not thread-safe: the scheduler's lock guards it."""
 
     def __init__(self, parameters: BatchingParameters) -> None:
         self._parameters = parameters
@@ -49,7 +48,7 @@ class BatchQueue:
         self.closed = False
 
     def add(self, task: Task, now: float, split: Callable[[Task, list[int]], list[Task]]) -> None:
-        """Take `task`; raise INVALID_ARGUMENT where it is too large, UNAVAILABLE where the queue is full."""
+        """Add `task`; raise INVALID_ARGUMENT if it is too large, UNAVAILABLE if the queue is full."""
         self._check(task)
         rows_per_run = self._parameters.rows_per_run
         free = rows_per_run - self._batches[-1].rows
@@ -66,20 +65,20 @@ class BatchQueue:
             batch.rows += part.rows
 
     def due(self, now: float) -> float | None:
-        """Return in how many seconds a batch is to run, 0 for now; None while there is none."""
+        """Return the seconds until the next batch runs, 0 for now; None without one."""
         if len(self._batches) > 1:
             return 0.0
         batch = self._batches[0]
         if self.closed and batch.tasks:
             return 0.0
         if batch.rows == 0:
-            return None  # a request without rows waits for company for ever, as in TensorFlow
+            return None  # a request without rows waits for others forever, as in TensorFlow
         if batch.rows >= self._parameters.rows_per_run:
             return 0.0
         return max(batch.opened + self._parameters.batch_timeout - now, 0.0)
 
     def take(self) -> Batch:
-        """Return the oldest batch, which is closed by that."""
+        """Remove and return the oldest batch."""
         batch = self._batches.popleft()
         if not self._batches:
             self._batches.append(Batch())
@@ -109,7 +108,7 @@ class BatchQueue:
 
 
 def _sizes(rows: int, free: int, rows_per_run: int) -> list[int]:
-    """Return how a task is cut: what fits into the open batch, then whole batches and a rest."""
+    """Return the sizes of a split task: the open batch's free rows, whole batches, and the remainder."""
     sizes = [free] if free else []
     left = rows - free
     while left > 0:

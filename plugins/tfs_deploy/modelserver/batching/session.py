@@ -1,8 +1,7 @@
-"""A session that joins concurrent runs: `--enable_batching` (contract 10).
+"""A session that merges concurrent runs: `--enable_batching` (contract 10).
 
-One `BatchScheduler` with its threads serves all versions; each version has a `BatchingSession`, which has a queue for
-every set of inputs and outputs that is asked for. What a batch ends with, all its requests end with: the error of one
-is the error of all.
+One `BatchScheduler` with its threads serves all versions; each version has a `BatchingSession` with a queue per set of
+inputs and outputs. All requests of a batch have the same outcome: the error of one is the error of all.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from tfs_deploy.clock import Clock
 from tfs_deploy.modelserver.batching import tensors
-from tfs_deploy.modelserver.batching.parameters import BatchingParameters, of_version, read_file
+from tfs_deploy.modelserver.batching.parameters import BatchingParameters, read_file, read_version_parameters
 from tfs_deploy.modelserver.batching.queue import Batch, BatchQueue, Outputs, Task
 from tfs_deploy.modelserver.flags import Flags
 from tfs_deploy.modelserver.graph.servable import Array, Session
@@ -39,7 +38,7 @@ class BatchScheduler:
         self._started = False
 
     def attach(self, queue: BatchQueue, process: Callable[[Batch], None]) -> None:
-        """Run the batches of `queue` with `process`, which must not raise."""
+        """Run the batches of `queue` with `process`, which must not raise an error."""
         with self._changed:
             self._queues[queue] = process
             self._running[queue] = 0
@@ -52,12 +51,12 @@ class BatchScheduler:
         """Put `task` into `queue`; raise StatusError where it does not fit."""
         with self._changed:
             if queue not in self._queues:
-                raise _unloading()
+                raise _version_unloading()
             queue.add(task, self.monotonic(), tensors.split)
             self._changed.notify()
 
     def detach(self, queue: BatchQueue) -> None:
-        """Run what waits in `queue` at once, and return when nothing of it runs any more."""
+        """Run the batches in `queue` without delay, and return when the last one has ended."""
         with self._changed:
             queue.closed = True
             self._changed.notify_all()
@@ -69,7 +68,7 @@ class BatchScheduler:
             queue, process, batch = self._next()
             try:
                 process(batch)
-            except Exception:  # a thread that ends would stop its share of all batches
+            except Exception:  # without the thread, its share of all batches would not run
                 logger.exception("A batch failed")
             with self._changed:
                 self._running[queue] -= 1
@@ -86,7 +85,7 @@ class BatchScheduler:
                     if due is None:
                         continue
                     if due <= 0:
-                        # To the end of the line: the other queues come first the next time.
+                        # Round robin: the other queues come first the next time.
                         del self._queues[queue]
                         self._queues[queue] = process
                         self._running[queue] += 1
@@ -96,7 +95,7 @@ class BatchScheduler:
 
 
 class BatchingSession:
-    """Stands before a `Session` and joins its runs."""
+    """Merges the runs of the `Session` that it wraps."""
 
     def __init__(self, wrapped: Session, parameters: BatchingParameters, scheduler: BatchScheduler) -> None:
         """Raise INVALID_ARGUMENT for parameters that TF Serving refuses; nothing is attached yet."""
@@ -116,10 +115,10 @@ class BatchingSession:
         *,
         timeout_ms: int | None = None,
     ) -> list[Array]:
-        """Return this run's rows of a batch's outputs; the wait in the queue counts against `timeout_ms`."""
+        """Return this run's rows of a batch's outputs; `timeout_ms` includes the wait in the queue."""
         if targets:
             raise StatusError(Code.PERMISSION_DENIED, "BatchingSession does not support target nodes")
-        rows = tensors.rows_of(feeds)
+        rows = tensors.common_batch_size(feeds)
         seconds = None if timeout_ms is None else max(timeout_ms, 1) / 1000
         deadline = None if seconds is None else self._scheduler.monotonic() + seconds
         finished = threading.Event()
@@ -133,15 +132,15 @@ class BatchingSession:
         self._scheduler.schedule(self._queue(feeds, fetches), task)
         if not finished.wait(seconds):
             if not task.running.is_set():
-                raise _waited_too_long()
-            finished.wait()  # the run ends at the latest deadline of its batch, and says so itself
+                raise _queue_timeout()
+            finished.wait()  # the run ends with an error at the latest deadline of its batch
         if isinstance(outcome[0], StatusError):
-            # An exception of its own for each caller: raising adds to it.
+            # Each caller gets its own exception, because raising one adds a traceback to it.
             raise StatusError(outcome[0].code, outcome[0].message)
         return [outcome[0][name] for name in fetches]
 
     def close(self) -> None:
-        """Finish what waits, then close the session behind."""
+        """Run the batches in the queues, then close the wrapped session."""
         with self._lock:
             self._closed = True
             queues = list(self._queues.values())
@@ -154,7 +153,7 @@ class BatchingSession:
         with self._lock:
             queue = self._queues.get(key)
             if queue is None and self._closed:
-                raise _unloading()
+                raise _version_unloading()
             if queue is None:
                 queue = self._queues[key] = BatchQueue(self._parameters)
                 names = sorted(key[1])
@@ -165,7 +164,7 @@ class BatchingSession:
         outcomes: Sequence[Outputs | StatusError]
         try:
             outcomes = self._run(names, batch)
-        except Exception as error:  # of any kind: each caller is told
+        except Exception as error:  # each caller gets it
             outcomes = [of_exception(error)] * len(batch.tasks)
         for task, outcome in zip(batch.tasks, outcomes, strict=True):
             task.done(outcome)
@@ -175,29 +174,31 @@ class BatchingSession:
         deadlines = [task.deadline for task in batch.tasks]
         latest = None if None in deadlines else max(at for at in deadlines if at is not None)
         if latest is not None and latest <= now:
-            raise _waited_too_long()
+            raise _queue_timeout()
         for task in batch.tasks:
             task.running.set()
         padding = self._parameters.rounded(batch.rows) - batch.rows
-        feeds = tensors.merged(batch.tasks, padding, pad_variable_length=self._parameters.pad_variable_length_inputs)
+        feeds = tensors.merge_inputs(
+            batch.tasks, padding, pad_variable_length=self._parameters.pad_variable_length_inputs
+        )
         timeout_ms = None if latest is None else max(int((latest - now) * 1000), 1)
         arrays = self._wrapped.run(feeds, names, timeout_ms=timeout_ms)
-        return tensors.shared_out(batch.tasks, names, arrays, padding)
+        return tensors.outputs_by_task(batch.tasks, names, arrays, padding)
 
 
-def _unloading() -> StatusError:
+def _version_unloading() -> StatusError:
     return StatusError(Code.UNAVAILABLE, "This version is being unloaded.")
 
 
-def _waited_too_long() -> StatusError:
+def _queue_timeout() -> StatusError:
     return StatusError(Code.RESOURCE_EXHAUSTED, "Run() timeout exceeded while waiting in batching queue")
 
 
-def batching(flags: Flags, clock: Clock) -> SessionWrapper:
-    """Return what wraps each session; raise StatusError for a parameters file that cannot be read.
+def session_wrapper(flags: Flags, clock: Clock) -> SessionWrapper:
+    """Return the wrapper of each session for --enable_batching; raise StatusError for an unreadable parameters file.
 
-    A version's own parameters replace the common ones, but for the number of threads, which all versions share; a
-    version without them is not batched where each is to have its own.
+    With --enable_per_model_batching_parameters a version's own parameters replace the common ones, except the number of
+    threads, which all versions share; a version without its own is not batched.
     """
     if not flags.switch("enable_batching"):
         return lambda session, directory: session
@@ -207,7 +208,7 @@ def batching(flags: Flags, clock: Clock) -> SessionWrapper:
     per_model = flags.switch("enable_per_model_batching_parameters")
 
     def wrap(session: Session, directory: Path) -> Session:
-        parameters = of_version(directory) if per_model else common
+        parameters = read_version_parameters(directory) if per_model else common
         return session if parameters is None else BatchingSession(session, parameters, scheduler)
 
     return wrap

@@ -1,4 +1,4 @@
-"""Joins the inputs of several tasks into one run's, and gives each its rows of the outputs (contract 10)."""
+"""Merges the inputs of several tasks into those of one run, and splits its outputs (contract 10)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tfs_deploy.serving.codec import tensors
 _PADDED_RANKS = range(1, 7)
 
 
-def rows_of(feeds: Mapping[str, Array]) -> int:
-    """Return the size of dimension 0, which all inputs must share."""
+def common_batch_size(feeds: Mapping[str, Array]) -> int:
+    """Return the size of dimension 0, which must be the same for all inputs."""
     if not feeds:
         raise invalid_argument("Batching Run() must have at least one input tensor")
     rows: int | None = None
@@ -33,16 +33,16 @@ def rows_of(feeds: Mapping[str, Array]) -> int:
     return rows
 
 
-def merged(tasks: Sequence[Task], padding: int, *, pad_variable_length: bool) -> dict[str, Array]:
-    """Return one run's inputs: the rows of all tasks, and `padding` times the first row of the last task."""
+def merge_inputs(tasks: Sequence[Task], padding: int, *, pad_variable_length: bool) -> dict[str, Array]:
+    """Return the inputs of one run: the rows of all tasks, and `padding` copies of the last task's first row."""
     return {
-        name: _joined(name, [task.feeds[name] for task in tasks], padding, pad_variable_length)
+        name: _concatenate(name, [task.feeds[name] for task in tasks], padding, pad_variable_length)
         for name in sorted(tasks[0].feeds)
     }
 
 
-def shared_out(tasks: Sequence[Task], names: Sequence[str], arrays: Sequence[Any], padding: int) -> list[Outputs]:
-    """Return each task's rows of the outputs; raise FAILED_PRECONDITION where they have other rows than the inputs."""
+def outputs_by_task(tasks: Sequence[Task], names: Sequence[str], arrays: Sequence[Any], padding: int) -> list[Outputs]:
+    """Return each task's rows of the outputs; raise FAILED_PRECONDITION if their number differs from the inputs'."""
     rows = sum(task.rows for task in tasks) + padding
     for array in arrays:
         if np.ndim(array) == 0:
@@ -62,7 +62,7 @@ def shared_out(tasks: Sequence[Task], names: Sequence[str], arrays: Sequence[Any
 
 
 def split(task: Task, sizes: Sequence[int]) -> list[Task]:
-    """Return tasks of `sizes` rows; when all are done, `task` is, with their outputs joined or the first error."""
+    """Return tasks of `sizes` rows; when all are done, `task` gets their joined outputs or the first error."""
     lock = threading.Lock()
     parts: list[Outputs | StatusError | None] = [None] * len(sizes)
 
@@ -71,7 +71,7 @@ def split(task: Task, sizes: Sequence[int]) -> list[Task]:
             parts[index] = outcome
             complete = all(part is not None for part in parts)
         if complete:
-            task.done(_rejoined(parts))
+            task.done(_join_outputs(parts))
 
     tasks: list[Task] = []
     begin = 0
@@ -82,7 +82,7 @@ def split(task: Task, sizes: Sequence[int]) -> list[Task]:
     return tasks
 
 
-def _rejoined(parts: Sequence[Outputs | StatusError | None]) -> Outputs | StatusError:
+def _join_outputs(parts: Sequence[Outputs | StatusError | None]) -> Outputs | StatusError:
     outputs: list[Outputs] = []
     for part in parts:
         if isinstance(part, StatusError):
@@ -95,11 +95,11 @@ def _rejoined(parts: Sequence[Outputs | StatusError | None]) -> Outputs | Status
         return StatusError(Code.INTERNAL, f"Tensor concat operation failed: {error}")
 
 
-def _joined(name: str, arrays: list[Array], padding: int, pad_variable_length: bool) -> Array:
+def _concatenate(name: str, arrays: list[Array], padding: int, pad_variable_length: bool) -> Array:
     if pad_variable_length:
-        arrays = _padded(arrays)
+        arrays = _pad_to_largest(arrays)
     elif any(array.shape[1:] != arrays[0].shape[1:] for array in arrays):
-        # Two spaces are missing in TF Serving too: its issue 1934 quotes the text.
+        # TF Serving lacks the two spaces too: its issue 1934 quotes the text.
         raise failed_precondition(
             f"Tensors with name '{name}' from different tasks have different shapes and padding is turned off."
             "Set pad_variable_length_inputs to true, or ensure that all tensors with the same namehave equal "
@@ -107,29 +107,29 @@ def _joined(name: str, arrays: list[Array], padding: int, pad_variable_length: b
         )
     first = arrays[0].dtype
     for array in arrays:
-        if array.dtype != first:  # numpy would cast
+        if array.dtype != first:  # NumPy would cast
             raise StatusError(
                 Code.INTERNAL,
                 "Tensor concat operation failed: INVALID_ARGUMENT: Cannot concatenate tensors that have different "
                 f"data types. Got {_type_name(arrays[0])} and {_type_name(array)}.",
             )
-    # A single request is most often alone: no copy then.
+    # Most batches hold a single request, which is not copied.
     if len(arrays) == 1 and padding == 0:
         return arrays[0]
     return np.concatenate([*arrays, *[arrays[-1][:1]] * padding])
 
 
-def _padded(arrays: list[Array]) -> list[Array]:
-    """Return the arrays at the largest size of each dimension but 0, filled up with each one's first value."""
+def _pad_to_largest(arrays: list[Array]) -> list[Array]:
+    """Return the arrays padded to the largest size of each dimension but 0, with each array's first value."""
     if any(array.ndim != arrays[0].ndim for array in arrays):
         raise invalid_argument("Tensors of different ranks cannot be padded to one shape.")
     if arrays[0].ndim not in _PADDED_RANKS:
         raise invalid_argument("Only tensors with rank from 1 to 6 can be padded.")
     shape = tuple(max(sizes) for sizes in zip(*(array.shape[1:] for array in arrays), strict=True))
-    return [_filled(array, shape) for array in arrays]
+    return [_pad(array, shape) for array in arrays]
 
 
-def _filled(array: Array, shape: tuple[int, ...]) -> Array:
+def _pad(array: Array, shape: tuple[int, ...]) -> Array:
     if array.shape[1:] == shape or (array.size == 0 and len(array) == 0):
         return array.reshape((len(array), *shape))
     if array.size == 0:

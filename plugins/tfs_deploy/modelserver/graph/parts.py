@@ -1,7 +1,7 @@
-"""Cuts a large GraphDef into parts that are imported one after the other.
+"""Splits a large GraphDef into parts that are imported one after the other.
 
-TensorFlow's import holds Python's interpreter lock: 20,000 nodes at once stop every request for 0.5 to 0.9 s
-(two cores), parts of it for some 20 ms each. Only what TensorFlow 1 exported has so many nodes outside functions.
+TensorFlow's import holds Python's interpreter lock: 20,000 nodes at once delay every request by 0.5 to 0.9 s (two
+cores), each part by some 20 ms. Only exports of TensorFlow 1 have so many nodes outside functions.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ PART_NODES = 500
 
 @dataclass(slots=True)
 class Part:
-    """Nodes that come together; `inputs` (node, output) and `controls` are what they take from earlier parts."""
+    """Nodes that are imported together, with the inputs (node, output) and control inputs that earlier parts have."""
 
     graph_def: bytes
     names: frozenset[str]
     inputs: frozenset[tuple[str, int]] = frozenset()
     controls: frozenset[str] = frozenset()
-    # What later parts take from this one.
+    # Nodes of this part that are inputs of later ones.
     exports: frozenset[str] = field(default=frozenset())
 
 
 def parts_of(graph_def: Any, limit: int = PART_NODES) -> tuple[Part, ...]:
-    """Return the parts of `graph_def`: one, where it is small, has functions of its own, or a loop."""
+    """Return the parts of `graph_def`; one part if it is small, has functions, or a loop."""
     order = None
     if len(graph_def.node) > limit and not graph_def.library.ByteSize():
         order = _sorted(graph_def.node)
@@ -58,9 +58,9 @@ def _part(graph_def: Any, nodes: Sequence[Any]) -> Part:
 
 
 def _sorted(nodes: Sequence[Any]) -> list[Any] | None:
-    """Return the nodes, each soon after those it takes from; None for a graph with a loop or an input that is missing.
+    """Return the nodes, each after its inputs; None for a graph with a loop or a missing input.
 
-    A walk in depth, without recursion: a node is done when all it takes from is done.
+    A depth-first search without recursion: a node is done when all its inputs are done.
     """
     by_name = {node.name: node for node in nodes}
     order: list[Any] = []
@@ -87,9 +87,9 @@ def _sorted(nodes: Sequence[Any]) -> list[Any] | None:
 
 
 def _slices(order: Sequence[Any], limit: int) -> Iterator[Sequence[Any]]:
-    """Yield slices of at least `limit` nodes that leave no node ``a`` to come after a slice with ``a/b``.
+    """Yield slices of at least `limit` nodes, such that no node ``a`` follows a slice with ``a/b``.
 
-    TensorFlow takes ``a`` for a name that exists as soon as ``a/b`` does.
+    For TensorFlow the name ``a`` exists as soon as ``a/b`` does.
     """
     position = {node.name: number for number, node in enumerate(order)}
     begin = closed_until = 0

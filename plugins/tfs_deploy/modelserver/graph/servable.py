@@ -1,4 +1,4 @@
-"""A loaded version: its signatures, and how a signature is run."""
+"""A loaded version: its signatures and its session."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Array = npt.NDArray[Any]
 
 
 class Session(Protocol):
-    """Runs a graph; `graph_session.GraphSession` is one, a batching session may stand before it."""
+    """Runs a graph: a `GraphSession`, or a batching session that wraps it."""
 
     def run(
         self,
@@ -28,29 +28,26 @@ class Session(Protocol):
         """Return the fetched arrays by position."""
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Release the memory."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Servable:
-    """What answers the requests for one version.
-
-    `signature_defs` is a ``SignatureDefMap`` message, as it stands in ``saved_model.pb``.
-    """
+    """A loaded version; `signature_defs` is a ``SignatureDefMap`` with all signatures of its ``saved_model.pb``."""
 
     name: str
     version: int
     signature_defs: Any
     session: Session
     _plans: dict[str, SignaturePlan] = field(default_factory=dict, init=False, repr=False)
-    _held: list[Any] = field(default_factory=list, init=False, repr=False)
+    _parts: list[Any] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Let any number of requests read the signatures at once."""
-        self._held.extend(objects_of(self.signature_defs))
+        """Make concurrent reads of the signatures safe; see `all_parts`."""
+        self._parts.extend(all_parts(self.signature_defs))
 
     def plan(self, key: str) -> SignaturePlan | None:
-        """Return what requests for the signature `key` need, made when it is first asked for; None if unknown."""
+        """Return the plan of the signature `key`, made at its first use; None for an unknown one."""
         plan = self._plans.get(key)
         if plan is None and key in self.signature_defs.signature_def:
             plan = SignaturePlan.of(self.name, self.version, key, self.signature_defs.signature_def[key])
@@ -60,7 +57,7 @@ class Servable:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SignaturePlan:
-    """What requests for one signature of one version need.
+    """A SignatureDef unpacked once, so that a request costs dictionary lookups instead of reads of protobuf maps.
 
     `inputs` and `outputs` are tensor names by alias, outputs in the order of their aliases; `spec` is the serialized
     ModelSpec of the replies.
@@ -84,8 +81,13 @@ class SignaturePlan:
         )
 
 
-def objects_of(message: Any) -> list[Any]:
-    """Return the objects of `message` and of all its parts; nobody has to make one while the list is held."""
+def all_parts(message: Any) -> list[Any]:
+    """Return the Python objects of `message` and of all its parts; while they are held, threads may read the message.
+
+    Python's protobuf makes the object of a part at its first use, keeps it while it is referenced, and is not
+    thread-safe in between: two threads that read the same part can end the process (seen with protobuf 7.36, a
+    segmentation fault in ``_message.abi3.so``). Existing objects are only looked up.
+    """
     objects = [message]
     for descriptor in message.DESCRIPTOR.fields:
         part = descriptor.message_type
@@ -94,15 +96,15 @@ def objects_of(message: Any) -> list[Any]:
             objects.append(values)
             if part.fields_by_name["value"].message_type is not None:
                 for key in values:
-                    objects += objects_of(values[key])
+                    objects += all_parts(values[key])
         elif descriptor.is_repeated:
             values = getattr(message, descriptor.name)
             objects.append(values)
             if part is not None:
                 for value in values:
-                    objects += objects_of(value)
+                    objects += all_parts(value)
         elif part is not None:
-            # Also of what is not set: reading it makes an object, too, and that has no parts that anybody reads.
+            # Reading an unset part makes an object, too; its own parts are not read.
             value = getattr(message, descriptor.name)
-            objects += objects_of(value) if message.HasField(descriptor.name) else [value]
+            objects += all_parts(value) if message.HasField(descriptor.name) else [value]
     return objects

@@ -1,9 +1,8 @@
 """A SavedModel's graph in a TensorFlow session, fed and fetched by tensor name.
 
-The C++ loader hands the GraphDef to a DirectSession; here it is imported into a C graph, without one Python object per
-node, and run through the same `TF_SessionRun` that ``tf.compat.v1.Session.run`` ends in. Measured on two cores:
-20,000 runs per second of a tiny graph, as many as with a pre-made callable, but with a timeout per run, and with the
-message that TF Serving gives for a wrong dtype.
+The GraphDef is imported into a C graph, without a Python object per node, and run by `TF_SessionRun`, as
+``tf.compat.v1.Session.run`` does. Measured on two cores: 20,000 runs per second of a tiny graph, as many as with a
+callable of the session, but with a timeout per run and TF Serving's message for a wrong dtype.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class GraphPieces:
-    """A GraphDef in parts, and those of its functions that are added to the graph after it.
+    """A GraphDef in parts, and the functions that are added to the graph after them.
 
     `producer` is the GraphDef version of the TensorFlow that exported it.
     """
@@ -38,11 +37,11 @@ class GraphPieces:
 
     @classmethod
     def of(cls, graph_def: Any) -> GraphPieces:
-        """Take `graph_def` apart (it loses its functions).
+        """Take `graph_def` apart and remove its functions.
 
-        Importing nodes together with functions infers shapes through the functions, so one unknown op in any of them
-        fails the import. The C++ loader looks into no function: such a version becomes AVAILABLE, and only calls of the
-        affected signature fail (contract 20.11). Functions that are the op of a node must come with the nodes.
+        An import of nodes and functions together infers shapes through the functions, so one unknown op in any of them
+        fails it. The C++ loader reads no function: such a version becomes AVAILABLE, and only calls of the affected
+        signature fail (contract 20.11). Functions that are the op of a node must be imported with the nodes.
         """
         library = graph_def.library
         names = {function.signature.name for function in library.function}
@@ -95,8 +94,8 @@ class GraphSession:
                 None,
             )
         except UnicodeDecodeError as error:
-            # A message that quotes input bytes: TensorFlow's Python binding fails to decode it and loses the code,
-            # which is this one wherever a kernel quotes what it cannot parse.
+            # The message quotes input bytes: TensorFlow's binding fails to decode it and loses the code, which is
+            # INVALID_ARGUMENT for every kernel that quotes unparsable input.
             raise invalid_argument(bytes(error.object).decode("utf-8", errors="surrogateescape")) from None
         finally:
             if options is not None:
@@ -104,7 +103,7 @@ class GraphSession:
         return fetched
 
     def close(self) -> None:
-        """Give the graph and its variables back."""
+        """Release the graph and its variables."""
         self._session.close()
         self._tensors.clear()
         self._operations.clear()
@@ -128,16 +127,16 @@ class GraphSession:
     def _import_part(
         self, graph: Any, part: Part, tensors: list[str], operations: list[str], earlier: dict[str, Any]
     ) -> None:
-        """Add the nodes of one part; `earlier` holds the operations that later parts take from."""
+        """Add the nodes of one part; `earlier` holds the operations that are inputs of later parts."""
         c_api = self._c_api
         options = c_api.TF_NewImportGraphDefOptions()
-        # A node may be placed beside one of another part; the session looks at that when it has the whole graph.
+        # A node may be colocated with one of another part; the session checks that with the whole graph.
         c_api.TF_ImportGraphDefOptionsSetValidateColocationConstraints(options, False)
         for name, index in part.inputs:
             c_api.TF_ImportGraphDefOptionsAddInputMapping(options, name, index, self._output(earlier[name], index))
         for name in part.controls:
             c_api.TF_ImportGraphDefOptionsRemapControlDependency(options, name, earlier[name])
-        # Operations, not outputs: that a signature names an output which is none is told by the run, as in C++.
+        # Operations, not outputs: for an output that does not exist, the run raises the error, as in C++.
         wanted = {name: name.partition(":") for name in tensors if name.partition(":")[0] in part.names}
         sources = [operation for operation, _, _ in wanted.values()]
         listed = [name for name in operations if name in part.names]
@@ -150,29 +149,29 @@ class GraphSession:
         finally:
             c_api.TF_DeleteBuffer(buffer)
             c_api.TF_DeleteImportGraphDefOptions(options)
-        found = dict(zip(returned, c_api.TF_ImportGraphDefResultsReturnOperations(results), strict=True))
-        earlier |= {name: found[name] for name in part.exports}
-        self._operations |= {name: found[name] for name in listed}
+        imported = dict(zip(returned, c_api.TF_ImportGraphDefResultsReturnOperations(results), strict=True))
+        earlier |= {name: imported[name] for name in part.exports}
+        self._operations |= {name: imported[name] for name in listed}
         for name, (operation, _, position) in wanted.items():
-            self._tensors[name] = self._output(found[operation], int(position or 0))
+            self._tensors[name] = self._output(imported[operation], int(position or 0))
         c_api.TF_DeleteImportGraphDefResults(results)
 
     def _tensor(self, name: str) -> Any:
-        found = self._tensors.get(name)
-        if found is None and name in self._operations:
-            # An operation without outputs, of `__saved_model_init_op`: the runtime says what is wrong with it.
-            found = self._output(self._operations[name], 0)
-        if found is None:
+        tensor = self._tensors.get(name)
+        if tensor is None and name in self._operations:
+            # An operation without outputs, of `__saved_model_init_op`: the runtime raises the error.
+            tensor = self._output(self._operations[name], 0)
+        if tensor is None:
             raise invalid_argument(
                 f"Tensor {name}, specified in either feed_devices or fetch_devices was not found in the Graph"
             )
-        return found
+        return tensor
 
     def _operation(self, name: str) -> Any:
-        found = self._operations.get(name)
-        if found is None:
+        operation = self._operations.get(name)
+        if operation is None:
             raise StatusError(Code.NOT_FOUND, f"PruneForTargets: Some target nodes not found: {name} ")
-        return found
+        return operation
 
     def _output(self, operation: Any, index: int) -> Any:
         output = self._c_api.TF_Output()
@@ -186,9 +185,9 @@ def text(value: str) -> Array:
 
 
 def check_session_flags(flags: Flags) -> None:
-    """Refuse what TF Serving refuses before it loads anything: thread flags that contradict, a file that is no config.
+    """Raise what TF Serving raises before any load: for contradicting thread flags, and for an invalid config file.
 
-    Waits for TensorFlow's import only where there is a file, whose schema is TensorFlow's.
+    Waits for TensorFlow's import, whose schema the file has, only if there is a file.
     """
     names = ("session", "intra_op", "inter_op")
     if all(flags.number(f"tensorflow_{name}_parallelism") > 0 for name in names):
@@ -208,7 +207,7 @@ def session_config(flags: Flags) -> Any:
     intra, inter = (flags.number(f"tensorflow_{name}_parallelism") for name in ("intra_op", "inter_op"))
     if intra <= 0 and inter <= 0:
         intra = inter = flags.number("tensorflow_session_parallelism")
-    # Where no flag asks for a number of threads, what the file says stays.
+    # Without a flag for the number of threads, the file's value stays.
     if intra > 0:
         config.intra_op_parallelism_threads = intra
     if inter > 0:
@@ -221,10 +220,10 @@ def _read_session_config(path: str) -> Any:
     from google.protobuf import text_format
 
     config = runtime.tensorflow().compat.v1.ConfigProto()
-    # TF Serving's sessions spin while they wait for work. Here the same cores run the interpreter that answers the
-    # requests: measured on two cores, threads that sleep cost less CPU per request and lower the 99th percentile.
+    # TF Serving's threads spin while they wait for work. Here they share the cores with the interpreter: measured on
+    # two cores, sleeping threads cost less CPU per request and lower the 99th percentile.
     config.experimental.disable_thread_spinning = True
     if path:
-        text_config.read_text_proto(path, type(config)())  # what is wrong with the file is told here
-        text_format.Merge(Path(path).read_text(encoding="utf-8"), config)  # over the default, also with a false
+        text_config.read_text_proto(path, type(config)())  # raises the error of an invalid file
+        text_format.Merge(Path(path).read_text(encoding="utf-8"), config)  # replaces the default, also by false
     return config

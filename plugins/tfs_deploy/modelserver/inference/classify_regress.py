@@ -76,7 +76,7 @@ def run_classify(
 ) -> Classifications:
     """Answer a ClassificationRequest, whose version is chosen already; raise StatusError."""
     names = partial(classification_tensors, check_method_name=check_method_name)
-    run = examples.run_one(servable, request, "Classify", names, timeout_ms)
+    run = examples.run_signature(servable, request, "Classify", names, timeout_ms)
     return classifications(run.spec, run.signature, run.outputs, run.count)
 
 
@@ -85,7 +85,7 @@ def run_regress(
 ) -> Regressions:
     """Answer a RegressionRequest, whose version is chosen already; raise StatusError."""
     names = partial(regression_tensors, check_method_name=check_method_name)
-    run = examples.run_one(servable, request, "Regress", names, timeout_ms)
+    run = examples.run_signature(servable, request, "Regress", names, timeout_ms)
     return regressions(run.spec, run.signature, run.outputs, run.count)
 
 

@@ -20,7 +20,7 @@ from tfs_deploy.serving.signature import DEFAULT_SIGNATURE
 CLASSIFY_METHOD = "tensorflow/serving/classify"
 REGRESS_METHOD = "tensorflow/serving/regress"
 _INPUTS = "inputs"
-# A line with a number of one of TensorProto's lists; within text there are no line breaks, they are escaped.
+# A line with a number of one of TensorProto's lists; line breaks within strings are escaped.
 _NUMBER = re.compile(r"^( *(?P<list>float_val|scomplex_val|double_val|dcomplex_val): )(?P<value>.+)$", re.MULTILINE)
 _FLOAT_LISTS = ("float_val", "scomplex_val")
 
@@ -51,7 +51,7 @@ class Run:
     count: int
 
 
-def run_one(
+def run_signature(
     servable: Servable,
     request: Any,
     api: str,
@@ -60,19 +60,19 @@ def run_one(
 ) -> Run:
     """Run the signature that a ClassificationRequest or RegressionRequest names; raise StatusError.
 
-    `tensor_names` gives the tensor to feed and those to fetch, and refuses a signature of another structure; `api` is
+    `tensor_names` returns the tensor to feed and those to fetch, and refuses a signature of another structure; `api` is
     the name in the metrics.
     """
     key = signature_key(request.model_spec)
     if key not in servable.signature_defs.signature_def:
-        # Where Predict says FAILED_PRECONDITION (contract 7.3).
+        # Predict answers FAILED_PRECONDITION here (contract 7.3).
         raise invalid_argument(f"No signature was found with the name: {key}")
     signature = servable.signature_defs.signature_def[key]
     feed, fetches = tensor_names(signature)
     examples = serialized_examples(request.input)
     begun = time.monotonic()
     outputs = run(servable, (feed,), examples, fetches, timeout_ms)
-    metrics.ran(servable.name, api, begun)
+    metrics.record_run(servable.name, api, begun)
     return Run(ReplySpec(request.model_spec.name, servable.version, key), signature, outputs, len(examples))
 
 
@@ -82,7 +82,7 @@ def signature_key(spec: Any) -> str:
 
 
 def check_method(signature: Any, kind: str, method: str) -> None:
-    """Refuse a signature of another method; only asked for with --enable_signature_method_name_check."""
+    """Refuse a signature of another method, for --enable_signature_method_name_check."""
     if signature.method_name != method:
         raise invalid_argument(f"Expected {kind} signature method_name to be {method}. Was: {signature.method_name}")
 
@@ -94,7 +94,7 @@ def check_one_input(signature: Any) -> None:
 
 
 def input_tensor(signature: Any, kind: str) -> str:
-    """Return the tensor that takes the examples: that of the input called ``inputs``."""
+    """Return the tensor of the input ``inputs``, which takes the examples."""
     if _INPUTS not in signature.inputs:
         raise invalid_argument(f"No {kind} inputs found in SignatureDef: {debug_string(signature)}")
     return str(signature.inputs[_INPUTS].name)
@@ -103,12 +103,12 @@ def input_tensor(signature: Any, kind: str) -> str:
 def run(
     servable: Servable, feeds: Iterable[str], examples: Array, fetches: Sequence[str], timeout_ms: int | None
 ) -> dict[str, Array]:
-    """Return the fetched tensors by name, from one run on a vector of serialized examples, which every feed gets."""
+    """Return the fetched tensors by name, from one run in which every feed gets the vector of serialized examples."""
     try:
         outputs = servable.session.run(dict.fromkeys(feeds, examples), fetches, timeout_ms=timeout_ms)
     except Exception as error:  # of the runtime: every kind of it has a code
         raise of_exception(error) from error
-    metrics.examples_ran(servable.name, len(examples))
+    metrics.record_examples(servable.name, len(examples))
     return {name: np.asarray(value) for name, value in zip(fetches, outputs, strict=True)}
 
 
@@ -118,14 +118,14 @@ def shape_text(array: Array) -> str:
 
 
 def wrong_dtype(kind: str, expected: str, gap: str, array: Array) -> StatusError:
-    """Return the error for an output of another dtype; `gap` is what TF Serving puts between the two sentences."""
+    """Return the error for an output of another dtype; `gap` is the space that TF Serving has between the sentences."""
     return invalid_argument(f"Expected {kind} Tensor of {expected}.{gap}Got: {tensors.dtype_name(array)}")
 
 
 def serialized_examples(source: Any) -> Array:
     """Return the serialized tf.Examples of an ``Input`` message, bytes in an object array of shape ``[n]``, n > 0.
 
-    A context goes before each example, byte by byte: parsed as one message, the example's features join the context's.
+    The bytes of a context precede those of each example: parsed as one message, the features of both are merged.
     """
     kind = source.WhichOneof("kind")
     holder = None if kind is None else getattr(source, kind)
@@ -138,16 +138,17 @@ def serialized_examples(source: Any) -> Array:
 
 
 def debug_string(message: Any) -> str:
-    """Return `message` as text: octal escapes for what is not ASCII, numbers as C++ prints them (``0`` for 0.0)."""
+    """Return `message` as C++ protobuf's ``DebugString``, which TF Serving quotes in errors.
+
+    It has octal escapes for text that is not ASCII, and prints numbers as C++ does (``0`` for 0.0).
+    """
     text = text_format.MessageToString(message, as_utf8=False)
-    return _NUMBER.sub(
-        lambda found: found[1] + _decimal_text(float(found["value"]), found["list"] in _FLOAT_LISTS), text
-    )
+    return _NUMBER.sub(lambda line: line[1] + _decimal_text(float(line["value"]), line["list"] in _FLOAT_LISTS), text)
 
 
-def _decimal_text(shown: float, single: bool) -> str:
-    """Return a number with 6 digits (15 for a double) where those give it back, else with 9 (17)."""
+def _decimal_text(printed: float, single: bool) -> str:
+    """Return a number with 6 digits (15 for a double) if they parse to the same value, else with 9 (17)."""
     kind, few, many = (np.float32, 6, 9) if single else (np.float64, 15, 17)
-    value = kind(shown)
+    value = kind(printed)
     short = f"{value:.{few}g}"
     return short if np.isnan(value) or kind(float(short)) == value else f"{value:.{many}g}"

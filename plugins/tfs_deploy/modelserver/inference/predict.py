@@ -1,7 +1,10 @@
 """Predict on one version: from the request's tensors to the reply's bytes, with TF Serving's checks in its order.
 
-Contract 7.2 and 20.1: nothing is cast, and shapes are not compared with the signature; the runtime says what it cannot
-do with them.
+Nothing is cast, and shapes are not compared with the signature: the runtime raises the errors (contract 7.2, 20.1).
+
+The reply has numbers in typed ``*_val`` lists, as TF Serving's, without a Python object per number: the packed form of
+float, double, complex and bool lists is the array's own memory, which is joined to a header that protobuf writes;
+integers are varints and left to protobuf.
 """
 
 from __future__ import annotations
@@ -48,7 +51,7 @@ def run_predict(
 ) -> bytes:
     """Return the serialized PredictResponse; raise StatusError.
 
-    `request` is a PredictRequest or a `PredictCall`; its version is chosen already.
+    `request` is a PredictRequest or a `PredictCall`, whose version is chosen already.
     """
     plan, outputs = _run(servable, request, options, timeout_ms)
     return encode_predict_response(plan.spec, outputs, as_content=options.as_content)
@@ -82,12 +85,12 @@ def _run(
         outputs = servable.session.run(feeds, [plan.outputs[alias] for alias in aliases], timeout_ms=timeout_ms)
     except Exception as error:  # of the runtime: every kind of it has a code
         raise of_exception(error) from error
-    metrics.ran(servable.name, "Predict", begun)
+    metrics.record_run(servable.name, "Predict", begun)
     return plan, dict(zip(aliases, outputs, strict=True))
 
 
 def _check_count(plan: SignaturePlan, inputs: Mapping[str, Any]) -> None:
-    """Refuse too many inputs, and too few where the signature has no defaults."""
+    """Refuse too many inputs, and too few if the signature has no defaults."""
     given, expected = len(inputs), len(plan.inputs)
     if given == expected or (given < expected and plan.definition.defaults):
         return
@@ -99,7 +102,7 @@ def _check_count(plan: SignaturePlan, inputs: Mapping[str, Any]) -> None:
 
 
 def _feeds(plan: SignaturePlan, inputs: Mapping[str, Any]) -> dict[str, Array]:
-    """Return the arrays by tensor name, with the signature's defaults for what was not sent."""
+    """Return the arrays by tensor name, with the signature's defaults for inputs that were not sent."""
     protos: dict[str, tuple[str, Any]] = {}
     signature = plan.definition
     used = 0
@@ -128,14 +131,14 @@ def _array(alias: str, proto: Any, signature: Any, protos: Mapping[str, Any]) ->
         return proto
     unserved = _UNSERVED.get(proto.dtype)
     if unserved is not None:
-        # Given to the runtime, a resource aborts a real server (contract 20.11); here it gets the dtype error that
-        # a variant gets. The runtime counts arguments by sorted tensor name.
+        # A resource aborts the runtime of a real server (contract 20.11); here it gets the dtype error of a variant.
+        # The runtime numbers the arguments by sorted tensor name.
         info = signature.inputs[alias]
         expected = messages.enum_names("tensorflow.DataType")[info.dtype].removeprefix("DT_").lower()
         place = sorted(protos).index(info.name)
         raise invalid_argument(f"Expects arg[{place}] to be {expected} but {unserved} is provided")
     if proto.tensor_shape.unknown_rank:
-        # The runtime looks at the dimensions all the same (contract 20.11).
+        # The runtime reads the dimensions nevertheless (contract 20.11).
         known = messages.TensorProto()
         known.CopyFrom(proto)
         known.tensor_shape.unknown_rank = False
@@ -147,18 +150,18 @@ def _array(alias: str, proto: Any, signature: Any, protos: Mapping[str, Any]) ->
 
 
 def _output_aliases(plan: SignaturePlan, output_filter: Iterable[str]) -> list[str]:
-    """Return the outputs that are asked for; all of them, if none is named."""
-    seen: list[str] = []
+    """Return the outputs of the filter; all outputs without one."""
+    aliases: list[str] = []
     for alias in output_filter:
         if alias not in plan.outputs:
             raise invalid_argument(
                 f"output tensor alias not found in signature: {alias} Outputs expected to be in the set "
                 f"{_braces(plan.outputs)}."
             )
-        if alias in seen:
+        if alias in aliases:
             raise invalid_argument(f"duplicate output tensor alias: {alias}")
-        seen.append(alias)
-    return seen or list(plan.outputs)
+        aliases.append(alias)
+    return aliases or list(plan.outputs)
 
 
 def _braces(names: Iterable[str]) -> str:
@@ -198,14 +201,9 @@ def encode_predict_response(spec: bytes, outputs: Mapping[str, Array], *, as_con
     return b"".join(parts)
 
 
-def encode_tensor(array: Array) -> bytes:
-    """Return the serialized TensorProto of `array` with its values in the typed list of its dtype."""
-    return b"".join(_tensor(array))
-
-
 def _tensor(array: Array) -> tuple[bytes, Buffer]:
-    """Return the serialized TensorProto in two pieces, the second of which may be the array's own memory."""
-    if isinstance(array, bytes):  # what the session gives for a scalar string; numpy would drop trailing NULs
+    """Return the serialized TensorProto in two parts, the second of which may be the array's own memory."""
+    if isinstance(array, bytes):  # the session's scalar string, in which NumPy would drop trailing NULs
         array = np.array(array, dtype=object)
     name = tensors.dtype_name(array)
     head = _head(name, array.shape)
@@ -226,7 +224,7 @@ def _tensor(array: Array) -> tuple[bytes, Buffer]:
 def _tensor_with_content(array: Array) -> tuple[bytes, Buffer]:
     """Return the serialized TensorProto with its values in ``tensor_content``.
 
-    Strings too, as `EncodeStringList` does: all lengths, then all bytes; nothing outside of C++ decodes that.
+    Strings are all lengths, then all bytes, as `EncodeStringList` writes them; only C++ decodes that.
     """
     if isinstance(array, bytes):  # a scalar string
         array = np.array(array, dtype=object)
@@ -239,7 +237,7 @@ def _tensor_with_content(array: Array) -> tuple[bytes, Buffer]:
 
 @lru_cache(maxsize=1024)
 def _head(dtype: str, shape: tuple[int, ...]) -> bytes:
-    """Return the serialized dtype and shape: few of them come back again and again."""
+    """Return the serialized dtype and shape; cached, because requests repeat few of them."""
     proto = messages.TensorProto(dtype=tensors.dtype_number(dtype))
     proto.tensor_shape.SetInParent()
     for size in shape:

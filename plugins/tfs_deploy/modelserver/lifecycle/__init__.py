@@ -1,1 +1,1 @@
-"""Which versions there are, which should answer, and what states they went through (contract 3 to 6)."""
+"""The versions on disk, the aspired ones, and the states of each (contract 3 to 6)."""

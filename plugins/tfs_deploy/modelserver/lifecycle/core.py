@@ -1,4 +1,4 @@
-"""The server core: applies a ModelServerConfig step by step, and finds the version that a request means."""
+"""The server core: applies a ModelServerConfig step by step, and resolves the version of a request."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _INITIAL_LOAD_THREADS = 4 * (os.cpu_count() or 1)  # `ServerCore::Options::num_i
 
 @dataclass(frozen=True, slots=True)
 class CoreOptions:
-    """What the flags say about versions and labels."""
+    """The flags of versions and labels."""
 
     file_system_poll_wait_seconds: int = 1
     num_load_threads: int = 0
@@ -59,14 +59,14 @@ class ServerCore:
             loader_of=loader_of,
             clock=clock,
             retry=options.retry,
-            load_executor=InlineExecutor(),  # `_load_first` brings the others
+            load_executor=InlineExecutor(),  # `_initial_load` sets the others
             unload_executor=_executor(options.num_unload_threads, "unload"),
         )
         self._clock = clock
         self._source: StoragePathSource | None = None  # until a first list of models was loaded
         self._ticker = Periodic(self._manager.tick, TICK_SECONDS, clock, name="manager")
         self._labels = Labels(self.monitor, options.allow_labels_for_unavailable)
-        # One config at a time: a reload that waits for an empty directory holds up all others (contract 5.3).
+        # One config at a time: a reload that waits for an empty directory blocks all others (contract 5.3).
         self._config_mutex = threading.Lock()
         self._config: Any = None
 
@@ -81,7 +81,7 @@ class ServerCore:
         self._ticker.stop()
 
     def reload(self, config: Any) -> None:
-        """Apply a ModelServerConfig, in the step order of contract 5.2; what was done before an error stays done."""
+        """Apply a ModelServerConfig in the steps of contract 5.2; an error does not undo earlier steps."""
         with self._config_mutex:
             first = self._config is None
             if not first and config.WhichOneof("config") != "model_config_list":
@@ -105,7 +105,7 @@ class ServerCore:
                 raise invalid_argument("No request-logger-creator provided.")
 
     def lease(self, spec: Any) -> AbstractContextManager[tuple[int, Servable]]:
-        """Return a hold on the version that a ModelSpec means: by number, by label, or the highest ready one."""
+        """Return a lease on the version of a ModelSpec: by number, by label, or the highest ready one."""
         if not spec.name:
             raise invalid_argument("ModelSpec has no name specified.")
         choice = spec.WhichOneof("version_choice")
@@ -117,22 +117,22 @@ class ServerCore:
         model_config.check_platforms_served(models)
         watched = [model_config.watched(model) for model in models]
         if self._source is None:
-            self._load_first(watched)
+            self._initial_load(watched)
             return
         new_names = {model.name for model in watched} - self._source.model_names
-        # A fresh monitor: rows of an earlier life of the same name must not settle the wait.
+        # A new monitor: rows of an earlier life of the same name must not end the wait.
         fresh = Monitor(self._bus)
         try:
             self._source.configure(watched)
-            _raise_unless_available("model(s)", fresh.wait_until_settled(new_names))
+            _raise_unless_available("model(s)", fresh.wait_for_outcomes(new_names))
         finally:
             fresh.close()
 
-    def _load_first(self, watched: list[WatchedModel]) -> None:
-        """Load with many threads at start-up, then go on with as many as the flag says.
+    def _initial_load(self, watched: list[WatchedModel]) -> None:
+        """Load with many threads at start-up, then set the number of the flag.
 
-        Where the file of the start named no models, this is done for the first reload, and if that fails, for the next
-        one again: with a new source that knows of no model before, and with rows that may have settled long ago.
+        If the config file at start-up names no models, this is done by the first reload and, if that fails, by the next
+        one again: with a new source that has no earlier models, and with rows that may have had their outcome before.
         """
         options = self._options
         source = StoragePathSource(self._manager.set_aspired, options.file_system_poll_wait_seconds, clock=self._clock)
@@ -140,11 +140,11 @@ class ServerCore:
         self._manager.use_load_executor(_executor(_INITIAL_LOAD_THREADS, "initial-load"))
         source.start()
         try:
-            settled = self.monitor.wait_until_settled(model.name for model in watched)
+            outcomes = self.monitor.wait_for_outcomes(model.name for model in watched)
         finally:
             self._manager.use_load_executor(_executor(options.num_load_threads, "load"))
         try:
-            _raise_unless_available("servable(s)", settled)
+            _raise_unless_available("servable(s)", outcomes)
         except StatusError:
             source.stop()
             raise
@@ -155,12 +155,12 @@ def _executor(threads: int, name: str) -> Executor:
     return ThreadPoolExecutor(threads, thread_name_prefix=name) if threads > 0 else InlineExecutor()
 
 
-def _raise_unless_available(what: str, settled: Iterable[Event]) -> None:
-    failed = [event for event in settled if event.state is not State.AVAILABLE]
+def _raise_unless_available(kind: str, outcomes: Iterable[Event]) -> None:
+    failed = [event for event in outcomes if event.state is not State.AVAILABLE]
     if failed:
-        listed = "".join(f"{{{event.id}{_reason(event)}}}, " for event in failed)
-        raise StatusError(Code.UNKNOWN, f"{len(failed)} {what} did not become available: {{{listed}}}")
+        listed = "".join(f"{{{event.id}{_failure_text(event)}}}, " for event in failed)
+        raise StatusError(Code.UNKNOWN, f"{len(failed)} {kind} did not become available: {{{listed}}}")
 
 
-def _reason(event: Event) -> str:
+def _failure_text(event: Event) -> str:
     return "" if event.code is Code.OK else f" due to error: {event.health}"

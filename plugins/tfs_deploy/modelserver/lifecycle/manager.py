@@ -1,7 +1,8 @@
-"""Loads and unloads versions so that the aspired ones come to serve (contract 4).
+"""Loads and unloads versions until the aspired ones serve (contract 4).
 
-The manager has no thread of its own: `tick` does what TF Serving's manager does every 100 ms. Loads and unloads go to
-executors; with an inline executor they run inside the tick, as with ``--num_load_threads=0``.
+`next_action` is TF Serving's AvailabilityPreservingPolicy: it unloads the version that answers only when another one is
+ready. The manager has no thread of its own: `tick` is the step that TF Serving's manager makes every 100 ms. Loads and
+unloads run in executors; with an inline executor they run inside the tick, as with ``--num_load_threads=0``.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Phase(Enum):
-    """How far the manager is with a version."""
+    """The manager's progress with a version."""
 
     NEW = "new"
     LOADING = "loading"
@@ -40,7 +41,7 @@ class Phase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What the policy sees of one version."""
+    """The state of one version for the policy."""
 
     version: int
     phase: Phase
@@ -49,14 +50,14 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """Unload the version, or load it."""
+    """The load or the unload of a version."""
 
     unload: bool
     version: int
 
 
 def next_action(snapshots: Iterable[Snapshot]) -> Action | None:
-    """Return what to do next for one model (contract 4.1)."""
+    """Return the next action for one model (contract 4.1)."""
     rows = tuple(snapshots)
     ready_unaspired = [row.version for row in rows if row.phase is Phase.READY and not row.aspired]
     any_aspired = any(row.aspired for row in rows)
@@ -68,32 +69,32 @@ def next_action(snapshots: Iterable[Snapshot]) -> Action | None:
 
 
 def first_action(models: Mapping[str, Iterable[Snapshot]]) -> tuple[str, Action] | None:
-    """Return the one action of a tick, over all models: unloads before loads, then by name."""
+    """Return the one action of a tick for all models: unloads before loads, then by name."""
     actions = [(name, action) for name in sorted(models) if (action := next_action(models[name])) is not None]
     return min(actions, key=lambda pair: not pair[1].unload) if actions else None
 
 
 class Loader(Protocol[T_co]):
-    """Knows how to bring one version into memory and out of it."""
+    """Loads one version into memory and unloads it."""
 
     def estimate(self) -> None:
-        """Look at the files once, before the load; raise StatusError or OSError."""
+        """Read the sizes of the files once, before the load; raise StatusError or OSError."""
 
     def load(self) -> T_co:
-        """Return what answers requests; raise whatever went wrong."""
+        """Return the servable; raise the error of the load, of any type."""
 
     def unload(self) -> None:
-        """Give the memory back; nobody uses the version any more."""
+        """Release the memory; no request uses the version any more."""
 
 
 class Executor(Protocol):
     """Runs jobs: a thread pool, or this thread."""
 
     def submit(self, job: Callable[..., Any], /, *args: Any) -> Any:
-        """Run `job` soon, or now."""
+        """Run `job` later, or at once."""
 
     def shutdown(self, wait: bool = True) -> None:
-        """Take no more jobs; with `wait` return when the last one has ended."""
+        """Refuse more jobs; with `wait` return when the last one has ended."""
 
 
 class InlineExecutor:
@@ -124,7 +125,7 @@ class _Harness(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class RetryOptions:
-    """How often a failed load is tried again; a negative interval does not sleep."""
+    """How often a failed load is retried; a negative interval does not sleep."""
 
     max_retries: int = 5
     interval_seconds: float = 60.0
@@ -152,30 +153,30 @@ class Manager(Generic[T]):
         self._load_executor_mutex = threading.Lock()
         self._load_executor = load_executor
         self._unload_executor = unload_executor
-        # Held while the serving map is swapped, so a request that never ends stops every transition (contract 4.4).
+        # Held while the serving map is swapped, so a request that never ends blocks every transition (contract 4.4).
         self._mutex = threading.RLock()
         self._harnesses: dict[str, dict[int, _Harness[T]]] = {}
         self._pending_mutex = threading.Lock()
         self._pending: dict[str, tuple[VersionPath, ...]] = {}
 
     def set_aspired(self, name: str, versions: Sequence[VersionPath]) -> None:
-        """Ask for exactly `versions` of a model; a request that was not processed yet is overwritten."""
+        """Aspire exactly `versions` of a model; an earlier call that was not processed yet is overwritten."""
         with self._pending_mutex:
             self._pending[name] = tuple(versions)
 
     def use_load_executor(self, executor: Executor) -> None:
-        """Load with `executor` once every load that the old one was given has ended; until then no other load begins.
+        """Use `executor` for loads when all loads of the old one have ended; until then no load begins.
 
-        TF Serving's `SetNumLoadThreads`: with it the ports open only after all loads that began meanwhile.
+        TF Serving's `SetNumLoadThreads`, because of which the ports open only after all loads that began meanwhile.
         """
         with self._load_executor_mutex:
             self._load_executor.shutdown(wait=True)
             self._load_executor = executor
 
     def tick(self) -> bool:
-        """Take over what is aspired and start at most one load or unload; tell whether one was started."""
+        """Apply the aspired versions and start at most one load or unload; return whether one was started."""
         with self._mutex:
-            self._forget_the_finished()
+            self._remove_finished()
             self._process_pending()
             chosen = first_action(
                 {name: [h.snapshot for h in versions.values()] for name, versions in self._harnesses.items()}
@@ -197,8 +198,8 @@ class Manager(Generic[T]):
         with self._mutex:
             return tuple(harness.snapshot for harness in self._harnesses.get(name, {}).values())
 
-    def _forget_the_finished(self) -> None:
-        """Drop what is neither aspired nor in memory; its rows in the monitors stay."""
+    def _remove_finished(self) -> None:
+        """Remove versions that are neither aspired nor in memory; their rows in the monitors stay."""
         for versions in self._harnesses.values():
             for harness in list(versions.values()):
                 if not harness.aspired and harness.phase in (Phase.NEW, Phase.DISABLED, Phase.ERROR):
@@ -207,31 +208,31 @@ class Manager(Generic[T]):
     def _process_pending(self) -> None:
         with self._pending_mutex:
             for name, versions in list(self._pending.items()):
-                if self._holds_re_aspired(name, versions):
-                    continue  # parked until those versions are gone, which may be never (contract 4.3)
+                if self._is_blocked(name, versions):
+                    continue  # until those versions are removed, which may be never (contract 4.3)
                 del self._pending[name]
                 self._process(name, versions)
 
-    def _holds_re_aspired(self, name: str, versions: Sequence[VersionPath]) -> bool:
+    def _is_blocked(self, name: str, versions: Sequence[VersionPath]) -> bool:
         managed = self._harnesses.get(name, {})
         return any(not managed[wanted.version].aspired for wanted in versions if wanted.version in managed)
 
     def _process(self, name: str, versions: Sequence[VersionPath]) -> None:
         managed = self._harnesses.setdefault(name, {})
-        wanted = {found.version for found in versions}
+        wanted = {version_path.version for version_path in versions}
         for harness in managed.values():
             if harness.id.version not in wanted:
                 harness.aspired = False
                 harness.retries_cancelled = True
         already = {number for number, harness in managed.items() if harness.aspired}
-        for found in versions:
-            if found.version in already:
+        for version, path in ((item.version, item.path) for item in versions):
+            if version in already:
                 continue
-            id_ = ServableId(name, found.version)
-            if found.version in managed:
-                logger.error("This servable is already being managed: %s, from %s", id_, found.path)
+            id_ = ServableId(name, version)
+            if version in managed:
+                logger.error("This servable is already being managed: %s, from %s", id_, path)
                 continue
-            managed[found.version] = _Harness(id_, self._loader_of(id_, found.path))
+            managed[version] = _Harness(id_, self._loader_of(id_, path))
             self._bus.publish(Event(id_, State.START))
 
     def _load(self, harness: _Harness[T]) -> None:
@@ -239,8 +240,8 @@ class Manager(Generic[T]):
         with self._mutex:
             failure = self._attempt("Reserving resources for", harness, harness.loader.estimate)
         if failure is not None:
-            what = f"Error while attempting to reserve resources to load servable {harness.id}: {failure.message}"
-            self._end(harness, Phase.ERROR, StatusError(failure.code, what))
+            text = f"Error while attempting to reserve resources to load servable {harness.id}: {failure.message}"
+            self._end(harness, Phase.ERROR, StatusError(failure.code, text))
             return
         self._bus.publish(Event(harness.id, State.LOADING))
         logger.info("Loading servable version %s", harness.id)
@@ -264,22 +265,22 @@ class Manager(Generic[T]):
     def _load_once(self, harness: _Harness[T]) -> None:
         harness.servable = harness.loader.load()
 
-    def _attempt(self, what: str, harness: _Harness[T], job: Callable[[], None]) -> StatusError | None:
-        """Run `job` until it succeeds, the retries are used up or cancelled; return the last failure."""
+    def _attempt(self, activity: str, harness: _Harness[T], job: Callable[[], None]) -> StatusError | None:
+        """Run `job` until it succeeds or the retries are used up or cancelled; return the last failure."""
         tries = 0
         while True:
             if tries and self._retry.interval_seconds > 0:
                 self._clock.sleep(self._retry.interval_seconds)
             try:
                 job()
-            except Exception as error:  # every kind of failure is a status of this version, never of the server
+            except Exception as error:  # any failure is the status of this version, never of the server
                 failure = of_exception(error)
             else:
                 return None
             tries += 1
             if harness.retries_cancelled or tries > self._retry.max_retries:
                 return failure
-            logger.warning("%s servable %s failed, retry %s follows: %s", what, harness.id, tries, failure)
+            logger.warning("%s servable %s failed, retry %s follows: %s", activity, harness.id, tries, failure)
 
     def _unload(self, harness: _Harness[T]) -> None:
         with self._mutex:
@@ -293,11 +294,11 @@ class Manager(Generic[T]):
         harness.servable = None
         try:
             harness.loader.unload()
-        except Exception:  # the version is out of the map already; memory may be lost, the server goes on
-            logger.exception("Unloading %s left something behind", harness.id)
+        except Exception:  # the version is out of the map already; memory may leak, the server goes on
+            logger.exception("The memory of %s may not be released", harness.id)
 
     def _end(self, harness: _Harness[T], phase: Phase, outcome: StatusError) -> None:
-        with self._mutex:  # together: a version aspired afresh must not get its START before this END
+        with self._mutex:  # a version that is aspired again must not get its START before this END
             harness.phase = phase
             self._bus.publish(Event(harness.id, State.END, outcome.code, outcome.message))
 

@@ -1,4 +1,4 @@
-"""What a ModelServerConfig must look like, and what it says: the checks of contract 5.2 with their texts."""
+"""Checks of a ModelServerConfig with their messages (contract 5.2), and the models that it describes."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _LOCAL_URI = "file://"
 
 def check_list(models: Iterable[Any]) -> None:
     """Refuse a name that is listed twice and a base path that is not absolute."""
-    seen: set[str] = set()
+    names: set[str] = set()
     for model in models:
-        if model.name in seen:
+        if model.name in names:
             raise invalid_argument(f"Illegal to list model {model.name} multiple times in config list")
-        seen.add(model.name)
+        names.add(model.name)
     for model in models:
         if not model.base_path.startswith("/") and not _URI.match(model.base_path):
             raise invalid_argument(
@@ -34,9 +34,9 @@ def check_list(models: Iterable[Any]) -> None:
 
 
 def check_platforms_kept(old: Iterable[Any], new: Iterable[Any]) -> None:
-    """Refuse another platform for a model that is known.
+    """Refuse another platform for a known model.
 
-    A model in `old` without a platform is held against every `new`: as in TF Serving, a config that was refused for it
+    A model in `old` without a platform fails every `new` config: as in TF Serving, the config that was refused for it
     had become current before, and no later one is accepted (contract 5.2, steps 2 and 3).
     """
     known = {model.name: platform_of(model) for model in old}
@@ -56,7 +56,7 @@ def check_platforms_served(models: Iterable[Any]) -> None:
 
 
 def platform_of(model: Any) -> str:
-    """Return the platform of a model, from either of the two fields that may hold it."""
+    """Return the platform of a model, from either of its two fields."""
     fields = "ModelServerConfig::model_type (deprecated)"
     if model.model_type and model.model_platform:
         raise invalid_argument(
@@ -74,7 +74,7 @@ def platform_of(model: Any) -> str:
 
 
 def watched(model: Any) -> WatchedModel:
-    """Return what the source watches for a ModelConfig."""
+    """Return the watched model of a ModelConfig."""
     path = model.base_path.removeprefix(_LOCAL_URI)
     return WatchedModel(
         model.name, path if path.startswith("/") else model.base_path, _policy(model.model_version_policy)

@@ -1,4 +1,4 @@
-"""The states that versions went through: an event bus, and monitors that remember every row for ever."""
+"""The states of versions over time: an event bus, and monitors that keep the latest event of every version."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class State(IntEnum):
     END = 50
 
 
-_SETTLED = (State.AVAILABLE, State.END)
+_OUTCOME_STATES = (State.AVAILABLE, State.END)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -36,7 +36,7 @@ class ServableId:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A version entered a state; `code` and `message` say how, and are OK and empty while all goes well."""
+    """A version entered a state; `code` and `message` are OK and empty without an error."""
 
     id: ServableId
     state: State
@@ -45,25 +45,25 @@ class Event:
 
     @property
     def health(self) -> str:
-        """Return the status in words, e.g. ``NOT_FOUND: ...``."""
+        """Return the status as text, e.g. ``NOT_FOUND: ...``."""
         return str(StatusError(self.code, self.message))
 
 
 class EventBus:
-    """Passes each event to every subscriber, in order; it keeps nothing."""
+    """Passes each event to every subscriber, in order, and keeps none."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._subscribers: list[Callable[[Event], None]] = []
 
     def subscribe(self, subscriber: Callable[[Event], None]) -> Callable[[], None]:
-        """Call `subscriber` with each event from now on; return what ends that."""
+        """Call `subscriber` with each event from now on; return the function that ends it."""
         with self._lock:
             self._subscribers.append(subscriber)
         return lambda: self._unsubscribe(subscriber)
 
     def publish(self, event: Event) -> None:
-        """Tell every subscriber; subscribers must not publish."""
+        """Call every subscriber, which must not publish in turn."""
         with self._lock:
             for subscriber in self._subscribers:
                 subscriber(event)
@@ -75,14 +75,14 @@ class EventBus:
 
 @dataclass(slots=True, eq=False)
 class _Wait:
-    """Somebody waits until some version of each of `names` has settled."""
+    """A wait until a version of each of `names` has an outcome."""
 
     names: tuple[str, ...]
-    settled: tuple[Event, ...] | None = None
+    outcomes: tuple[Event, ...] | None = None
 
 
 class Monitor:
-    """The latest event of every version seen since the monitor was made; rows are never removed (contract 6)."""
+    """The latest event of every version since the monitor was made; rows are never removed (contract 6)."""
 
     def __init__(self, bus: EventBus) -> None:
         self._changed = threading.Condition()
@@ -91,7 +91,7 @@ class Monitor:
         self._close = bus.subscribe(self._observe)
 
     def close(self) -> None:
-        """Stop watching."""
+        """End the subscription."""
         self._close()
 
     def version(self, id_: ServableId) -> Event | None:
@@ -105,32 +105,32 @@ class Monitor:
             rows = self._rows.get(name, {})
             return tuple(rows[version] for version in sorted(rows, reverse=True))
 
-    def wait_until_settled(self, names: Iterable[str]) -> tuple[Event, ...]:
-        """Wait, without a limit, until some version of each model is AVAILABLE or at its END; return those rows.
+    def wait_for_outcomes(self, names: Iterable[str]) -> tuple[Event, ...]:
+        """Wait, without a limit, until a version of each model is AVAILABLE or at its END; return those rows.
 
-        The first version to settle decides for its model, so a quick failure hides a slow success (contract 20.11).
+        The first outcome decides for its model, so a quick failure hides a slow success (contract 20.11).
         """
         wait = _Wait(tuple(sorted(set(names))))
         with self._changed:
-            wait.settled = self._settled(wait.names)
+            wait.outcomes = self._outcomes(wait.names)
             self._waits.append(wait)
-            self._changed.wait_for(lambda: wait.settled is not None)
+            self._changed.wait_for(lambda: wait.outcomes is not None)
             self._waits.remove(wait)
-            return wait.settled or ()
+            return wait.outcomes or ()
 
-    def _settled(self, names: tuple[str, ...]) -> tuple[Event, ...] | None:
-        found = [self._settled_version(name) for name in names]
-        return tuple(event for event in found if event) if all(found) else None
+    def _outcomes(self, names: tuple[str, ...]) -> tuple[Event, ...] | None:
+        events = [self._outcome(name) for name in names]
+        return tuple(event for event in events if event) if all(events) else None
 
-    def _settled_version(self, name: str) -> Event | None:
+    def _outcome(self, name: str) -> Event | None:
         rows = self._rows.get(name, {})
-        return next((rows[v] for v in sorted(rows, reverse=True) if rows[v].state in _SETTLED), None)
+        return next((rows[v] for v in sorted(rows, reverse=True) if rows[v].state in _OUTCOME_STATES), None)
 
     def _observe(self, event: Event) -> None:
         with self._changed:
             self._rows.setdefault(event.id.name, {})[event.id.version] = event
             for wait in self._waits:
-                # Here and not when the waiting thread wakes up: by then the version may be unloading.
-                if wait.settled is None:
-                    wait.settled = self._settled(wait.names)
+                # Not when the waiting thread wakes up: the version may be unloading by then.
+                if wait.outcomes is None:
+                    wait.outcomes = self._outcomes(wait.names)
             self._changed.notify_all()

@@ -1,4 +1,7 @@
-"""Which version answers: an atomic map of the ready versions, swapped only when its readers are done."""
+"""Which version answers: an atomic map of the ready versions, and the map of labels (contract 5.4).
+
+A new map of ready versions is published only when no request reads the old one any more.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ T = TypeVar("T")
 
 
 class _Epoch(Generic[T]):
-    """One state of the map, and how many requests read it."""
+    """One state of the map, with the number of requests that read it."""
 
     def __init__(self, ready: Mapping[ServableId, T]) -> None:
         self.ready = dict(ready)
@@ -34,7 +37,7 @@ class ServingMap(Generic[T]):
 
     @contextmanager
     def lease(self, name: str, version: int | None) -> Iterator[tuple[int, T]]:
-        """Hold the version asked for, or the highest ready one, while a request uses it; raise NOT_FOUND."""
+        """Lease the version, or the highest ready one, while a request uses it; raise NOT_FOUND."""
         with self._condition:
             epoch = self._epoch
             number = epoch.highest.get(name) if version is None else version
@@ -52,7 +55,7 @@ class ServingMap(Generic[T]):
                     self._condition.notify_all()
 
     def publish(self, ready: Mapping[ServableId, T]) -> None:
-        """Answer from `ready` now; return when no request, of any model, uses the old map any more (contract 4.4)."""
+        """Answer from `ready` now; return when no request of any model uses the old map (contract 4.4)."""
         with self._condition:
             old, self._epoch = self._epoch, _Epoch(ready)
             self._condition.wait_for(lambda: old.readers == 0)
@@ -63,14 +66,14 @@ LabelMap = dict[str, dict[str, int]]
 
 @dataclass(slots=True)
 class Labels:
-    """The label map that is in force; it is replaced as a whole."""
+    """The labels in force, which are replaced as a whole."""
 
     monitor: Monitor
     allow_unavailable: bool
     _map: LabelMap | None = None  # until the first config that lists models
 
     def replace(self, models: Iterable[Any]) -> None:
-        """Take over the labels of a config; raise FAILED_PRECONDITION and change nothing if one may not point there."""
+        """Set the labels of a config; raise FAILED_PRECONDITION and change nothing if one is not allowed."""
         replacement: LabelMap = {}
         for model in models:
             for label, version in model.version_labels.items():
@@ -83,7 +86,7 @@ class Labels:
         self._map = replacement
 
     def resolve(self, model: str, label: str) -> int:
-        """Return the version behind `label`; raise INVALID_ARGUMENT for an unknown one, also on an unknown model."""
+        """Return the version of `label`; raise INVALID_ARGUMENT for an unknown one, also on an unknown model."""
         if self._map is None:
             raise StatusError(Code.UNAVAILABLE, f"Model labels does not init yet.{label}")
         version = self._map.get(model, {}).get(label)
@@ -95,5 +98,5 @@ class Labels:
         event = self.monitor.version(ServableId(model, version))
         if event is not None and event.state is State.AVAILABLE:
             return True
-        # A label that is in use must not move to a version that cannot answer, even with the flag.
+        # A label in use must not move to a version that cannot answer, even with the flag.
         return self.allow_unavailable and (self._map or {}).get(model, {}).get(label, version) == version

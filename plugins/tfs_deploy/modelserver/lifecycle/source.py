@@ -1,4 +1,4 @@
-"""Finds versions: polls the base paths and says, for each model, which versions are aspired (contract 3)."""
+"""Polls the base paths and reports the aspired versions of each model (contract 3)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class All:
 
 @dataclass(frozen=True, slots=True)
 class Specific:
-    """Aspire those of `versions` that exist."""
+    """Aspire the existing ones of `versions`."""
 
     versions: frozenset[int]
 
@@ -52,7 +52,7 @@ Policy = Latest | All | Specific
 
 @dataclass(frozen=True, slots=True)
 class WatchedModel:
-    """A model that is looked for below `base_path`."""
+    """A model with its versions below `base_path`."""
 
     name: str
     base_path: str
@@ -60,10 +60,10 @@ class WatchedModel:
 
 
 class Files(Protocol):
-    """What the source asks of a file system."""
+    """The file system operations of the source."""
 
     def exists(self, path: str) -> bool:
-        """Tell whether `path` is there."""
+        """Return whether `path` exists."""
 
     def children(self, path: str) -> Iterable[str]:
         """Return the names in the directory `path`; raise OSError."""
@@ -80,7 +80,7 @@ class LocalFiles:
 
 
 def parse_version(name: str) -> int | None:
-    """Return the version that a directory name stands for; None where it is no number of 64 bits."""
+    """Return the version that a directory name means; None for a name that is no integer of 64 bits."""
     match = _INTEGER.fullmatch(name)
     if match is None:
         return None
@@ -92,7 +92,7 @@ Sink = Callable[[str, Sequence[VersionPath]], None]
 
 
 class StoragePathSource:
-    """Tells `sink` the aspired versions of each configured model, at every poll."""
+    """Passes the aspired versions of each configured model to `sink` at every poll."""
 
     def __init__(
         self, sink: Sink, poll_wait_seconds: int, files: Files | None = None, clock: Clock | None = None
@@ -103,7 +103,7 @@ class StoragePathSource:
         # Held for a whole poll: a slow listing delays reloads (contract 3.3).
         self._mutex = threading.Lock()
         self._models: tuple[WatchedModel, ...] = ()
-        self._complaints: dict[str, str] = {}
+        self._last_warnings: dict[str, str] = {}
         self._polling = Periodic(self.poll, poll_wait_seconds, clock or SystemClock(), name="file-system-poll")
 
     @property
@@ -112,7 +112,7 @@ class StoragePathSource:
         return frozenset(model.name for model in self._models)
 
     def configure(self, models: Iterable[WatchedModel]) -> None:
-        """Replace the whole list; what is left out is un-aspired now, everything else at the next poll."""
+        """Replace the whole list: models that are left out are un-aspired now, others change at the next poll."""
         with self._mutex:
             replaced = tuple(models)
             kept = {model.name for model in replaced}
@@ -122,7 +122,7 @@ class StoragePathSource:
             self._models = replaced
 
     def start(self) -> None:
-        """Poll from now on: each period, once if it is 0, never if it is negative."""
+        """Start to poll: each period, once if it is 0, never if it is negative."""
         if self._period > 0:
             self._polling.start()
         elif self._period == 0:
@@ -133,15 +133,15 @@ class StoragePathSource:
         self._polling.stop()
 
     def poll(self) -> None:
-        """Look once; an error at one model leaves every model as it was (contract 3.3)."""
+        """Poll once; an error for one model leaves every model unchanged (contract 3.3)."""
         with self._mutex:
             try:
-                found = [(model.name, self._aspired(model)) for model in self._models]
+                aspired = [(model.name, self._aspired(model)) for model in self._models]
             except StatusError as error:
-                self._complain("", f"FileSystemStoragePathSource encountered a filesystem access error: {error}")
+                self._warn_once("", f"FileSystemStoragePathSource encountered a filesystem access error: {error}")
                 return
-            self._complaints.pop("", None)
-            for name, versions in found:
+            self._last_warnings.pop("", None)
+            for name, versions in aspired:
                 self._sink(name, versions)
 
     def _aspired(self, model: WatchedModel) -> tuple[VersionPath, ...]:
@@ -155,12 +155,12 @@ class StoragePathSource:
         elif isinstance(model.policy, All):
             versions = self._listed(model)
         else:
-            by_number = {found.version: found for found in self._listed(model)}
+            by_number = {path.version: path for path in self._listed(model)}
             versions = tuple(by_number[number] for number in sorted(by_number)[-max(model.policy.count, 1) :])
         if versions:
-            self._complaints.pop(model.name, None)
+            self._last_warnings.pop(model.name, None)
         else:
-            self._complain(
+            self._warn_once(
                 model.name,
                 f"No versions of servable {model.name} found under base path {model.base_path}. "
                 "Did you forget to name your leaf directory as a number (eg. '/1/')?",
@@ -168,11 +168,11 @@ class StoragePathSource:
         return versions
 
     def _specific(self, model: WatchedModel, wanted: frozenset[int]) -> tuple[VersionPath, ...]:
-        # Canonical names first, as TF Serving does: one probe each, and no listing if all are there.
+        # Canonical names first, as in TF Serving: one check each, and no listing if all exist.
         direct = {number: os.path.join(model.base_path, str(number)) for number in sorted(wanted)}
         if all(self._files.exists(path) for path in direct.values()):
             return tuple(VersionPath(number, path) for number, path in direct.items())
-        by_number = {found.version: found for found in self._listed(model) if found.version in wanted}
+        by_number = {path.version: path for path in self._listed(model) if path.version in wanted}
         return tuple(by_number[number] for number in sorted(by_number))
 
     def _listed(self, model: WatchedModel) -> tuple[VersionPath, ...]:
@@ -187,10 +187,10 @@ class StoragePathSource:
             if (number := parse_version(name)) is not None
         )
 
-    def _complain(self, about: str, text: str) -> None:
-        # On change only: a missing base path would fill the log with one line per poll.
-        if self._complaints.get(about) != text:
-            self._complaints[about] = text
+    def _warn_once(self, model: str, text: str) -> None:
+        # Only on change: a missing base path would log one line per poll.
+        if self._last_warnings.get(model) != text:
+            self._last_warnings[model] = text
             logger.warning("%s", text)
 
 
@@ -198,7 +198,7 @@ logger = logging.getLogger(__name__)
 
 
 class Periodic:
-    """Calls `job` at once, and then each `seconds` counted from its last beginning: a slow job is not waited after."""
+    """Calls `job` now and then every `seconds` from its last start, in its own thread, as ``PeriodicFunction``."""
 
     def __init__(self, job: Callable[[], object], seconds: float, clock: Clock, *, name: str) -> None:
         self._job = job
@@ -212,7 +212,7 @@ class Periodic:
         threading.Thread(target=self._run, name=self._name, daemon=True).start()
 
     def stop(self) -> None:
-        """End after the call that runs; return at once."""
+        """End after the running call; return at once."""
         self._stopped.set()
 
     def _run(self) -> None:
@@ -220,7 +220,7 @@ class Periodic:
             begun = self._clock.monotonic()
             try:
                 self._job()
-            except Exception:  # one call that fails must not end all calls
+            except Exception:  # a failed call must not end the later ones
                 logger.exception("The job of %s failed", self._name)
             left = begun + self._seconds - self._clock.monotonic()
             if left > 0:

@@ -1,13 +1,12 @@
-"""Tries each load in a process of its own first, so that a crash of TensorFlow's runtime is a failed load.
+"""Tries each load in a child process first, so that a crash of TensorFlow's runtime is a failed load.
 
-When TensorFlow is imported and before its first session, the server forks a keeper; for each load the keeper forks a
-child, which loads the version with its warm-up and ends. Forking costs no second import and, as the pages are shared,
-hardly any memory; a load takes about twice its time. If the child ends by a signal, or by anything else but its own
-last line, the load fails with that; an error that the child can catch is left to the real load to tell.
+When TensorFlow is imported and before its first session, the server forks a fork server; for each load this forks a
+child, which loads the version with its warm-up and exits. A fork requires no second import and, because the pages are
+shared, hardly any memory; a load takes about twice its time. If the child ends by a signal or with another exit status
+than its own, the load fails with that; an error that the child can catch is raised again by the real load.
 
-Not covered: what only happens in the server's own process (its memory running out, a crash while a version is
-unloaded or answers a request), crashes that do not happen every time, and code that runs on GPUs, which the child
-does not see.
+Not covered: failures of the server's own process (out of memory, a crash while a version is unloaded or answers a
+request), crashes that do not happen every time, and code on GPUs, which are hidden from the child.
 """
 
 from __future__ import annotations
@@ -39,62 +38,62 @@ SWITCH = "TFS_DEPLOY_LOAD_PROBE"  # "0" in the environment: no probe
 Job = Callable[[ServableId, str], None]
 
 _SURVIVED = 42  # the child's exit status; not 0, because an operation of the graph may call exit(0)
-_KEPT_CHARACTERS = 600  # of the line in which the child said why it aborts
+_KEPT_CHARACTERS = 600  # of the line with the reason of an abort
 _FATAL = re.compile(r"F\d{4} ")
 _READ_BYTES = 65536
-_MAX_DESCRIPTORS = 65536  # a limit may say a billion; nobody has that many open at the start
+_MAX_DESCRIPTORS = 65536  # the system's limit may be a billion; the server has few open at its start
 
 
 class LoadProbe:
-    """The server's side: asks the keeper and waits for its answer."""
+    """The server's side: sends requests to the fork server and waits for its answers."""
 
     def __init__(self, job: Job) -> None:
-        """`job` loads one version and lets it go; it is called in children only."""
+        """Prepare; `job` loads one version and is called in children only."""
         self._job = job
         self._lock = threading.Lock()
-        self._to_keeper = -1
+        self._requests = -1
         self._answers: dict[int, Future[tuple[int, str]]] = {}
-        self._asked = 0
+        self._request_count = 0
 
     def start(self) -> None:
-        """Fork the keeper; only after TensorFlow's import and before its first session."""
+        """Fork the fork server; only after TensorFlow's import and before its first session."""
         if os.environ.get(SWITCH, "") == "0" or not hasattr(os, "fork"):
             return
         request_read, request_write = os.pipe()
         answer_read, answer_write = os.pipe()
         try:
-            child = _fork_beside_threads()
+            child = _fork_with_threads()
         except OSError as error:
-            logger.warning("Loads are not tried in a process of their own: %s", error)
+            logger.warning("Loads are not tried in a child process first: %s", error)
             return
         if child == 0:
             os.close(request_write)
             os.close(answer_read)
-            _Keeper(self._job, request_read, answer_write).run()
+            _ForkServer(self._job, request_read, answer_write).run()
         os.close(request_read)
         os.close(answer_write)
-        self._to_keeper = request_write
+        self._requests = request_write
         threading.Thread(target=self._listen, args=(answer_read, child), name="load-probe", daemon=True).start()
 
     def check(self, id_: ServableId, path: str) -> None:
-        """Raise ABORTED if the load of `path` ends the process that tries it; return at once without a keeper."""
-        runtime.tensorflow()  # the keeper is there, or never will be
+        """Raise ABORTED if the load of `path` ends the child that tries it; return at once without a fork server."""
+        runtime.tensorflow()  # from now on the fork server exists, if ever
         answer: Future[tuple[int, str]] = Future()
         with self._lock:
-            if self._to_keeper < 0:
+            if self._requests < 0:
                 return
-            self._asked += 1
-            self._answers[self._asked] = answer
-            line = json.dumps([self._asked, id_.name, id_.version, path]) + "\n"
+            self._request_count += 1
+            self._answers[self._request_count] = answer
+            line = json.dumps([self._request_count, id_.name, id_.version, path]) + "\n"
             try:
-                os.write(self._to_keeper, line.encode())
-            except OSError:  # the keeper is gone; `_listen` sees it too
+                os.write(self._requests, line.encode())
+            except OSError:  # the fork server has ended; `_listen` handles it
                 return
         status, tail = answer.result()
         if status != _SURVIVED:
             raise StatusError(
                 Code.ABORTED,
-                f"TensorFlow's runtime ended the process in which the load of {id_} was tried ({_how(status)})"
+                f"TensorFlow's runtime ended the process in which the load of {id_} was tried ({_exit_text(status)})"
                 + (f": {tail}" if tail else ""),
             )
 
@@ -105,17 +104,17 @@ class LoadProbe:
                 with self._lock:
                     waiting = self._answers.pop(number)
                 waiting.set_result((status, tail))
-        logger.warning("The process that tries loads is gone; from now on loads are not tried before")
+        logger.warning("The process that tries loads has ended; from now on loads are not tried first")
         with self._lock:
-            os.close(self._to_keeper)
-            self._to_keeper = -1
+            os.close(self._requests)
+            self._requests = -1
             left, self._answers = self._answers, {}
         for waiting in left.values():
             waiting.set_result((_SURVIVED, ""))
         os.waitpid(child, 0)
 
 
-def _how(status: int) -> str:
+def _exit_text(status: int) -> str:
     if status < 0:
         try:
             return signal.Signals(-status).name
@@ -124,13 +123,12 @@ def _how(status: int) -> str:
     return f"exit status {status}"
 
 
-def _fork_beside_threads() -> int:
-    """Fork although there are threads, of which Python from 3.12 on warns; return the child's id.
+def _fork_with_threads() -> int:
+    """Fork a process that has threads, of which Python warns from 3.12 on; return the child's id.
 
-    It cannot be done before there are any: TensorFlow's import, whose pages are to be shared, begins some itself. What
-    the warning is about, a lock that another thread held and nobody in the child will ever release, is seen to: the
-    fork comes before TensorFlow's first session and while no request can be in it, gRPC is not used in the child, and
-    the locks of `runtime` are made anew.
+    TensorFlow's import, whose pages are shared, starts threads itself. The warning is about a lock that another thread
+    holds at the fork, which stays locked in the child: the fork is before TensorFlow's first session and before any
+    request uses it, gRPC is not used in the child, and the locks of `runtime` are made again.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
@@ -144,8 +142,8 @@ class _Child:
     written: bytearray = field(default_factory=bytearray)
 
 
-class _Keeper:
-    """The keeper's side: one thread, which forks and listens; it ends with the server, whose pipe closes then."""
+class _ForkServer:
+    """The fork server: one thread, which forks and listens; it ends when the server's end of the pipe closes."""
 
     def __init__(self, job: Job, requests: int, answers: int) -> None:
         self._job = job
@@ -158,7 +156,7 @@ class _Keeper:
     def run(self) -> NoReturn:
         """Serve until the server ends; never return into the server's code."""
         try:
-            self._become_a_process_of_its_own()
+            self._detach()
             self._selector = selectors.DefaultSelector()
             self._selector.register(self._requests, selectors.EVENT_READ)
             while True:
@@ -171,9 +169,9 @@ class _Keeper:
             os.write(2, f"The process that tries loads ends: {error!r}\n".encode())
             os._exit(1)
 
-    def _become_a_process_of_its_own(self) -> None:
-        """Let go of the server's ports, and of its signals: Ctrl-C and SIGTERM are the server's to handle."""
-        # gRPC's objects are here too, without its threads: none of them may be collected, which would abort.
+    def _detach(self) -> None:
+        """Close the server's ports and ignore SIGINT and SIGTERM, which the server handles."""
+        # gRPC's objects exist here without its threads: to collect one of them would abort the process.
         gc.disable()
         gc.freeze()
         _close_sockets()
@@ -200,7 +198,7 @@ class _Keeper:
         read, write = os.pipe()
         pid = os.fork()
         if pid == 0:
-            _try(self._job, id_, path, write)
+            _run_child(self._job, id_, path, write)
         os.close(write)
         self._children[read] = _Child(number, pid)
         assert self._selector is not None
@@ -219,12 +217,12 @@ class _Keeper:
         del self._children[fd]
         _, status = os.waitpid(child.pid, 0)
         code = os.waitstatus_to_exitcode(status)
-        tail = "" if code == _SURVIVED else _reason(bytes(child.written))
+        tail = "" if code == _SURVIVED else _fatal_line(bytes(child.written))
         os.write(self._answers, (json.dumps([child.number, code, tail]) + "\n").encode())
 
 
 def _close_sockets() -> None:
-    """Close the server's ports and connections; a port that stays open here could not be opened by the next server."""
+    """Close the server's ports and connections; the next server could not open a port that stays open here."""
     for descriptor in range(3, min(os.sysconf("SC_OPEN_MAX"), _MAX_DESCRIPTORS)):
         try:
             if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
@@ -233,26 +231,26 @@ def _close_sockets() -> None:
             continue
 
 
-def _try(job: Job, id_: ServableId, path: str, stderr: int) -> NoReturn:
-    """Run the job with its standard error in the pipe, whose end the keeper takes for the child's end."""
+def _run_child(job: Job, id_: ServableId, path: str, stderr: int) -> NoReturn:
+    """Run the job with its standard error in the pipe, whose end of file means the child's end."""
     try:
         os.dup2(stderr, 2)
         os.close(stderr)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
         job(id_, path)
-    except BaseException:  # noqa: S110 - an error that can be caught is told by the real load
+    except BaseException:  # noqa: S110 - the real load raises an error that can be caught
         pass
     os._exit(_SURVIVED)
 
 
-def _reason(written: bytes) -> str:
-    """Return the line with which the runtime aborted: the log marks it with F."""
+def _fatal_line(written: bytes) -> str:
+    """Return the log line with which the runtime aborted, which is marked with F."""
     lines = written.decode("utf-8", errors="replace").splitlines()
     fatal = [line for line in lines if _FATAL.match(line)]
     return fatal[-1][:_KEPT_CHARACTERS] if fatal else ""
 
 
 def try_load(options: LoadOptions, id_: ServableId, path: str) -> None:
-    """Load a version as the server would; the child's end lets it go."""
+    """Load a version as the server would; the child's exit releases it."""
     SavedModelLoader(id_, path, options).load()

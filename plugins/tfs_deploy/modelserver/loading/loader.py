@@ -1,4 +1,7 @@
-"""Brings one version of a SavedModel into memory: estimate, graph, variables, init op, warm-up (contract 3.6, 9)."""
+"""Loads one version of a SavedModel: estimate, graph, variables, init op, warm-up (contract 3.6, 9).
+
+A SavedModel directory is read as TF Serving's C++ loader reads it, with its error texts (contract 20.7, 20.11).
+"""
 
 from __future__ import annotations
 
@@ -27,10 +30,10 @@ SessionWrapper = Callable[[Session, Path], Session]
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """What the flags say about loading.
+    """The flags of loading.
 
-    `session_config` makes the ConfigProto once TensorFlow is imported; `wrap_session` gets the initialized session and
-    the version's directory, and returns what the requests run on; `probe` may raise before each load.
+    `session_config` makes the ConfigProto when TensorFlow is imported; `wrap_session` gets the initialized session and
+    the version's directory, and returns the session of the requests; `probe` may raise before each load.
     """
 
     tags: Sequence[str] = ("serve",)
@@ -52,7 +55,7 @@ class SavedModelLoader:
         self._session: Session | None = None
 
     def estimate(self) -> None:
-        """Walk the whole directory as TF Serving does for its resource estimate; raise what is wrong with it first."""
+        """Walk the whole directory as TF Serving's resource estimate does; raise the first error."""
         if not os.path.exists(self._directory):
             raise not_found(f"{self._directory} not found")
         pending = [self._directory]
@@ -119,14 +122,14 @@ class SavedModelLoader:
             if variables.with_name("variables.index").exists():
                 session.run({plan.filename_tensor: text(str(variables)), **assets}, [], [plan.restore_operation])
             else:
-                # As in C++, where the version becomes AVAILABLE and every request fails (contract 3.6).
+                # As in C++, the version becomes AVAILABLE and every request fails (contract 3.6).
                 logger.info("The specified SavedModel has no variables; no checkpoints were restored: %s", variables)
         if plan.init_operation:
             session.run(assets, [], [plan.init_operation])
 
 
 def _tensor_names(plan: Initialization, signatures: Any) -> list[str]:
-    """Return every tensor name that may be fed or fetched."""
+    """Return the names of all tensors that may be fed or fetched."""
     names = [plan.filename_tensor, *(tensor for tensor, _ in plan.assets)]
     for key, signature in signatures.signature_def.items():
         if key != INIT_OP_KEY:
@@ -136,13 +139,13 @@ def _tensor_names(plan: Initialization, signatures: Any) -> list[str]:
 
 INIT_OP_KEY = "__saved_model_init_op"
 _ASSETS_KEY = "saved_model_assets"
-# In the order in which they are looked for: TensorFlow 1's main op, then what was there before it.
+# In the order of their lookup: TensorFlow 1's main op, then its predecessor.
 _INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op")
 
 
 @dataclass(frozen=True, slots=True)
 class Initialization:
-    """What runs once before the first request: names of graph elements, and files that feed them."""
+    """The initialization before the first request: names of graph elements, and asset files that feed them."""
 
     restore_operation: str
     filename_tensor: str
@@ -180,7 +183,7 @@ def _read_saved_model(directory: Path) -> Any:
     binary, text = directory / "saved_model.pb", directory / "saved_model.pbtxt"
     try:
         if binary.exists():
-            # TensorFlow reads a directory of that name as an empty file.
+            # TensorFlow reads a directory of this name as an empty file.
             return messages.SavedModel.FromString(b"" if binary.is_dir() else binary.read_bytes())
         if text.exists():
             return text_format.Parse(
@@ -189,7 +192,7 @@ def _read_saved_model(directory: Path) -> Any:
     except OSError as error:
         raise of_os_error(error) from error
     except (DecodeError, text_format.ParseError, UnicodeDecodeError) as error:
-        # What TensorFlow's reader says of bytes that are no SavedModel, binary or text (observed).
+        # The error of TensorFlow's reader for bytes that are no SavedModel, binary or text (observed).
         raise StatusError(Code.OUT_OF_RANGE, "Read less bytes than requested") from error
     if (directory / "export.meta").exists():
         raise StatusError(Code.UNIMPLEMENTED, "Session Bundle is deprecated and removed.")

@@ -26,7 +26,7 @@ def _run_predict(servable: Servable, request: Any, *, check_method_name: bool) -
     return run_predict(servable, request, PredictOptions(check_method_name=check_method_name))
 
 
-# By the field of PredictionLog; neither the name nor the version in a record matters, the signature does.
+# By the field of PredictionLog; the model's name and version in a record are ignored, the signature is not.
 _RUNS: dict[str, Callable[..., object]] = {
     "predict_log": _run_predict,
     "classify_log": run_classify,
@@ -43,17 +43,17 @@ def replay(directory: Path, servable: Servable, iterations: int, *, check_method
     count = 0
     begun = time.monotonic()
     for record in _records(path, begun):
-        # After the 1000th: TF Serving complains of the 1001st only once that has been replayed.
+        # TF Serving replays record 1001 before it raises this error.
         _replay_one(_parsed(record, path), servable, iterations, check_method_name)
         count += 1
         if count > MAX_WARMUP_RECORDS:
             raise invalid_argument(f"Number of warmup records exceeds the maximum ({MAX_WARMUP_RECORDS}) at {path}")
-    metrics.warmed_up(str(directory), begun)
+    metrics.record_warmup(str(directory), begun)
     logger.info("Finished reading warmup data for model at %s. Number of warmup records read: %s.", directory, count)
 
 
 def _parsed(record: bytes, path: Path) -> Any:
-    """Return the PredictionLog; the error shows the record's bytes as they are, which makes it no UTF-8 (20.7)."""
+    """Return the PredictionLog; the error quotes the record's raw bytes, so it may be no UTF-8 (contract 20.7)."""
     try:
         return messages.PredictionLog.FromString(record)
     except DecodeError as error:
@@ -74,14 +74,14 @@ def _replay_one(log: Any, servable: Servable, iterations: int, check_method_name
 
 
 def _records(path: Path, begun: float) -> Iterator[bytes]:
-    """Yield the records with TensorFlow's own reader, whose words for damage are the contract."""
+    """Yield the records with TensorFlow's own reader, whose messages for damage are the contract."""
     tf: Any = runtime.tensorflow()
     from tensorflow.python.lib.io import _pywrap_record_io
 
     try:
         yield from _pywrap_record_io.RecordIterator(str(path), "")
     except tf.errors.DataLossError as error:
-        metrics.warmed_up(str(path.parents[1]), begun, f"{Code.DATA_LOSS.name}: {error.message}")
+        metrics.record_warmup(str(path.parents[1]), begun, f"{Code.DATA_LOSS.name}: {error.message}")
         raise StatusError(
             Code.DATA_LOSS, f"{error.message}. Please verify your warmup data is in TFRecord format."
         ) from error

@@ -43,7 +43,7 @@ _CORS = {
 
 @dataclass(frozen=True, slots=True)
 class RestOptions:
-    """What the flags say about REST; `timeout_ms` of None sets no limit, `metrics_path` of None serves no metrics."""
+    """The flags of REST; `timeout_ms` of None sets no limit, `metrics_path` of None serves no metrics."""
 
     predict: PredictOptions
     timeout_ms: int | None = None
@@ -53,7 +53,7 @@ class RestOptions:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What goes back."""
+    """The HTTP response."""
 
     code: int
     body: bytes = b""
@@ -90,13 +90,13 @@ class RestApi:
         if not is_served(path):
             return html_error(404)
         if http_method == "OPTIONS":
-            # A preflight is answered by its Origin alone, with or without CORS.
+            # The answer to a preflight depends on its Origin only, with or without CORS.
             return Answer(200 if _ORIGIN.search(origin) else 400, content_type=None)
         try:
             return Answer(200, self._served(http_method, path, unpack(body, encoding)))
         except BadVersion:
             return Answer(http_code(Code.INVALID_ARGUMENT))
-        except Exception as error:  # of any kind: the caller gets a code, the server lives on
+        except Exception as error:  # of any kind: the caller gets a code, the server goes on
             status = of_exception(error)
             if status is not error and status.code is Code.INTERNAL:
                 logger.exception("%s %s failed", http_method, path)
@@ -164,7 +164,7 @@ class RestApi:
 
 
 def html_error(code: int) -> Answer:
-    """Return the page that TF Serving's HTTP library sends for what it does not dispatch."""
+    """Return the page that TF Serving's HTTP library sends for requests that it does not dispatch."""
     phrase = reason_phrase(code)
     page = f"<HTML><HEAD>\n<TITLE>{code} {phrase}</TITLE>\n</HEAD><BODY>\n<H1>{phrase}</H1>\n</BODY></HTML>\n"
     return Answer(code, page.encode(), _HTML)
@@ -186,17 +186,17 @@ _HTTP = {
     Code.UNAVAILABLE: 503,
     Code.DEADLINE_EXCEEDED: 504,
 }
-# libevent's phrases where they are not those of `http.HTTPStatus`: its tables end at 417.
+# libevent's phrases where they differ from `http.HTTPStatus`: its tables end at 417.
 _REASONS = {429: "Client Error", 499: "Client Error", 504: "Gateway Time-out"}
 
 
 def http_code(code: Code) -> int:
-    """Return the HTTP code for `code`; 500 for what has none of its own."""
+    """Return the HTTP code for `code`; 500 for the others."""
     return _HTTP.get(code, 500)
 
 
 def reason_phrase(code: int) -> str:
-    """Return the reason_phrase phrase of an HTTP code."""
+    """Return the reason phrase of an HTTP code."""
     return _REASONS.get(code) or HTTPStatus(code).phrase
 
 
@@ -206,7 +206,7 @@ _GZIP_ONLY = 16 + zlib.MAX_WBITS
 
 
 def unpack(body: bytes, encoding: str) -> bytes:
-    """Return what a handler reads: nothing, where a body that is said to be gzip is none, or is too large unpack."""
+    """Return the body, unpacked if the encoding is gzip; empty if it is no gzip or too large, as in TF Serving."""
     if not body or "gzip" not in encoding:
         return body
     packed = zlib.decompressobj(_GZIP_ONLY)
@@ -223,7 +223,7 @@ _RUN = re.compile(rf"/v1/models/(?P<model>{_NAME}){_CHOICE}:(?P<method>classify|
 _READ = re.compile(rf"/v1/models(?:/(?P<model>{_NAME}))?{_CHOICE}(?:/(?P<method>metadata))?", re.IGNORECASE)
 _SERVED = re.compile(r"/v1/.*", re.IGNORECASE)
 
-# What libevent takes for a URI: other characters must be percent-encoded.
+# libevent's grammar of a URI: other characters must be percent-encoded.
 _CHAR = r"[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2}"
 _URI = re.compile(
     rf"(?:(?:[A-Za-z][A-Za-z0-9+.\-]*:)?//[^/?#]*)?(?P<path>(?:{_CHAR})*)"
@@ -234,12 +234,12 @@ _INT64_MAX = 2**63 - 1
 
 
 class BadVersion(Exception):
-    """The version in the URL is no int64: TF Serving answers 400 with an empty body."""
+    """The version in the URL is no int64, for which TF Serving answers 400 with an empty body."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a URL means; `method` is predict, classify, regress, metadata, or empty for the status."""
+    """The parsed URL; `method` is predict, classify, regress, metadata, or empty for the status."""
 
     model: str
     method: str
@@ -257,38 +257,37 @@ class Target:
 
 
 def split_uri(uri: str) -> tuple[str, str] | None:
-    """Return the path, and the path with query and fragment; None for what is no URI."""
-    found = _URI.fullmatch(uri)
-    return None if found is None else (found["path"], found["path"] + found["rest"])
+    """Return the path, and the path with query and fragment; None for an invalid URI."""
+    match = _URI.fullmatch(uri)
+    return None if match is None else (match["path"], match["path"] + match["rest"])
 
 
 def is_served(path: str) -> bool:
-    """Tell whether the REST API answers for `path`; everything else is a bare 404."""
+    """Return whether `path` belongs to the REST API; other paths get a bare 404."""
     return _SERVED.fullmatch(path) is not None
 
 
 def parse_request_line(http_method: str, path: str) -> Target:
-    """Return what the request line asks for; raise INVALID_ARGUMENT or BadVersion.
+    """Return the target of a request line; raise INVALID_ARGUMENT or BadVersion.
 
-    `path` is as it came, with the query, which counts as part of the name. Everything is matched without regard to
-    case, but a method in other letters than small ones is no method.
+    `path` includes the query, which is part of the name. The match ignores the case, but a method must be lower case.
     """
     malformed = invalid_argument(f"Malformed request: {http_method} {_utf8(path.encode('latin-1', 'replace'))}")
     pattern = {"POST": _RUN, "GET": _READ}.get(http_method)
-    found = pattern.fullmatch(path) if pattern else None
-    if found is None:
+    match = pattern.fullmatch(path) if pattern else None
+    if match is None:
         raise malformed
-    version = found["version"]
+    version = match["version"]
     if version is not None and int(version) > _INT64_MAX:
         raise BadVersion(version)
-    method = found["method"] or ""
+    method = match["method"] or ""
     if http_method == "POST" and method != method.lower():
         raise malformed
     return Target(
-        model=_decoded(found["model"] or ""),
+        model=_decoded(match["model"] or ""),
         method="metadata" if method == "metadata" else method if http_method == "POST" else "",
         version=None if version is None else int(version),
-        label=None if found["label"] is None else _decoded(found["label"]),
+        label=None if match["label"] is None else _decoded(match["label"]),
     )
 
 

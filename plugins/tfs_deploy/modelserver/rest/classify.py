@@ -61,13 +61,13 @@ def _fill_example(example: Any, value: Any) -> None:
 
 
 def _add(feature: Any, name: str, item: Any) -> None:
-    """Add one value; the first one settles the kind of the feature."""
+    """Add one value; the first one determines the kind of the feature."""
     if item is None or isinstance(item, list) or (isinstance(item, dict) and not is_base64(item)):
         raise invalid_argument(f"Feature: {name} has element with unexpected JSON type: {kind_of(item)}")
     kind = _kind(item)
-    settled = feature.WhichOneof("kind")
-    if settled not in (None, kind):
-        raise invalid_argument(f"Unexpected element type in feature: {name} expecting type: {_KINDS[settled]}")
+    feature_kind = feature.WhichOneof("kind")
+    if feature_kind not in (None, kind):
+        raise invalid_argument(f"Unexpected element type in feature: {name} expecting type: {_KINDS[feature_kind]}")
     getattr(feature, kind).value.append(_converted(name, item))
 
 

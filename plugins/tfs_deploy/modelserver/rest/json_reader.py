@@ -1,7 +1,7 @@
-"""Reads JSON with the reach and the complaints of TF Serving's parser (RapidJSON 1.1, with NaN and infinities).
+"""Reads JSON with the grammar and the errors of TF Serving's parser (RapidJSON 1.1, with NaN and infinities).
 
-Python's own parser reads what both take alike, at its speed. What it refuses, or would read otherwise, goes to
-`_Reader`, which knows the other grammar and says what is wrong and at which byte.
+Python's own, faster parser reads documents that both parsers read in the same way. Documents that it refuses, or may
+read differently, go to `_Reader`, which has RapidJSON's grammar and reports the error and its byte.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from tfs_deploy.modelserver.rest.json_writer import INT64_MIN, UINT64_MAX, decoded
 from tfs_deploy.modelserver.status import StatusError, invalid_argument
 
-# Half a surrogate pair, a number that may be beyond a double, a NUL: the parsers differ there.
+# The parsers differ for half a surrogate pair, a number that may be beyond a double, and a NUL.
 _DIFFERENT = re.compile(rb"\\u[dD][89a-fA-F]|[eE]\+?0*(?:[3-9][0-9]{2}|[0-9]{4})|[0-9]{300}|\x00")
 _SPACE = b" \n\r\t"
 _DIGITS = frozenset(b"0123456789")
@@ -32,7 +32,7 @@ def parse(body: bytes) -> Any:
         try:
             return json.loads(decoded(body), object_pairs_hook=_object)
         except (ValueError, RecursionError):
-            pass  # the other reader says what is wrong, if anything is
+            pass  # `_Reader` raises the error, if there is one
     try:
         return _Reader(body).document()
     except RecursionError as error:
@@ -41,7 +41,7 @@ def parse(body: bytes) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return the object; of members with one name the first is the one that is found."""
+    """Return the object; of several members with one name, the first counts."""
     members = dict(pairs)
     if len(members) != len(pairs):
         members.update(reversed(pairs))
@@ -81,11 +81,11 @@ class _Reader:
         while self._at < len(self._body) and self._body[self._at] in _SPACE:
             self._at += 1
 
-    def _fail(self, what: str, at: int | None = None) -> NoReturn:
-        raise self._error(what, at)
+    def _fail(self, problem: str, at: int | None = None) -> NoReturn:
+        raise self._error(problem, at)
 
-    def _error(self, what: str, at: int | None = None) -> StatusError:
-        return invalid_argument(f"JSON Parse error: {what} at offset: {self._at if at is None else at}")
+    def _error(self, problem: str, at: int | None = None) -> StatusError:
+        return invalid_argument(f"JSON Parse error: {problem} at offset: {self._at if at is None else at}")
 
     def _value(self) -> Any:
         byte = self._peek()
@@ -143,10 +143,10 @@ class _Reader:
         self._at += 1
         parts = bytearray()
         while True:
-            found = _UNTIL_SPECIAL.match(self._body, self._at)
-            if found:
-                parts += found[0]
-                self._at = found.end()
+            plain = _UNTIL_SPECIAL.match(self._body, self._at)
+            if plain:
+                parts += plain[0]
+                self._at = plain.end()
             byte = self._peek()
             if byte == ord('"'):
                 self._at += 1

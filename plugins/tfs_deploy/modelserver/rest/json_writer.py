@@ -1,7 +1,10 @@
 """Writes JSON as TF Serving's REST API does: its number format, its line breaks, its escapes.
 
-A value is what `rest_json_reader` gives: dict, list, str, int, float, bool or None. Bytes that are not UTF-8 travel
-through str as surrogate escapes and come out as the same bytes; so may an answer that is not valid JSON, as there.
+A value is one of `json_reader`: dict, list, str, int, float, bool or None. In str, surrogate escapes stand for bytes
+that are not UTF-8 and are written as those bytes, so an answer may be invalid JSON, as in TF Serving.
+
+Status and metadata are protobuf messages in the form of TF Serving's printer: every field without presence is written,
+in the order of the field numbers, under its name in the .proto file; 64-bit integers are strings.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ _TABLE = str.maketrans(_ESCAPES)
 
 
 class _Unwritable(Exception):
-    """NaN and infinities inside a list or object end the text where they stand."""
+    """NaN or an infinity inside a list or object, at which TF Serving truncates the text."""
 
 
 def quoted(text: str) -> str:
@@ -46,7 +49,7 @@ def encoded(text: str) -> bytes:
 
 
 def decoded(data: bytes) -> str:
-    """Return bytes of any kind as text that `encoded` turns into the same bytes."""
+    """Return any bytes as text that `encoded` converts to the same bytes."""
     return data.decode("utf-8", errors="surrogateescape")
 
 
@@ -58,8 +61,8 @@ def error_body(message: str) -> bytes:
 def decimals(values: Array) -> list[str]:
     """Return a flat float32 or float64 array as numbers.
 
-    Six digits where those give the same value again, else as many as every value of the dtype needs (9 or 17); ``.0``
-    where neither a point nor an exponent is there, so that a list of floats never looks like one of integers.
+    Six digits if they parse to the same value, else the digits that represent every value of the dtype (9 or 17);
+    numbers without point and exponent get ``.0``, so that a list of floats differs from one of integers.
     """
     flat: list[float] = values.tolist()
     texts = [f"{value:g}" for value in flat]
@@ -81,14 +84,14 @@ def decimal(value: float, kind: type[np.floating[Any]] = np.float32) -> str:
 
 
 def block(items: Iterable[str], level: int, brackets: str) -> str:
-    """Return written items on lines of their own between `brackets`, which stand at `level`."""
+    """Return the items, each on its own line, between `brackets` at the indentation `level`."""
     inner = f"\n{INDENT * (level + 1)}"
     text = f",{inner}".join(items)
     return f"{brackets[0]}{inner}{text}\n{INDENT * level}{brackets[1]}" if text else brackets
 
 
-def shown(value: Any) -> str:
-    """Return a value as TF Serving puts it into error messages."""
+def error_text(value: Any) -> str:
+    """Return a value as TF Serving quotes it in error messages."""
     if is_double(value):
         value = float(value)
         return decimal(value, np.float32 if abs(value) <= FLOAT_MAX else np.float64)
@@ -99,7 +102,7 @@ def shown(value: Any) -> str:
 
 
 def is_double(value: Any) -> bool:
-    """Tell whether a number is a double: one with fraction or exponent, or an integer beyond 64 bits."""
+    """Return whether a number is a double: with fraction or exponent, or an integer beyond 64 bits."""
     return type(value) is float or (type(value) is int and not INT64_MIN <= value <= UINT64_MAX)
 
 
@@ -139,7 +142,7 @@ def _write_elements(value: list[Any], level: int, parts: list[str]) -> None:
 
 
 def _double(value: float) -> str:
-    """Return a double inside a larger value: shortest digits, plain up to 21 of them."""
+    """Return a double inside a larger value: shortest digits, without exponent up to 21 of them."""
     if not math.isfinite(value):
         raise _Unwritable
     text = repr(value)
@@ -155,7 +158,7 @@ def _double(value: float) -> str:
 
 
 _WIDE = frozenset((FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64))
-# Protobuf's printer escapes these besides what every JSON writer does.
+# Protobuf's printer escapes these too.
 _ESCAPED = re.compile("[<>\x7f-\x9f\u2028\u2029\ufeff]")
 
 
@@ -176,7 +179,7 @@ def metadata_body(response: Any) -> bytes:
 
 def _printed(message: Any) -> str:
     text = json.dumps(as_json(message), indent=1, ensure_ascii=False)
-    return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return _ESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def as_json(message: Any) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 
 from tfs_deploy.modelserver.graph.servable import Array
 from tfs_deploy.modelserver.rest.json_reader import parse
-from tfs_deploy.modelserver.rest.json_writer import block, decimals, decoded, encoded, quoted, shown
+from tfs_deploy.modelserver.rest.json_writer import block, decimals, decoded, encoded, error_text, quoted
 from tfs_deploy.modelserver.rest.tensors import Shape, TensorFiller, is_base64
 from tfs_deploy.modelserver.status import StatusError, invalid_argument
 from tfs_deploy.serving.codec import tensors
@@ -39,17 +39,17 @@ def signature_name(document: dict[str, Any]) -> str:
 
 
 def proto_text(text: str) -> str:
-    """Return `text` with what protobuf cannot hold in a string replaced."""
+    """Return `text` with characters that a protobuf string cannot hold replaced."""
     return text.encode("utf-8", errors="replace").decode("utf-8")
 
 
-def format_error(value: Any, what: str) -> StatusError:
-    """Return the error that shows a value, or the whole document, and says what is wrong with it."""
-    return invalid_argument(f"JSON Value: {shown(value)} {what}")
+def format_error(value: Any, problem: str) -> StatusError:
+    """Return the error that quotes a value, or the whole document, with its problem."""
+    return invalid_argument(f"JSON Value: {error_text(value)} {problem}")
 
 
 def fill_request(request: Any, document: dict[str, Any], servable: Any) -> bool:
-    """Put the tensors of `document` into a PredictRequest; tell whether they came as rows."""
+    """Put the tensors of `document` into a PredictRequest; return whether they are rows."""
     key = request.model_spec.signature_name or DEFAULT_SIGNATURE
     if key not in servable.signature_defs.signature_def:
         raise invalid_argument(f'Serving signature name: "{key}" not found in signature def')
@@ -68,7 +68,7 @@ def fill_request(request: Any, document: dict[str, Any], servable: Any) -> bool:
     for alias, (filler, shape) in filled.items():
         try:
             request.inputs[alias].CopyFrom(tensors.to_proto(filler.array(shape)))
-        except ValueError as error:  # more dimensions than numpy has
+        except ValueError as error:  # more dimensions than NumPy allows
             raise invalid_argument(f"tensor parsing error: {alias}") from error
     return rows
 
@@ -87,7 +87,7 @@ def _check_rows(document: dict[str, Any]) -> None:
 
 
 class _Rows:
-    """The tensors to which the rows are added one by one; the first row settles the shape."""
+    """The tensors to which rows are added one by one; the first row determines the shape."""
 
     def __init__(self, dtypes: Mapping[str, int]) -> None:
         self._dtypes = dtypes
@@ -143,7 +143,7 @@ def _add_named(filling: _Rows, index: int, row: dict[str, Any], dtypes: Mapping[
             ) from error
     if row.keys() != dtypes.keys():
         raise invalid_argument(
-            f"Failed to process element: {index} of 'instances' list. JSON object: {shown(row)} "
+            f"Failed to process element: {index} of 'instances' list. JSON object: {error_text(row)} "
             f"keys must be equal to: {','.join(dtypes)}"
         )
 
@@ -171,7 +171,7 @@ def _is_object(value: Any) -> bool:
 
 
 def rows_body(outputs: Mapping[str, Array]) -> bytes:
-    """Return the answer to rows: one value for each row, or one object where there are several outputs."""
+    """Return the answer to rows: one value per row, or one object per row for several outputs."""
     arrays = _as_arrays(outputs)
     batch = -1
     for alias, array in arrays.items():
@@ -190,7 +190,7 @@ def rows_body(outputs: Mapping[str, Array]) -> bytes:
 
 
 def columns_body(outputs: Mapping[str, Array]) -> bytes:
-    """Return the answer to columns: whole tensors, each by its name where there are several."""
+    """Return the answer to columns: whole tensors, by name if there are several."""
     arrays = _as_arrays(outputs)
     if len(arrays) == 1:
         ((alias, array),) = arrays.items()
@@ -203,7 +203,7 @@ def _as_arrays(outputs: Mapping[str, Array]) -> dict[str, Array]:
     if not outputs:
         raise invalid_argument("Cannot convert empty tensor map to JSON")
     return {
-        # A scalar string comes as bytes, in which numpy would drop trailing NULs.
+        # A scalar string is bytes, in which NumPy would drop trailing NULs.
         alias: np.array(value, dtype=object) if isinstance(value, bytes) else np.asarray(value)
         for alias, value in sorted(outputs.items())
     }
@@ -214,7 +214,7 @@ def _object(key: str, value: str) -> str:
 
 
 def _row_values(alias: str, array: Array, level: int) -> list[str]:
-    """Return the value of each row, lists on one line; `level` is that of the value."""
+    """Return the value of each row, lists on one line; `level` is the value's indentation."""
     texts = _texts(alias, array, level + array.ndim - 1)
     for axis in range(array.ndim - 1, 0, -1):
         size = array.shape[axis]
@@ -223,7 +223,7 @@ def _row_values(alias: str, array: Array, level: int) -> list[str]:
 
 
 def _whole(alias: str, array: Array, level: int) -> str:
-    """Return a tensor with each element on a line of its own."""
+    """Return a tensor with each element on its own line."""
     texts = _texts(alias, array, level + array.ndim)
     for axis in range(array.ndim - 1, -1, -1):
         size = array.shape[axis]

@@ -1,6 +1,6 @@
-"""The HTTP server of the REST API: Tornado on a thread of its own, calls on a pool, so a long run stops no other.
+"""The HTTP server of the REST API: Tornado in its own thread, calls in a pool, so a long run blocks no other.
 
-Imported only when --rest_api_port asks for it: Tornado is in the extra ``gateway``.
+It is imported only with --rest_api_port, because Tornado is optional.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tfs_deploy.modelserver.rest.api import Answer, RestApi, reason_phrase
 
 logger = logging.getLogger(__name__)
 
-# A request is held in memory as bytes and again as parsed JSON, about ten times as large; TF Serving has no bound.
+# A request is in memory as bytes and as parsed JSON, about ten times as large; TF Serving has no limit.
 MAX_BODY_BYTES = 2**30
 
 
@@ -27,7 +27,7 @@ class RestServer:
     """One listening port."""
 
     def __init__(self, api: RestApi, port: int, threads: int) -> None:
-        """Take the port; raise OSError if that is not possible."""
+        """Bind the port; raise OSError if that is not possible."""
         self._api = api
         self._pool = ThreadPoolExecutor(max(threads, 1), thread_name_prefix="rest")
         self._sockets = bind_sockets(port)
@@ -37,11 +37,11 @@ class RestServer:
         self._thread = threading.Thread(target=self._serve, name="rest", daemon=True)
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Start to answer."""
         self._thread.start()
 
     def stop(self, grace: float) -> None:
-        """Take no new connections, give the calls that run `grace` seconds, and end."""
+        """Refuse new connections, wait up to `grace` seconds for running calls, and stop."""
         if self._thread.is_alive():
             asyncio.run_coroutine_threadsafe(self._finish(grace), self._loop)
             self._thread.join(grace + 1)
@@ -79,7 +79,7 @@ class RestServer:
         try:
             await self._send(request, answer)
         except StreamClosedError:
-            logger.debug("%s %s: the caller has gone", method, path)
+            logger.debug("%s %s: the caller closed the connection", method, path)
 
     async def _send(self, request: HTTPServerRequest, answer: Answer) -> None:
         assert request.connection is not None

@@ -1,7 +1,7 @@
-"""Turns JSON values into tensors, with TF Serving's rules for each dtype and its complaints.
+"""Converts JSON values to tensors, with TF Serving's rules and errors for each dtype.
 
-Nothing is cast: a float is no integer, an integer that a float cannot hold is refused. Only the small integers wrap
-around, as in TF Serving: they travel as int32 (contract 20.11).
+Nothing is cast: a float is no integer, and an integer that a float cannot represent is refused. Only the small integers
+wrap around, as in TF Serving, where they are int32 in between (contract 20.11).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tfs_deploy.modelserver.graph.servable import Array
-from tfs_deploy.modelserver.rest.json_writer import FLOAT_MAX, INT64_MIN, UINT64_MAX, encoded, is_double, shown
+from tfs_deploy.modelserver.rest.json_writer import FLOAT_MAX, INT64_MIN, UINT64_MAX, encoded, error_text, is_double
 from tfs_deploy.modelserver.status import Code, StatusError, invalid_argument
 from tfs_deploy.serving.codec import messages, tensors
 
@@ -26,7 +26,7 @@ _INTEGERS = {
     "DT_UINT32": (0, 2**32 - 1),
     "DT_UINT64": (0, UINT64_MAX),
 }
-# The greatest integer of which the dtype holds every smaller one (TF Serving takes one less), and its greatest value.
+# The greatest integer below which the dtype holds every integer (TF Serving takes one less), and its greatest value.
 _FLOATS = {"DT_FLOAT": (2**24 - 1, FLOAT_MAX), "DT_DOUBLE": (2**53 - 1, float(np.finfo(np.float64).max))}
 _KINDS = {type(None): "Null", bool: "", dict: "Object", list: "Array", str: "String", int: "Number", float: "Number"}
 _BASE64_SPACE = re.compile(r"[ \t\n\v\f\r]+")
@@ -43,7 +43,7 @@ class TensorFiller:
         self._values: list[Any] = []
 
     def add(self, value: Any) -> tuple[int, Shape]:
-        """Append the elements of `value`; return how many there are, and their shape."""
+        """Append the elements of `value`; return their number and their shape."""
         shape = _shape(value)
         before = len(self._values)
         self._fill(value, 0, shape)
@@ -66,7 +66,7 @@ class TensorFiller:
         if type(value) is not list:
             if level != len(shape):
                 raise invalid_argument(
-                    f"JSON Value: {shown(value)} found at incorrect level: {level + 1} in the JSON DOM. "
+                    f"JSON Value: {error_text(value)} found at incorrect level: {level + 1} in the JSON DOM. "
                     f"Expected at level: {len(shape)}"
                 )
             self._values.append(_element(value, self._dtype))
@@ -85,14 +85,14 @@ class TensorFiller:
 
 
 def is_base64(value: Any) -> bool:
-    """Tell whether `value` stands for bytes: an object with the one member ``b64``, a string."""
+    """Return whether `value` means bytes: an object with the single member ``b64``, a string."""
     return type(value) is dict and len(value) == 1 and isinstance(value.get(_BASE64_KEY), str)
 
 
 def base64_bytes(value: Any) -> bytes:
-    """Return the bytes that ``{"b64": ...}`` stands for; white space and missing padding are allowed."""
+    """Return the bytes of ``{"b64": ...}``; white space and missing padding are allowed."""
     if not is_base64(value):
-        raise invalid_argument(f"JSON Value: {shown(value)} not formatted correctly for base64 data")
+        raise invalid_argument(f"JSON Value: {error_text(value)} not formatted correctly for base64 data")
     text = _BASE64_SPACE.sub("", value[_BASE64_KEY])
     bare = text.rstrip("=.")
     padding = len(text) - len(bare)
@@ -110,12 +110,12 @@ def kind_of(value: Any) -> str:
 
 
 def lossless(value: float, dtype: str) -> float:
-    """Return a number for DT_FLOAT or DT_DOUBLE; refuse what the dtype cannot hold."""
+    """Return a number for DT_FLOAT or DT_DOUBLE; refuse one that the dtype cannot represent."""
     integer, greatest = _FLOATS[dtype]
     limit = greatest if is_double(value) else integer
     if math.isfinite(value) and abs(value) > limit:
         name = dtype.removeprefix("DT_").lower()
-        raise invalid_argument(f"Cannot convert JSON value: {shown(value)} to {name} without loss of precision.")
+        raise invalid_argument(f"Cannot convert JSON value: {error_text(value)} to {name} without loss of precision.")
     return value
 
 
@@ -130,7 +130,7 @@ def _shape(value: Any) -> Shape:
 
 
 def _all_plain(values: list[Any], dtype: str) -> bool:
-    """Tell whether all values can be taken as they are; quick, for the long lists of which most requests consist."""
+    """Return whether all values can be used unchanged: a fast check for long lists, of which most requests consist."""
     kinds = set(map(type, values))
     if kinds == {float} and dtype in _FLOATS:
         limit = _FLOATS[dtype][1]
@@ -161,12 +161,14 @@ def _element(value: Any, dtype: str) -> Any:
         return value
     if dtype in ("DT_STRING", "DT_BOOL"):
         raise _wrong_type(value, dtype)
-    raise StatusError(Code.UNIMPLEMENTED, f"Conversion of JSON Value: {shown(value)} to type: {_dtype_text(dtype)}")
+    raise StatusError(
+        Code.UNIMPLEMENTED, f"Conversion of JSON Value: {error_text(value)} to type: {_dtype_text(dtype)}"
+    )
 
 
 def _wrong_type(value: Any, dtype: str) -> StatusError:
     return invalid_argument(
-        f"JSON Value: {shown(value)} Type: {kind_of(value)} is not of expected type: {_dtype_text(dtype)}"
+        f"JSON Value: {error_text(value)} Type: {kind_of(value)} is not of expected type: {_dtype_text(dtype)}"
     )
 
 
