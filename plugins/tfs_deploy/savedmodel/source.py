@@ -201,7 +201,7 @@ def _with_builder(kind: SourceKind, path: str, builder: str) -> CheckpointSource
 
 
 def weights_without_builder(source: CheckpointSource) -> InvalidInput:
-    """Return the error for a checkpoint without a model that has no builder either."""
+    """Return the error for weights without a builder."""
     return InvalidInput(
         f"{source.path!r} holds weights only, so the model must be built first.",
         "Name the function that builds it: module:function.",

@@ -1,0 +1,1 @@
+"""Export: from a checkpoint to a SavedModel, one module per kind of checkpoint."""

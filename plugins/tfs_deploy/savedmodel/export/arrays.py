@@ -1,7 +1,7 @@
 """Arrays between the exporting process and its parent: one ``.npz`` of raw bytes and a JSON index.
 
-NumPy alone would need pickle for strings and loses bfloat16, so every array travels as bytes with its dtype's name.
-This module runs on both sides and imports nothing but the standard library and NumPy.
+NumPy's own format requires pickle for strings and loses bfloat16, so each array is stored as bytes with the name of its
+dtype. Both processes import this module, which imports only the standard library and NumPy.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(slots=True)
 class ArrayFile:
-    """Collects arrays under keys; `index` entries are JSON."""
+    """Collects arrays under keys."""
 
     blobs: dict[str, Array] = field(default_factory=dict)
 
     def add(self, arrays: Mapping[str, Array]) -> dict[str, dict[str, Any]]:
-        """Keep `arrays` and return their index: name to key, dtype and shape."""
+        """Add `arrays` and return their index, which is JSON: name to key, dtype and shape."""
         return {name: self._keep(np.asarray(array)) for name, array in arrays.items()}
 
     def save(self, path: Path) -> None:
-        """Write what was added."""
+        """Write the added arrays."""
         with path.open("wb") as stream:
             np.savez(stream, allow_pickle=False, **self.blobs)
 

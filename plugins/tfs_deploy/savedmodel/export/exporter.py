@@ -1,8 +1,11 @@
 """Turn a checkpoint into a finished SavedModel directory with manifest, warm-up and golden requests.
 
-TensorFlow runs in a process of its own: the caller never holds it, survives its crashes, and may name another
-interpreter that has it. What builder functions return is said in `export_keras`, `export_checkpoint` and
-`export_graph`.
+TensorFlow runs in a child process: the caller does not import it, survives its crashes, and may name another
+interpreter that has it.
+
+    exporter ── job.json ──► child ── keras_model, object_checkpoint, graph_checkpoint or frozen_graph: one per kind
+      (process)                       └► signature or graph_model: writes the SavedModel ──► trial: runs it
+    exporter ◄── result.json, arrays.npz ──┘
 """
 
 from __future__ import annotations
@@ -52,8 +55,8 @@ def export(
 ) -> StagedModel:
     """Export `source` to the new directory `out`, within `timeout` seconds; on any error no `out` is left.
 
-    An `out` that holds the very same model is returned as it is; any other existing `out` is Refused. `python` names
-    an interpreter that has TensorFlow; without it the caller's own is used.
+    An `out` that holds the same model is returned unchanged; any other existing `out` is Refused. `python` names an
+    interpreter that has TensorFlow; the default is the caller's own.
     """
     source, options = _absolute(source), _absolute_paths(options or ExportOptions())
     deadline = Deadline.after(timeout, clock)
@@ -80,7 +83,7 @@ def export(
 def _fill(
     partial: Path, source: CheckpointSource, options: ExportOptions, python: str | None, deadline: Deadline
 ) -> SavedModelFacts:
-    """Write model and requests into `partial` and return what the finished model says about itself."""
+    """Write model and requests into `partial` and return the facts of the finished model."""
     if source.kind is SourceKind.SAVED_MODEL:
         _check_given(source.path, options)
         _copy(Path(source.path), partial)
@@ -93,7 +96,7 @@ def _fill(
         try:
             result = run_child(source, options, partial, Path(folder), python=python, deadline=deadline)
         except MissingExtra:
-            # A given SavedModel needs no TensorFlow but for its requests, and only asked-for ones are a must.
+            # Only the requests of a given SavedModel require TensorFlow, and without samples they are optional.
             if source.kind is not SourceKind.SAVED_MODEL or options.samples:
                 raise
             logger.warning("No warm-up request was written: TensorFlow is not installed here to try one.")
@@ -116,7 +119,9 @@ def _write_requests(partial: Path, options: ExportOptions, result: ChildResult) 
         requests = [WarmupRequest(options.signature, restore(inputs, blobs)) for inputs in warmup]
         write_warmup(partial / WARMUP_PATH, options.model, requests)
     if golden:
-        write_golden(partial / GOLDEN_PATH, options.model, [_golden(options.signature, one, blobs) for one in golden])
+        write_golden(
+            partial / GOLDEN_PATH, options.model, [_golden(options.signature, index, blobs) for index in golden]
+        )
 
 
 def _golden(signature: str, index: Mapping[str, Any], blobs: Mapping[str, Any]) -> GoldenRequest:
@@ -124,7 +129,7 @@ def _golden(signature: str, index: Mapping[str, Any], blobs: Mapping[str, Any]) 
 
 
 def _check_given(path: str, options: ExportOptions) -> None:
-    """Check a SavedModel that is taken as it is, before a byte of it is copied."""
+    """Check a given SavedModel before it is copied."""
     try:
         facts = check_saved_model(Path(path))
     except (CorruptModel, NotFound) as error:
@@ -149,7 +154,7 @@ def _check_warmup(path: Path) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    # An earlier manifest describes an earlier directory; it is written anew.
+    # An earlier manifest describes an earlier directory and is replaced.
     for path in list_files(source):
         if path != manifests.MANIFEST_PATH:
             (target / path).parent.mkdir(parents=True, exist_ok=True)

@@ -6,8 +6,8 @@ The builder takes no arguments, builds the inference graph in the default graph 
 ``({input name: placeholder}, {output name: tensor})``. Without one the ``.meta`` file is imported, and
 `ExportOptions.input_tensors` and `output_tensors` name the tensors in it.
 
-Only what the outputs need is exported: a training graph's optimizer, summaries and input pipeline stay behind, and
-only variables that the outputs need must be in the checkpoint.
+Only the part of the graph on which the outputs depend is exported, without optimizer, summaries and input pipeline of
+a training graph, and only its variables must be in the checkpoint.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def write_graph_model(source: CheckpointSource, options: ExportOptions, director
 
 @dataclass(frozen=True, slots=True)
 class _Checkpoint:
-    """What is in the checkpoint file: variable name to shape."""
+    """The content of the checkpoint file: variable name to shape."""
 
     path: str
     shapes: Mapping[str, list[int]]
@@ -95,9 +95,9 @@ def _restore(session: Any, inference: InferenceGraph, source: CheckpointSource) 
         raise ExportFailed(
             f"The checkpoint {source.path!r} cannot be read: {error_summary(error)}.", "Copy it again as a whole."
         ) from error
-    found = _Checkpoint(source.path, shapes)
-    wanted = _names_in_checkpoint(inference, source, found)
-    _check_presence(wanted, found)
+    checkpoint = _Checkpoint(source.path, shapes)
+    wanted = _names_in_checkpoint(inference, source, checkpoint)
+    _check_presence(wanted, checkpoint)
     try:
         tf.compat.v1.train.Saver(wanted).restore(session, source.path)
     except Exception as error:
@@ -106,14 +106,16 @@ def _restore(session: Any, inference: InferenceGraph, source: CheckpointSource) 
         ) from error
 
 
-def _names_in_checkpoint(inference: InferenceGraph, source: CheckpointSource, found: _Checkpoint) -> dict[str, Any]:
+def _names_in_checkpoint(
+    inference: InferenceGraph, source: CheckpointSource, checkpoint: _Checkpoint
+) -> dict[str, Any]:
     """Return name in the checkpoint to variable, or to the list of a partitioned variable's parts."""
     wanted: dict[str, Any] = {}
     averaged = 0
     for variable in inference.variables:
         part = variable._get_save_slice_info()  # partitioned variables are saved under their common name
         name = part.full_name if part else variable.op.name
-        if source.moving_average_decay is not None and _is_averaged(variable, name, source, found):
+        if source.moving_average_decay is not None and _is_averaged(variable, name, source, checkpoint):
             name += _AVERAGE
             averaged += 1
         if part:
@@ -128,25 +130,25 @@ def _names_in_checkpoint(inference: InferenceGraph, source: CheckpointSource, fo
     return wanted
 
 
-def _is_averaged(variable: Any, name: str, source: CheckpointSource, found: _Checkpoint) -> bool:
-    # A builder's graph is restored as ExponentialMovingAverage.variables_to_restore() would: every trainable
-    # variable by its average. A .meta graph may have been averaged in part, so what the checkpoint has counts.
-    return variable.trainable if source.builder else name + _AVERAGE in found.shapes
+def _is_averaged(variable: Any, name: str, source: CheckpointSource, checkpoint: _Checkpoint) -> bool:
+    # A builder's graph is restored like ExponentialMovingAverage.variables_to_restore(): trainable variables by their
+    # averages. Not all variables of a .meta graph may have averages, so those in the checkpoint count.
+    return variable.trainable if source.builder else name + _AVERAGE in checkpoint.shapes
 
 
-def _check_presence(wanted: Mapping[str, Any], found: _Checkpoint) -> None:
-    missing = sorted(name for name in wanted if name not in found.shapes)
+def _check_presence(wanted: Mapping[str, Any], checkpoint: _Checkpoint) -> None:
+    missing = sorted(name for name in wanted if name not in checkpoint.shapes)
     if missing:
         listed = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
         raise ExportFailed(
-            f"{len(missing)} of {len(wanted)} variables are missing in the checkpoint {found.path!r}: {listed}.",
+            f"{len(missing)} of {len(wanted)} variables are missing in the checkpoint {checkpoint.path!r}: {listed}.",
             "Build the graph with the variable names it was trained with, or name the right checkpoint.",
         )
     for name, variable in sorted(wanted.items()):
-        if isinstance(variable, list) or variable.shape.is_compatible_with(found.shapes[name]):
+        if isinstance(variable, list) or variable.shape.is_compatible_with(checkpoint.shapes[name]):
             continue
         raise ExportFailed(
-            f"The variable {name!r} has shape {found.shapes[name]} in the checkpoint {found.path!r}, but "
+            f"The variable {name!r} has shape {checkpoint.shapes[name]} in the checkpoint {checkpoint.path!r}, but "
             f"{variable.shape.as_list()} in the graph.",
             "Build the graph with the sizes it was trained with.",
         )

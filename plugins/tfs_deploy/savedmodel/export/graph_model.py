@@ -1,4 +1,4 @@
-"""TensorFlow 1 graphs: named tensors, the part of the graph that inference needs, and its SavedModel.
+"""TensorFlow 1 graphs: named tensors, the part of the graph for inference, and its SavedModel.
 
 Runs in the exporting process.
 """
@@ -16,7 +16,7 @@ from tfs_deploy.savedmodel.source import ExportOptions
 
 @dataclass(frozen=True, slots=True)
 class InferenceGraph:
-    """A graph with its inputs and outputs by name and the variables that it needs."""
+    """A graph with its inputs and outputs by name, and its variables."""
 
     graph: Any
     inputs: dict[str, Any]
@@ -39,7 +39,7 @@ def named_tensors(graph: Any, options: ExportOptions, path: str) -> tuple[dict[s
 
 
 def inference_graph(inputs: Mapping[str, Any], outputs: Mapping[str, Any], options: ExportOptions) -> InferenceGraph:
-    """Return what `outputs` need of the default graph, under the names and with the post-processing of `options`."""
+    """Return the part of the default graph on which `outputs` depend, named and post-processed as in `options`."""
     names = input_names(list(inputs), options.inputs) if options.inputs else list(inputs)
     renamed = output_tensors(outputs, (), options.outputs)
     postprocessed_outputs = postprocessed(renamed, options.postprocess)
@@ -48,7 +48,7 @@ def inference_graph(inputs: Mapping[str, Any], outputs: Mapping[str, Any], optio
 
 
 def _prune(inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> InferenceGraph:
-    """Copy what `outputs` need of the default graph into a new graph, in which every input is a placeholder."""
+    """Copy the part of the default graph on which `outputs` depend; every input becomes a placeholder."""
     import tensorflow as tf
 
     for name, tensor in inputs.items():
@@ -78,14 +78,14 @@ def _prune(inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> InferenceGr
         )
 
 
-def check_tensors(tensors: Mapping[str, Any], what: str) -> None:
-    """Raise ExportFailed unless every value is a tensor of a graph; `what` is input or output."""
+def check_tensors(tensors: Mapping[str, Any], side: str) -> None:
+    """Raise ExportFailed unless every value is a tensor of a graph; `side` is input or output."""
     import tensorflow as tf
 
     for name, tensor in tensors.items():
         if not tf.is_tensor(tensor) or not hasattr(tensor, "op"):
             raise ExportFailed(
-                f"The {what} {name!r} is a {type(tensor).__name__} instead of a tensor of the graph.",
+                f"The {side} {name!r} is a {type(tensor).__name__} instead of a tensor of the graph.",
                 "Build everything in the default graph and return its tensors.",
             )
 
@@ -100,8 +100,7 @@ def write_inference_graph(session: Any, inference: InferenceGraph, options: Expo
         {name: v1.saved_model.build_tensor_info(tensor) for name, tensor in inference.outputs.items()},
         v1.saved_model.signature_constants.PREDICT_METHOD_NAME,
     )
-    # A sharded saver, which the builder would make, puts a random name into the graph; the export would never be
-    # the same twice.
+    # A sharded saver, the builder's default, puts a random name into the graph, so every export would differ.
     saver = v1.train.Saver(inference.variables, sharded=False, allow_empty=True) if inference.variables else None
     builder = v1.saved_model.Builder(directory)
     builder.add_meta_graph_and_variables(
@@ -125,18 +124,18 @@ def _tensor(graph: Any, name: str, path: str) -> Any:
 
 
 def _reachable(operations: Iterable[Any], stops: Mapping[str, Any]) -> set[str]:
-    """Return the names of `operations` and of all that they depend on, not going past `stops`."""
-    seen: set[str] = set()
+    """Return the names of `operations` and of all operations on which they depend, up to `stops`."""
+    reached: set[str] = set()
     pending = list(operations)
     while pending:
         operation = pending.pop()
-        if operation.name in seen:
+        if operation.name in reached:
             continue
-        seen.add(operation.name)
+        reached.add(operation.name)
         if operation.name not in stops:
             pending.extend(tensor.op for tensor in operation.inputs)
             pending.extend(operation.control_inputs)
-    return seen
+    return reached
 
 
 def _check_fed(needed: set[str], stops: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
@@ -153,15 +152,15 @@ def _all_variables(graph: Any) -> list[Any]:
     import tensorflow as tf
 
     keys = tf.compat.v1.GraphKeys
-    found: dict[str, Any] = {}
+    variables: dict[str, Any] = {}
     for key in (keys.GLOBAL_VARIABLES, keys.LOCAL_VARIABLES):
         for variable in graph.get_collection(key):
-            found.setdefault(variable.op.name, variable)
-    return list(found.values())
+            variables.setdefault(variable.op.name, variable)
+    return list(variables.values())
 
 
 def _operations_of(graph: Any, variables: Iterable[Any]) -> list[Any]:
-    """Return the operations that a variable's description names; importing it needs them all."""
+    """Return the operations in the variables' descriptions, all of which must exist at the import."""
     operations = []
     for variable in variables:
         proto = variable.to_proto()
@@ -175,7 +174,7 @@ def _table_initializers(graph: Any, needed: set[str]) -> list[Any]:
     import tensorflow as tf
 
     initializers = graph.get_collection(tf.compat.v1.GraphKeys.TABLE_INITIALIZERS)
-    return [one for one in initializers if any(tensor.op.name in needed for tensor in one.inputs)]
+    return [init for init in initializers if any(tensor.op.name in needed for tensor in init.inputs)]
 
 
 def _copy_nodes(graph: Any, kept: set[str], stops: Mapping[str, Any], target: Any) -> None:

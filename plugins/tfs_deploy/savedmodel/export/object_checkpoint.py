@@ -28,7 +28,7 @@ _CONTRACT = (
 
 
 def load_checkpoint(source: CheckpointSource) -> ServedFunction:
-    """Build the objects, trace what is served so that all variables exist, then restore every one of them."""
+    """Build the objects, trace the served function so that all variables exist, then restore each of them."""
     built = call_function(source.builder, "builder")
     objects, function = built if isinstance(built, tuple) and len(built) == 2 else (built, None)
     served = _served(objects, function, source.builder)
@@ -44,7 +44,7 @@ def _served(objects: Any, function: Any, builder: str) -> ServedFunction:
         return served_model(main, builder)
     if function is None:
         function = next(
-            (found for name in ("serve", "__call__") if _is_traceable(found := getattr(main, name, None))), None
+            (method for name in ("serve", "__call__") if _is_traceable(method := getattr(main, name, None))), None
         )
     if isinstance(function, keras.Model):
         return served_model(function, builder)

@@ -1,4 +1,4 @@
-"""An output directory that appears whole or not at all, whatever happens to the process that fills it."""
+"""An output directory that appears complete or not at all, also if the process that fills it is killed."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ logger = logging.getLogger(__name__)
 def partial_directory(out: Path) -> Iterator[Path]:
     """Yield a new sibling of `out` to fill; it is removed at the end unless `commit` renamed it.
 
-    The sibling is locked as long as this process lives, so one without a lock belongs to a process that died: such
-    leftovers of the same `out` are removed first.
+    This process locks the sibling while it lives. Siblings of the same `out` without a lock were left by processes that
+    died, and are removed first.
     """
     descriptor: int | None = None
     partial = out.with_name(f".{out.name}.partial-{uuid4().hex}")
@@ -43,7 +43,7 @@ def partial_directory(out: Path) -> Iterator[Path]:
 
 
 def commit(partial: Path, out: Path) -> None:
-    """Flush everything in `partial` to the disk and rename it to `out`; raise Refused when `out` is there already."""
+    """Flush all files in `partial` to disk and rename it to `out`; raise Refused if `out` exists already."""
     try:
         for folder, _, files in os.walk(partial):
             for name in files:
@@ -71,7 +71,7 @@ def _remove_leftovers(out: Path) -> None:
 
 
 def _lock(directory: Path) -> int | None:
-    """Lock `directory` until the descriptor is closed; return None when somebody else holds it or it is gone."""
+    """Lock `directory` until the descriptor is closed; return None if another process holds it or it does not exist."""
     try:
         descriptor = os.open(directory, os.O_RDONLY)
     except FileNotFoundError:
