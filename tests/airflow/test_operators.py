@@ -13,6 +13,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
 import tfs_deploy
+from saved_model_files import BAD_GATES, TEXT_OUTPUT, write_bad_gates, write_saved_model
 from tfs_deploy import (
     DeployModelOperator,
     ExportSavedModelOperator,
@@ -170,6 +171,24 @@ def test_a_stable_version_that_fails_later_is_not_taken_away(group, context) -> 
     with pytest.raises(AirflowFailException, match="carries the label 'stable'"):
         step(RejectModelVersionOperator, version=1, reason="no").execute(context)
     assert group.stable() == 1
+
+
+@pytest.mark.parametrize("mistake", BAD_GATES)
+def test_a_mistake_in_the_gates_publishes_and_rejects_nothing(group, context, mistake: str) -> None:
+    staged = str(write_saved_model(group.folder / "text", "good", signatures=TEXT_OUTPUT))
+    gates = str(write_bad_gates(group.folder / "gates", mistake))
+    for kind in (PublishModelOperator, DeployModelOperator):
+        with pytest.raises(AirflowFailException):
+            step(kind, saved_model=staged, gates=gates).execute(context)
+        assert open_store(str(group.store)).versions("half") == ()
+        assert actions(group) == []
+
+    published = step(PublishModelOperator, saved_model=staged).execute(context)
+    step(LoadModelVersionOperator, version=published).execute(context)
+    with pytest.raises(AirflowFailException):
+        step(ValidateModelVersionOperator, version=published, gates=gates).execute(context)
+    assert open_store(str(group.store)).versions("half") == (1,)
+    assert actions(group) == [("published", 1)]
 
 
 def golden_file(folder: Path) -> Path:

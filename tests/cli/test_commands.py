@@ -7,6 +7,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from cli.desk import GOLDEN, MODEL, Desk
+from saved_model_files import BAD_GATES, TEXT_OUTPUT, write_bad_gates, write_saved_model
 from tfs_deploy.savedmodel.requests import write_golden
 
 
@@ -334,6 +335,32 @@ def test_a_mistake_of_the_caller_ends_with_2_and_changes_nothing(
     assert "Badkey" not in sentence
     assert desk.run("history", MODEL, "--json").json == before
     assert desk.stable() == [1, 1]
+
+
+@pytest.mark.parametrize("mistake", BAD_GATES)
+def test_a_mistake_in_the_gates_is_reported_before_anything_is_published(desk: Desk, mistake: str) -> None:
+    staged = write_saved_model(desk.folder / "text", "good", signatures=TEXT_OUTPUT)
+    gates = write_bad_gates(desk.folder / "gates", mistake)
+
+    ran = desk.run("deploy", staged, "--model", MODEL, "--gates", gates)
+
+    assert ran.code == 2, ran.err
+    assert not (desk.store / MODEL).exists()
+    assert desk.run("history", MODEL).code == 2, "there is no record"
+    assert desk.run("validate", staged, "--gates", gates, where=False).code == 2
+
+
+@pytest.mark.parametrize("mistake", BAD_GATES)
+def test_a_mistake_in_the_gates_rejects_no_version(desk: Desk, mistake: str) -> None:
+    staged = write_saved_model(desk.folder / "text", "good", signatures=TEXT_OUTPUT)
+    desk.run("publish", staged, "--model", MODEL)
+    desk.run("load", MODEL, 1)
+
+    ran = desk.run("validate", MODEL, 1, "--gates", write_bad_gates(desk.folder / "gates", mistake), "--json")
+
+    assert (ran.code, ran.json["exit_code"]) == (2, 2)
+    assert [entry["action"] for entry in desk.run("history", MODEL, "--json").json] == ["published"]
+    assert (desk.store / MODEL / "1").exists()
 
 
 def test_inspect_finds_a_changed_byte(desk: Desk) -> None:
