@@ -10,7 +10,7 @@ import pytest
 
 from deployment_names import MODEL
 from tfs_deploy.deployment import desired_state, validation_results
-from tfs_deploy.deployment.records import Action, history, version_at
+from tfs_deploy.deployment.records import Action, history
 from tfs_deploy.deployment.steps.load import load, wait_until_available
 from tfs_deploy.deployment.steps.promote import promote
 from tfs_deploy.deployment.steps.publish import publish
@@ -97,8 +97,7 @@ def test_a_replica_that_joined_after_the_validation_blocks_the_promotion(bench, 
     report = validation_results.read(bench.store.documents, "default", MODEL, version)
     with pytest.raises(Refused, match="not validated on replica late:8500"):
         validation_results.require(
-            bench.store.documents,
-            "default",
+            bench.session,
             MODEL,
             version,
             fingerprint=report.fingerprint,
@@ -292,22 +291,6 @@ def test_a_second_deployer_waits_for_the_first(bench):
             lease.check()
 
 
-def test_what_served_follows_the_record(bench):
-    start = bench.clock.now()
-    bench.clock.advance(10)
-    old = bench.promoted("good one")
-    between = bench.clock.now()
-    bench.clock.advance(10)
-    new = bench.promoted("good two")
-    documents = bench.store.documents
-    assert version_at(documents, "default", MODEL, start).version is None
-    assert version_at(documents, "default", MODEL, between).version == old
-    served = version_at(documents, "default", MODEL, bench.clock.now())
-    assert (served.version, served.actor) == (new, "a test")
-    with pytest.raises(InvalidInput, match="time zone"):
-        version_at(documents, "default", MODEL, start.replace(tzinfo=None))
-
-
 def test_other_models_of_the_group_keep_their_config(bench):
     first = bench.promoted("good one")
     other = publish(bench.session, bench.staged("good other"), "other").version.version
@@ -326,15 +309,6 @@ def _config(bench, version):
     return to_proto([ModelEntry(MODEL, bench.group.base_path(MODEL), (version,), {})])
 
 
-def test_a_rollback_that_is_asked_for_again_by_its_retry_does_not_go_forward(bench):
-    old, new = bench.promoted("good one"), bench.promoted("good two")
-    first = rollback(bench.session, MODEL, idempotency_key="run 7, task rollback")
-    assert rollback(bench.session, MODEL, idempotency_key="run 7, task rollback") == first
-    assert bench.answers() == [old, old]
-    rollback(bench.session, MODEL, idempotency_key="run 8, task rollback")
-    assert bench.answers() == [new, new]
-
-
 def test_a_start_up_file_that_cannot_be_written_is_told_and_does_not_stop_going_back(bench):
     old = bench.promoted("good one")
     new = bench.validated("good two")
@@ -346,28 +320,6 @@ def test_a_start_up_file_that_cannot_be_written_is_told_and_does_not_stop_going_
         rollback(away, MODEL)
     assert bench.answers() == [old, old]
     assert desired_state.read(bench.store.documents, bench.group).state.move is None
-
-
-def test_a_retry_after_somebody_else_has_moved_stable_changes_nothing(bench):
-    bench.promoted("good one")
-    bench.promoted("good two")
-    rollback(bench.session, MODEL, idempotency_key="run 7, task rollback")
-    newest = bench.promoted("good three")
-    with pytest.raises(Refused, match=r"was carried out at .* has moved `stable` to version 3 since"):
-        rollback(bench.session, MODEL, idempotency_key="run 7, task rollback")
-    assert bench.answers() == [newest, newest]
-
-
-def test_a_late_retry_of_a_promotion_does_not_undo_the_next_one(bench):
-    bench.promoted("good one")
-    version = bench.validated("good two")
-    done = promote(bench.session, MODEL, version, idempotency_key="run 7, task promote")
-    assert promote(bench.session, MODEL, version, idempotency_key="run 7, task promote") == done
-    newest = bench.promoted("good three")
-    with pytest.raises(Refused, match="has moved `stable` to version 3 since"):
-        promote(bench.session, MODEL, version, idempotency_key="run 7, task promote")
-    assert bench.answers() == [newest, newest]
-    assert promote(bench.session, MODEL, version, idempotency_key="run 8, task promote").version == version
 
 
 def test_an_inconclusive_look_does_not_undo_a_pass(bench):

@@ -1,6 +1,6 @@
-"""What the other serving groups of a store hold: one store may feed staging and production, each with its own labels.
+"""The other serving groups of a store: one store may feed staging and production, each with its own labels.
 
-A version's files are shared by all of them, and so may be, by a slip in a group's name, a model server.
+All groups share the files of a version. By a mistake in a group's name they may even share a model server.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ _PREFIX = "groups/"
 
 
 def versions_in_use(session: GroupSession, model: str) -> Mapping[int, str]:
-    """Return which versions of `model` another group serves or would go back to, and that group's name.
+    """Return, by version of `model`, the name of another group that serves it or may roll back to it.
 
-    A group without a desired state serves the latest version by itself: there the record tells.
+    A group without a desired state serves the latest version by itself: its versions are those of the last move.
     """
     documents = session.store.documents
-    found: dict[int, str] = {}
-    for name in _others(session):
-        state = _state(documents, name)
+    holders: dict[int, str] = {}
+    for name in _other_groups(session):
+        state = _desired_state(documents, name)
         if state is None:
-            versions = _by_record(documents, name, model)
+            versions = _versions_by_record(documents, name, model)
         else:
             moving = state.move.labels.values() if state.move is not None and state.move.model == model else ()
             listed = state.models[model].versions if model in state.models else ()
             versions = {*listed, *state.labels(model).values(), *moving}
-        found.update(dict.fromkeys(versions, name))
-    return found
+        holders.update(dict.fromkeys(versions, name))
+    return holders
 
 
-def require_apart(session: GroupSession, state: DesiredState) -> None:
+def require_no_foreign_model(session: GroupSession, state: DesiredState) -> None:
     """Raise Refused if a replica serves a model of another group that `state` lacks: a reload would unload it.
 
-    TF Serving cannot be asked for its config or for all of its models (contract 5.3), so the other groups' desired
-    states tell which names to ask for.
+    TF Serving has no RPC that returns its config or its models (contract 5.3), so the names to ask for come from the
+    desired states of the other groups.
     """
-    for name in _others(session):
-        other = _state(session.store.documents, name)
+    for name in _other_groups(session):
+        other = _desired_state(session.store.documents, name)
         for model, wanted in sorted(other.models.items() if other else ()):
             if model in state.models:
                 continue
@@ -57,17 +57,17 @@ def require_apart(session: GroupSession, state: DesiredState) -> None:
                     )
 
 
-def _others(session: GroupSession) -> Iterator[str]:
+def _other_groups(session: GroupSession) -> Iterator[str]:
     keys = session.store.documents.list(_PREFIX)
     names = dict.fromkeys(key[len(_PREFIX) :].split("/", 1)[0] for key in keys)
     return (name for name in names if name != session.group.name)
 
 
-def _state(documents: StateDocuments, group: str) -> DesiredState | None:
+def _desired_state(documents: StateDocuments, group: str) -> DesiredState | None:
     document = documents.read(desired_state.key(group))
     return None if document is None else from_json(DesiredState, document.body)
 
 
-def _by_record(documents: StateDocuments, group: str, model: str) -> set[int]:
+def _versions_by_record(documents: StateDocuments, group: str, model: str) -> set[int]:
     latest = records.latest_move(documents, group, model)
     return set() if latest is None else {version for version in (latest.version, latest.previous) if version}

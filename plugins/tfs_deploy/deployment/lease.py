@@ -1,10 +1,10 @@
-"""One deployer at a time per serving group: a lease in a state document, kept alive while it is held.
+"""The lease of a serving group: one deployer at a time sends configs; held in a state document and renewed.
 
-A compare-and-set alone orders the documents, not the RPCs that follow them: without the lease, a slow deployer could
-send a replica an older config after a newer one. A holder that dies loses the lease when its time is up.
+A compare-and-set orders the documents, not the RPCs that follow them: without the lease, a slow deployer could send a
+replica an older config after a newer one. The lease of a holder that died expires.
 
-No two machines' clocks have to agree: a lease is over when its document has not changed for as long as a lease runs,
-by the clock of whoever waits for it, and its holder counts from before the write by his own.
+Clocks of different machines need not agree. A waiter treats the lease as expired after LEASE_SECONDS without a change
+of the document on its own clock; the holder counts from before its write on its own clock.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from tfs_deploy.store.protocol import Document
 
 logger = logging.getLogger(__name__)
 
-# Short, because a deployer that starts again after a crash has to wait for the end of its former self's lease.
+# Short, because a deployer that restarts after a crash waits until its earlier lease has expired.
 LEASE_SECONDS = 15.0
 _RENEW_SECONDS = LEASE_SECONDS / 3
-# A lease that is over for so long is free at once, because no clock is that wrong.
-_LONG_OVER_SECONDS = 300.0
-_LOOK_AGAIN_SECONDS = 1.0
+# A lease that expired so long ago is free at once, because no clock is that wrong.
+_LONG_EXPIRED_SECONDS = 300.0
+_POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +40,13 @@ class _LeaseDocument:
     purpose: str
     until: str
 
-    def is_over(self, now: datetime) -> bool:
-        """Tell whether nobody holds it, without having watched it."""
-        return not self.holder or now > datetime.fromisoformat(self.until) + timedelta(seconds=_LONG_OVER_SECONDS)
+    def is_free(self, now: datetime) -> bool:
+        """Tell whether it was released or expired long ago, by a single read of it."""
+        return not self.holder or now > datetime.fromisoformat(self.until) + timedelta(seconds=_LONG_EXPIRED_SECONDS)
 
 
 class Lease:
-    """A lease that is held; ask `check` before every RPC that changes a replica."""
+    """A held lease; call `check` before every RPC that changes a replica."""
 
     def __init__(self, session: GroupSession, purpose: str) -> None:
         self._session = session
@@ -54,14 +54,14 @@ class Lease:
         self._holder = uuid.uuid4().hex
         self._purpose = purpose
         self._tag: str | None = None
-        # Two clocks: one may be set back, the other stands still while a machine sleeps.
+        # Two clocks: the wall clock may be set back, the monotonic one stops while a machine sleeps.
         self._until = session.clock.now()
         self._deadline = Deadline(session.clock.monotonic(), session.clock)
         self._watched: tuple[str, float] | None = None
         self._lock = threading.Lock()
 
     def check(self) -> None:
-        """Raise Contention if the lease was lost, so that no stale config is sent."""
+        """Raise Contention if the lease has expired, so that no stale config is sent."""
         with self._lock:
             if self._session.clock.now() < self._until and not self._deadline.passed():
                 return
@@ -71,10 +71,10 @@ class Lease:
         )
 
     def acquire(self) -> None:
-        """Wait until the group is free; raise Contention naming the holder after the lease timeout."""
+        """Wait until the group is free; raise Contention, which names the holder, after `timeouts.lease` seconds."""
         deadline = Deadline.after(self._session.timeouts.lease, self._session.clock)
         while True:
-            holder = self._try_once()
+            holder = self._try_acquire()
             if holder is None:
                 return
             if deadline.passed():
@@ -83,26 +83,27 @@ class Lease:
                     f"until {holder.until}.",
                     "Try again when that is done.",
                 )
-            self._session.clock.sleep(_LOOK_AGAIN_SECONDS)
+            self._session.clock.sleep(_POLL_SECONDS)
 
-    def _try_once(self) -> _LeaseDocument | None:
+    def _try_acquire(self) -> _LeaseDocument | None:
+        """Take the lease and return None, or return the lease of the holder."""
         documents = self._session.store.documents
-        held = documents.read(self._key)
-        holder = from_json(_LeaseDocument, held.body) if held else None
-        if held is not None and holder is not None and not self._is_over(held, holder):
+        document = documents.read(self._key)
+        holder = from_json(_LeaseDocument, document.body) if document else None
+        if document is not None and holder is not None and not self._is_expired(document, holder):
             return holder
         with self._lock:
             try:
-                self._write(held.tag if held else None)
+                self._write(document.tag if document else None)
             except Contention:
                 return holder or _LeaseDocument("", "another deployer", "a change", "now")
         return None
 
-    def _is_over(self, held: Document, holder: _LeaseDocument) -> bool:
+    def _is_expired(self, document: Document, holder: _LeaseDocument) -> bool:
         now = self._session.clock.monotonic()
-        if self._watched is None or self._watched[0] != held.tag:
-            self._watched = (held.tag, now)
-        return holder.is_over(self._session.clock.now()) or now - self._watched[1] >= LEASE_SECONDS
+        if self._watched is None or self._watched[0] != document.tag:
+            self._watched = (document.tag, now)
+        return holder.is_free(self._session.clock.now()) or now - self._watched[1] >= LEASE_SECONDS
 
     def _write(self, expected: str | None) -> None:
         now, deadline = self._session.clock.now(), Deadline.after(LEASE_SECONDS, self._session.clock)
@@ -112,47 +113,47 @@ class Lease:
         self._until, self._deadline = until, deadline
 
     def renew(self) -> None:
-        """Extend the lease; raise Contention if somebody else took it, and then `check` does so too."""
+        """Extend the lease; raise Contention if another deployer took it, and then `check` does so too."""
         with self._lock:
             try:
                 self._write(self._tag)
             except Contention:
-                held = self._session.store.documents.read(self._key)
-                if held is None or from_json(_LeaseDocument, held.body).holder != self._holder:
+                current = self._session.store.documents.read(self._key)
+                if current is None or from_json(_LeaseDocument, current.body).holder != self._holder:
                     self._deadline = Deadline(self._session.clock.monotonic(), self._session.clock)
                     raise
-                # A write of ours whose answer was lost.
-                self._write(held.tag)
+                # The answer to an earlier write of this holder was lost.
+                self._write(current.tag)
 
     def release(self) -> None:
-        """Give the group free; a lease that was lost is left to its new holder."""
+        """Release the lease; one that was lost is left to its new holder."""
         with self._lock:
             free = _LeaseDocument("", self._session.actor, self._purpose, self._session.clock.now().isoformat())
             try:
                 self._session.store.documents.write(self._key, to_json(free), expected=self._tag)
             except TFSDeployError as error:
-                logger.warning("The lease on group %s was not given back: %s", self._session.group.name, error)
+                logger.warning("The lease on group %s was not released: %s", self._session.group.name, error)
 
 
 @contextmanager
 def hold(session: GroupSession, purpose: str) -> Iterator[Lease]:
-    """Hold the group's lease for the block, renewed by a thread of its own."""
+    """Hold the group's lease for the block; a thread renews it."""
     lease = Lease(session, purpose)
     lease.acquire()
     stop = threading.Event()
 
-    def keep() -> None:
+    def renew() -> None:
         while not stop.wait(_RENEW_SECONDS):
             try:
                 lease.renew()
             except TFSDeployError as error:
                 logger.warning("The lease on group %s was not renewed: %s", session.group.name, error)
 
-    keeper = threading.Thread(target=keep, name=f"lease-{session.group.name}", daemon=True)
-    keeper.start()
+    renewal = threading.Thread(target=renew, name=f"lease-{session.group.name}", daemon=True)
+    renewal.start()
     try:
         yield lease
     finally:
         stop.set()
-        keeper.join()
+        renewal.join()
         lease.release()

@@ -24,7 +24,7 @@ from tfs_deploy.validation.runner import prepare_gates, validate_replicas
 
 # The number that the directory has on the throw-away server; it has none of its own yet.
 UNPUBLISHED = 1
-# The gate that a version fails which a server cannot load, or on which it ends.
+# Stands for a gate in the report on a server that cannot load the version, or ends while it does.
 LOAD_GATE = "load"
 
 
@@ -77,15 +77,15 @@ def validate_in_each(
 ) -> ValidationReport:
     """Do what `validate_directory` does on a server of each of `runners`, by name, and return one report about all.
 
-    A server that cannot load the version, or ends on it, is a check that failed, with its own words. Raises
-    InvalidInput or CorruptModel before any server starts, and what a runner raises that does not concern the model.
+    A server that cannot load the version, or ends while it does, is a failed check that quotes the server. Raises
+    InvalidInput or CorruptModel before any server starts, and errors of a runner that do not concern the model.
     """
     manifest = manifest_of(directory, clock=clock)
     started, checks = clock.monotonic(), list[Check]()
     for name, runner in runners.items():
         try:
-            found = validate_directory(directory, model, gates, runner=runner, clock=clock, wait=wait, version=version)
-            checks += (replace(check, replica=name) for check in found.checks)
+            report = validate_directory(directory, model, gates, runner=runner, clock=clock, wait=wait, version=version)
+            checks += (replace(check, replica=name) for check in report.checks)
         except LoadFailed as error:
             checks.append(Check(LOAD_GATE, name, Verdict.FAIL, error.cause))
     return ValidationReport(
@@ -102,7 +102,7 @@ def validate_in_each(
 
 @contextmanager
 def files_of(store: Store, model: str, version: int) -> Iterator[Path]:
-    """Give a directory with the files of a published version: the store's own on a disk, else a download of them."""
+    """Yield a directory with the files of a published version: the store's own, or a download from a remote store."""
     store.manifest(model, version)
     if store.directory is not None:
         yield store.directory / model / str(version)

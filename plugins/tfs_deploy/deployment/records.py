@@ -1,4 +1,4 @@
-"""The deployment record: what is live, since when, who moved it, what the gates measured (invariant I4)."""
+"""The deployment record: what is live, since when, who moved it, what the gates measured (I4)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from tfs_deploy.store.protocol import StateDocuments
 
 
 class Action(str, Enum):
-    """What happened to a version."""
+    """The events of a version that are recorded."""
 
     PUBLISHED = "published"
-    LOADED = "loaded"
     VALIDATED = "validated"
     PROMOTED = "promoted"
     ROLLED_BACK = "rolled_back"
@@ -26,7 +25,7 @@ class Action(str, Enum):
     RETIRED = "retired"
 
 
-# After these, and only these, another version may answer `stable`; labels are put back after a move that failed.
+# Only after these another version may answer `stable`; PUT_BACK follows a move that failed.
 MOVES_STABLE = frozenset({Action.PROMOTED, Action.ROLLED_BACK, Action.PUT_BACK})
 
 
@@ -56,8 +55,8 @@ class DeploymentRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
-    """Which version answered `stable` at a moment; `version` None: none yet."""
+class ServedVersion:
+    """The version that answered `stable` at a moment, since when, and who moved it there; `version` None: none yet."""
 
     model: str
     at: str
@@ -91,13 +90,13 @@ def append(documents: StateDocuments, record: DeploymentRecord) -> DeploymentRec
         try:
             documents.write(f"{prefix}{sequence:010d}.json", to_json(numbered), expected=None)
         except Contention:
-            # Another writer took this number: the exclusive create keeps both records, in some order.
+            # Another writer took this number, so its record is there and this one comes after it.
             continue
         return numbered
 
 
 def append_once(documents: StateDocuments, record: DeploymentRecord) -> DeploymentRecord:
-    """Do what `append` does unless the action on that version is recorded already; then return that record."""
+    """Return the record of the same action on the same version; append `record` if there is none."""
     for entry in history(documents, record.group, record.model):
         if (entry.action, entry.version) == (record.action, record.version):
             return entry
@@ -106,20 +105,20 @@ def append_once(documents: StateDocuments, record: DeploymentRecord) -> Deployme
 
 def history(documents: StateDocuments, group: str, model: str) -> tuple[DeploymentRecord, ...]:
     """Return the model's records, oldest first."""
-    found = (documents.read(key) for key in documents.list(_prefix(group, model)))
-    return tuple(from_json(DeploymentRecord, document.body) for document in found if document is not None)
+    entries = (documents.read(key) for key in documents.list(_prefix(group, model)))
+    return tuple(_parsed(document.body) for document in entries if document is not None)
 
 
 def latest_move(documents: StateDocuments, group: str, model: str) -> DeploymentRecord | None:
-    """Return the record that made the live version live, None if nothing was ever promoted."""
+    """Return the record of the last move of `stable`, None if no version was ever promoted."""
     moves = [entry for entry in history(documents, group, model) if entry.action in MOVES_STABLE]
     return moves[-1] if moves else None
 
 
 def find_by_key(session: GroupSession, model: str, idempotency_key: str) -> DeploymentRecord | None:
-    """Return the record of the move that `idempotency_key` asked for, None if there is none (or no request).
+    """Return the record of the move with `idempotency_key`, None if there is none or the key is empty.
 
-    Raises Refused if `stable` was moved again since: whoever asks a second time would undo that.
+    Raises Refused if `stable` was moved again since: a repeated request would undo that.
     """
     moves = [
         each for each in history(session.store.documents, session.group.name, model) if each.action in MOVES_STABLE
@@ -127,24 +126,24 @@ def find_by_key(session: GroupSession, model: str, idempotency_key: str) -> Depl
     done = next((each for each in reversed(moves) if idempotency_key and each.idempotency_key == idempotency_key), None)
     if done is not None and done is not moves[-1]:
         raise Refused(
-            f"The move of model {model!r} that is asked for was carried out at {done.at}, and {moves[-1].actor} has "
-            f"moved `stable` to version {moves[-1].version} since.",
+            f"This move of model {model!r} was carried out at {done.at}, and {moves[-1].actor} has moved `stable` to "
+            f"version {moves[-1].version} since.",
             "Nothing was changed; to go back again make a new request, in Airflow a new DAG run.",
         )
     return done
 
 
-def version_at(documents: StateDocuments, group: str, model: str, at: datetime) -> Served:
+def version_at(documents: StateDocuments, group: str, model: str, at: datetime) -> ServedVersion:
     """Return the version that answered `stable` at `at` (timezone-aware), by the record."""
     if at.tzinfo is None:
         raise InvalidInput(f"The time {at.isoformat()} has no time zone.", "Write for example 2026-11-22T12:00:00Z.")
-    told = at.astimezone(timezone.utc).isoformat()
-    answer = Served(model, told, None, "", "")
+    utc = at.astimezone(timezone.utc).isoformat()
+    served = ServedVersion(model, utc, None, "", "")
     for record in history(documents, group, model):
-        moved = record.action in MOVES_STABLE and (record.version or None) != answer.version
+        moved = record.action in MOVES_STABLE and (record.version or None) != served.version
         if moved and datetime.fromisoformat(record.at) <= at:
-            answer = Served(model, told, record.version or None, record.at, record.actor)
-    return answer
+            served = ServedVersion(model, utc, record.version or None, record.at, record.actor)
+    return served
 
 
 def models(documents: StateDocuments, group: str) -> tuple[str, ...]:
@@ -155,3 +154,15 @@ def models(documents: StateDocuments, group: str) -> tuple[str, ...]:
 
 def _prefix(group: str, model: str) -> str:
     return f"groups/{group}/records/{model}/"
+
+
+@dataclass(frozen=True, slots=True)
+class _OldRecord:
+    """The field of records before 2026-11-28 that has another name now."""
+
+    request: str = ""
+
+
+def _parsed(body: bytes) -> DeploymentRecord:
+    record = from_json(DeploymentRecord, body)
+    return record if record.idempotency_key else replace(record, idempotency_key=from_json(_OldRecord, body).request)

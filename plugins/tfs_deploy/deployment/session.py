@@ -1,4 +1,4 @@
-"""An open serving group: its store, a client per replica, the clock and who acts. Every step takes one."""
+"""A session with a serving group: its store, a client per replica, the clock and the actor. Every step takes one."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Timeouts:
 
 @dataclass(frozen=True)
 class GroupSession:
-    """Everything that a step needs; `actor` is written into the record (a user, or a DAG run).
+    """Everything that a step uses; `actor` is written into the record (a user, or a DAG run).
 
-    `reach` connects to a server that is not among the replicas; None: no other one is to be asked.
+    `reach` connects to a server that is not one of the replicas; None: no other server may be asked.
     """
 
     store: Store
@@ -46,7 +46,7 @@ class GroupSession:
     reach: Callable[[str], ServingClient] | None = None
 
     def gather_results(self, call: Callable[[ServingClient], T]) -> dict[str, T | TFSDeployError]:
-        """Call every replica at once and return per target what it gave, errors of our tree included."""
+        """Call every replica at once and return the result or the TFSDeployError of each, by target."""
 
         def attempt(target: str) -> T | TFSDeployError:
             try:
@@ -58,7 +58,7 @@ class GroupSession:
             return dict(zip(self.clients, pool.map(attempt, self.clients), strict=True))
 
     def call_all(self, call: Callable[[ServingClient], T]) -> dict[str, T]:
-        """Call every replica at once; raise the first error if any failed."""
+        """Call every replica at once and return the results by target; raise the first error if any failed."""
         results: dict[str, T] = {}
         for target, result in self.gather_results(call).items():
             if isinstance(result, TFSDeployError):

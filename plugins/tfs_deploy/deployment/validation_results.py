@@ -1,48 +1,45 @@
-"""The proof that a version passed its gates: without it nothing is promoted (invariant I1)."""
+"""The validation reports of versions: without a passing one nothing is promoted (I1)."""
 
 from __future__ import annotations
 
-from tfs_deploy.errors import Contention, Refused
-from tfs_deploy.jsonable import from_json, to_json
+from tfs_deploy.deployment.session import GroupSession
+from tfs_deploy.errors import Refused
+from tfs_deploy.jsonable import from_json
+from tfs_deploy.store.documents import update
 from tfs_deploy.store.protocol import StateDocuments
 from tfs_deploy.validation.report import ValidationReport, Verdict
 
 
-def save(documents: StateDocuments, group: str, report: ValidationReport) -> None:
-    """Write `report` as the latest word on its version.
+def save(session: GroupSession, report: ValidationReport) -> None:
+    """Write `report` as the latest one on its version, unless the one before outweighs it.
 
-    About the same bytes a report that could not decide undoes no other: a replica that is away proves nothing. And a
-    gate that failed has failed until it runs again: a pass without that gate does not undo it.
+    For the same bytes, an inconclusive report does not replace a decided one: a replica that is away proves nothing. A
+    gate that failed has failed until it runs again: a pass without that gate does not replace the failure.
     """
-    while True:
-        held = documents.read(_key(group, report.model, report.version))
-        if held is not None and _outweighs(from_json(ValidationReport, held.body), report):
-            return
-        try:
-            documents.write(
-                _key(group, report.model, report.version), to_json(report), expected=held.tag if held else None
-            )
-        except Contention:
-            continue
-        return
+
+    def latest(before: ValidationReport | None) -> ValidationReport:
+        return before if before is not None and _outweighs(before, report) else report
+
+    key = _key(session.group.name, report.model, report.version)
+    update(session.store.documents, key, ValidationReport, latest, clock=session.clock)
 
 
 def read(documents: StateDocuments, group: str, model: str, version: int) -> ValidationReport | None:
     """Return the latest report on a version, None if there is none."""
-    held = documents.read(_key(group, model, version))
-    return from_json(ValidationReport, held.body) if held else None
+    document = documents.read(_key(group, model, version))
+    return None if document is None else from_json(ValidationReport, document.body)
 
 
-def invalidate(documents: StateDocuments, group: str, model: str, version: int) -> None:
-    """Drop the pass of a version, so that only a new validation makes it promotable; a failure stays known."""
+def invalidate(session: GroupSession, model: str, version: int) -> None:
+    """Delete the passing report of a version, so that it has to be validated again; a failing one stays."""
+    documents, group = session.store.documents, session.group.name
     report = read(documents, group, model, version)
     if report is not None and report.verdict is Verdict.PASS:
         documents.delete(_key(group, model, version))
 
 
 def require(
-    documents: StateDocuments,
-    group: str,
+    session: GroupSession,
     model: str,
     version: int,
     *,
@@ -52,10 +49,11 @@ def require(
 ) -> ValidationReport:
     """Return the passing report on these very bytes and on each of `replicas`; raise Refused if there is none.
 
-    `stable` is what is live now (0: nothing): a gate that compared with another version has to run again. None: that
-    does not matter, as when going back.
+    `stable` is the live version (0: none): a report that compared with another one does not count. With None it does,
+    as for a rollback.
     """
-    report = read(documents, group, model, version)
+    group = session.group.name
+    report = read(session.store.documents, group, model, version)
     again = f"Run: tfs-deploy validate {model} {version}."
     if report is None:
         raise Refused(
@@ -73,13 +71,13 @@ def require(
         raise Refused(
             f"Version {version} of model {model!r} was validated with other bytes ({report.fingerprint}) than the "
             f"store holds ({fingerprint}).",
-            "Somebody changed a published version: publish a new one.",
+            "A published version was changed: publish a new one.",
         )
     if stable is not None and report.compared_with and stable not in report.compared_with:
-        told = f"version {stable} is live now" if stable else "nothing is live now"
+        live = f"version {stable} is live now" if stable else "nothing is live now"
         raise Refused(
             f"Version {version} of model {model!r} was compared with version {report.compared_with[-1] or 'none'} as "
-            f"the live one, and {told}.",
+            f"the live one, and {live}.",
             again,
         )
     missing = sorted(set(replicas) - set(report.replicas))
@@ -88,12 +86,12 @@ def require(
     return report
 
 
-def _outweighs(held: ValidationReport, report: ValidationReport) -> bool:
-    if held.fingerprint != report.fingerprint or held.verdict is Verdict.INCONCLUSIVE:
+def _outweighs(before: ValidationReport, report: ValidationReport) -> bool:
+    if before.fingerprint != report.fingerprint or before.verdict is Verdict.INCONCLUSIVE:
         return False
     if report.verdict is Verdict.INCONCLUSIVE:
         return True
-    failed = {check.gate for check in held.checks if check.verdict is Verdict.FAIL}
+    failed = {check.gate for check in before.checks if check.verdict is Verdict.FAIL}
     return report.verdict is Verdict.PASS and not failed <= {check.gate for check in report.checks}
 
 

@@ -267,7 +267,7 @@ def _begin_rollback(session: GroupSession, model: str) -> _PendingRollback:
             "There is nothing to go back to: publish a good version.",
         )
     fingerprint = session.store.manifest(model, lower[-1]).fingerprint
-    validation_results.require(documents, session.group.name, model, lower[-1], fingerprint=fingerprint)
+    validation_results.require(session, model, lower[-1], fingerprint=fingerprint)
     _require_no_other_group(session, model, live)
     pending = _PendingRollback(live, lower[-1], fingerprint)
     documents.write(_pending_key(session, model), to_json(pending), expected=None)

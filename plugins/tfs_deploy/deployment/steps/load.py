@@ -40,13 +40,13 @@ def load(session: GroupSession, model: str, version: int) -> None:
             status[model] = observe(session, model, ())
             require_unclaimed(status[model])
         if stored.tag is None:
-            cross_group.require_apart(session, stored.state)
+            cross_group.require_no_foreign_model(session, stored.state)
         desired = stored.state.models.get(model) or DesiredModel(session.group.base_path(model), ())
         if version in desired.versions and version in status[model].available_everywhere():
             return
         if version not in desired.labels.values():
             # A replica did not serve it until now, or lost it in a restart: an earlier validation proves nothing.
-            validation_results.invalidate(session.store.documents, session.group.name, model, version)
+            validation_results.invalidate(session, model, version)
         target = stored.state.with_model(model, desired.with_versions(version))
         lint_change(session, stored.state, target, status)
         changed = desired_state.write(session.store.documents, session.group, stored, target)

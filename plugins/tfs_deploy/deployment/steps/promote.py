@@ -54,11 +54,10 @@ def _require_validated(
     session: GroupSession, model: str, version: int, fingerprint: str, live: int
 ) -> ValidationReport:
     """Return the passing report: on every replica and against the live version, unless that is `version` itself."""
-    documents, group = session.store.documents, session.group
     if live == version:
-        return validation_results.require(documents, group.name, model, version, fingerprint=fingerprint)
+        return validation_results.require(session, model, version, fingerprint=fingerprint)
     report = validation_results.require(
-        documents, group.name, model, version, fingerprint=fingerprint, replicas=group.replicas, stable=live
+        session, model, version, fingerprint=fingerprint, replicas=session.group.replicas, stable=live
     )
     require_all_replicas_listed(session, report)
     return report

@@ -32,7 +32,7 @@ def reject(session: GroupSession, model: str, version: int, *, reason: str) -> D
     require_known_version(session, model, version)
     with hold(session, f"rejection of {model} version {version}") as lease:
         unload(session, lease, model, (version,))
-        validation_results.invalidate(session.store.documents, session.group.name, model, version)
+        validation_results.invalidate(session, model, version)
         holder = cross_group.versions_in_use(session, model).get(version)
         if holder is None:
             session.store.withdraw(model, version, reason)

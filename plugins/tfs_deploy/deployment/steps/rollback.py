@@ -33,7 +33,7 @@ def rollback(
         # Read first: a version that does not exist is the caller's mistake, and not "not loaded".
         fingerprint = session.store.manifest(model, version).fingerprint
         stored = read_for_move(session, lease, model, version)
-        validation_results.require(session.store.documents, session.group.name, model, version, fingerprint=fingerprint)
+        validation_results.require(session, model, version, fingerprint=fingerprint)
         reason = reason or f"back from version {stored.state.labels(model)[STABLE]}"
         record = records.new_record(
             session,

@@ -55,7 +55,7 @@ def validate(
         clock=session.clock,
     )
     report = _with_silent_replicas(report, status)
-    validation_results.save(session.store.documents, session.group.name, report)
+    validation_results.save(session, report)
     records.append(
         session.store.documents,
         records.new_record(
