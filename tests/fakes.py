@@ -62,10 +62,10 @@ class FakeClock:
 
 
 class FakeClient(BlockingClient):
-    """A `ServingClient` on a `FakeModelServer`."""
+    """A `ServingClient` on a `FakeModelServer`, which `target` may name differently."""
 
-    def __init__(self, server: FakeModelServer) -> None:
-        super().__init__(server.target)
+    def __init__(self, server: FakeModelServer, target: str | None = None) -> None:
+        super().__init__(target or server.target)
         self._server = server
 
     async def _send(self, method: Method, request: bytes, seconds: float) -> bytes:

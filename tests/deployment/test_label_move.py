@@ -75,10 +75,7 @@ def test_going_back_asks_nobody_else(bench, first_only):
 def test_a_replica_under_another_name_is_the_same_replica(bench):
     bench.promoted("good one")
     other_names = {server.target.replace("replica", "alias"): server for server in bench.servers}
-    clients = {}
-    for name, server in other_names.items():
-        clients[name] = FakeClient(server)
-        clients[name].target = name
+    clients = {name: FakeClient(server, name) for name, server in other_names.items()}
     known = {server.target: server for server in bench.servers}
     group = replace(bench.group, replicas=tuple(other_names))
     renamed = replace(bench.session, group=group, clients=clients, reach=reaching(known))
