@@ -268,14 +268,14 @@ def test_base64_is_read_generously(text):
 @pytest.mark.parametrize(
     ("method", "path", "target"),
     [
-        ("GET", "/v1/models/m", api.Target("m", "")),
-        ("GET", "/V1/Models/m/Versions/007", api.Target("m", "", version=7)),
-        ("GET", "/v1/models/m/labels/a%20b/metadata", api.Target("m", "metadata", label="a b")),
-        ("GET", "/v1/models/m/METADATA", api.Target("m", "")),
-        ("GET", "/v1/models", api.Target("", "")),
-        ("GET", "/v1/models/m?x=1", api.Target("m?x=1", "")),
-        ("POST", "/v1/models/%C3%BC%2F:predict", api.Target("\u00fc/", "predict")),
-        ("POST", "/v1/models/m/labels/stable:classify", api.Target("m", "classify", label="stable")),
+        ("GET", "/v1/models/m", api.RequestTarget("m", "")),
+        ("GET", "/V1/Models/m/Versions/007", api.RequestTarget("m", "", version=7)),
+        ("GET", "/v1/models/m/labels/a%20b/metadata", api.RequestTarget("m", "metadata", label="a b")),
+        ("GET", "/v1/models/m/METADATA", api.RequestTarget("m", "")),
+        ("GET", "/v1/models", api.RequestTarget("", "")),
+        ("GET", "/v1/models/m?x=1", api.RequestTarget("m?x=1", "")),
+        ("POST", "/v1/models/%C3%BC%2F:predict", api.RequestTarget("\u00fc/", "predict")),
+        ("POST", "/v1/models/m/labels/stable:classify", api.RequestTarget("m", "classify", label="stable")),
     ],
 )  # fmt: skip
 def test_urls(method, path, target):

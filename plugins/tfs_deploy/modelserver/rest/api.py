@@ -7,6 +7,7 @@ import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -66,10 +67,10 @@ class RestApi:
     def __init__(self, core: ServerCore, options: RestOptions) -> None:
         self._core = core
         self._options = options
-        self._run: dict[str, Callable[[Target, bytes], bytes]] = {
+        self._run: dict[str, Callable[[RequestTarget, bytes], bytes]] = {
             "predict": self._predict,
-            "classify": self._classify,
-            "regress": self._regress,
+            "classify": partial(self._on_examples, messages.ClassificationRequest, run_classify, classify_body),
+            "regress": partial(self._on_examples, messages.RegressionRequest, run_regress, regress_body),
         }
 
     def headers(self, answer: Answer) -> dict[str, str]:
@@ -120,11 +121,11 @@ class RestApi:
             events = model_status(self._core, messages.GetModelStatusRequest(model_spec=target.spec()))
             return status_body(service.status_message(events))
 
-    def _metadata(self, target: Target) -> bytes:
+    def _metadata(self, target: RequestTarget) -> bytes:
         request = messages.GetModelMetadataRequest(model_spec=target.spec(), metadata_field=["signature_def"])
         return metadata_body(model_metadata(self._core, request))
 
-    def _predict(self, target: Target, body: bytes) -> bytes:
+    def _predict(self, target: RequestTarget, body: bytes) -> bytes:
         document = read_document(body)
         request = messages.PredictRequest(model_spec=target.spec())
         request.model_spec.signature_name = signature_name(document)
@@ -133,34 +134,27 @@ class RestApi:
             outputs = predict_outputs(servable, request, self._options.predict, timeout_ms=self._options.timeout_ms)
         return rows_body(outputs) if rows else columns_body(outputs)
 
-    def _classify(self, target: Target, body: bytes) -> bytes:
-        request = self._inference_request(messages.ClassificationRequest, target, body)
-        with self._core.lease(request.model_spec) as (_, servable):
-            result = run_classify(
-                servable,
-                request,
-                check_method_name=self._options.predict.check_method_name,
-                timeout_ms=self._options.timeout_ms,
-            )
-        return classify_body(result)
-
-    def _regress(self, target: Target, body: bytes) -> bytes:
-        request = self._inference_request(messages.RegressionRequest, target, body)
-        with self._core.lease(request.model_spec) as (_, servable):
-            result = run_regress(
-                servable,
-                request,
-                check_method_name=self._options.predict.check_method_name,
-                timeout_ms=self._options.timeout_ms,
-            )
-        return regress_body(result)
-
-    def _inference_request(self, kind: Any, target: Target, body: bytes) -> Any:
+    def _on_examples(
+        self,
+        request_class: Any,
+        run: Callable[..., Any],
+        body_of: Callable[[Any], bytes],
+        target: RequestTarget,
+        body: bytes,
+    ) -> bytes:
+        """Answer a classify or regress call; `run` gives the result, `body_of` the body for it."""
         document = read_document(body)
-        request = kind(model_spec=target.spec())
+        request = request_class(model_spec=target.spec())
         request.model_spec.signature_name = signature_name(document)
         fill_input(request.input, document)
-        return request
+        with self._core.lease(request.model_spec) as (_, servable):
+            result = run(
+                servable,
+                request,
+                check_method_name=self._options.predict.check_method_name,
+                timeout_ms=self._options.timeout_ms,
+            )
+        return body_of(result)
 
 
 def html_error(code: int) -> Answer:
@@ -238,7 +232,7 @@ class BadVersion(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class RequestTarget:
     """The parsed URL; `method` is predict, classify, regress, metadata, or empty for the status."""
 
     model: str
@@ -267,7 +261,7 @@ def is_served(path: str) -> bool:
     return _SERVED.fullmatch(path) is not None
 
 
-def parse_request_line(http_method: str, path: str) -> Target:
+def parse_request_line(http_method: str, path: str) -> RequestTarget:
     """Return the target of a request line; raise INVALID_ARGUMENT or BadVersion.
 
     `path` includes the query, which is part of the name. The match ignores the case, but a method must be lower case.
@@ -283,7 +277,7 @@ def parse_request_line(http_method: str, path: str) -> Target:
     method = match["method"] or ""
     if http_method == "POST" and method != method.lower():
         raise malformed
-    return Target(
+    return RequestTarget(
         model=_decoded(match["model"] or ""),
         method="metadata" if method == "metadata" else method if http_method == "POST" else "",
         version=None if version is None else int(version),
