@@ -57,7 +57,7 @@ def test_only_public_signatures_of_the_serving_graph_are_read(tmp_path: Path, te
     message.MergeFrom(saved_model("serve", signatures={"serving_default": IMAGE, "__saved_model_init_op": IMAGE}))
     if text:
         (tmp_path / "saved_model.pbtxt").write_text(
-            text_format.MessageToString(message, descriptor_pool=messages.descriptor_pool_())
+            text_format.MessageToString(message, descriptor_pool=messages.private_pool())
         )
     else:
         (tmp_path / "saved_model.pb").write_bytes(message.SerializeToString())

@@ -109,32 +109,32 @@ class Settings:
 def read_settings(flags: GroupOptions, *, environ: Mapping[str, str], directory: Path) -> Settings:
     """Return the settings that hold in `directory`; raise InvalidInput for a file or a value that cannot be used."""
     path = flags.config or directory / FILE_NAME
-    held = _read_file(path, required=flags.config is not None)
+    file = _read_file(path, required=flags.config is not None)
     base = Path(os.path.abspath(path)).parent
     target, targets_source = _first(
         (flags.target, "--target"),
         (environ.get("TFS_DEPLOY_TARGET"), "TFS_DEPLOY_TARGET"),
-        (_joined(held.target), f"target in {path}"),
+        (_joined(file.target), f"target in {path}"),
     )
     servers = GroupSettings(
         source=Source(f"the settings file {path}", targets=targets_source, tls_prefix="tls."),
         hosts=tuple(part.strip() for part in (target or "").split(",") if part.strip()),
-        name=flags.group or environ.get("TFS_DEPLOY_GROUP") or held.group or DEFAULT_GROUP,
-        model_root=held.model_root,
-        mode=held.mode,
-        startup_config=_anchored(held.startup_config, base) if held.startup_config else None,
-        tls=held.tls and held.tls.below(base),
+        name=flags.group or environ.get("TFS_DEPLOY_GROUP") or file.group or DEFAULT_GROUP,
+        model_root=file.model_root,
+        mode=file.mode,
+        startup_config=_anchored(file.startup_config, base) if file.startup_config else None,
+        tls=file.tls and file.tls.below(base),
     )
-    in_file = _anchored(held.store, base) if held.store else None
+    in_file = _anchored(file.store, base) if file.store else None
     return Settings(
         store=flags.store or environ.get("TFS_DEPLOY_STORE") or in_file,
         target=target,
         actor=flags.actor or environ.get("TFS_DEPLOY_ACTOR") or _user(),
         servers=servers,
         tls=servers.tls_options(),
-        s3=_s3(held.s3, base),
-        timeouts=Timeouts(held.timeouts.status, held.timeouts.reload, held.timeouts.lease),
-        wait=WaitLimits(discovery=held.timeouts.discovery, load=held.timeouts.load, rpc=held.timeouts.status),
+        s3=_s3(file.s3, base),
+        timeouts=Timeouts(file.timeouts.status, file.timeouts.reload, file.timeouts.lease),
+        wait=WaitLimits(discovery=file.timeouts.discovery, load=file.timeouts.load, rpc=file.timeouts.status),
     )
 
 
@@ -161,13 +161,13 @@ def _anchored(text: str, base: Path) -> str:
     return text if _URI.match(text) else str(base / Path(text).expanduser())
 
 
-def _s3(held: S3File, base: Path) -> S3Options:
+def _s3(file: S3File, base: Path) -> S3Options:
     return S3Options(
-        endpoint_url=held.endpoint_url,
-        region=held.region,
-        path_style=held.path_style,
-        profile=held.profile,
-        ca_bundle=str(base / Path(held.ca_bundle).expanduser()) if held.ca_bundle else None,
+        endpoint_url=file.endpoint_url,
+        region=file.region,
+        path_style=file.path_style,
+        profile=file.profile,
+        ca_bundle=str(base / Path(file.ca_bundle).expanduser()) if file.ca_bundle else None,
     )
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from urllib.parse import urlsplit
 
 from tfs_deploy.errors import InvalidInput
+from tfs_deploy.serving.config import base_path_error
 from tfs_deploy.serving.flags import FLAGS, FlagType
 
 _INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
@@ -93,15 +93,6 @@ def _conflicts(values: Mapping[str, str]) -> Iterator[tuple[str, str]]:
         yield "--file_system_poll_wait_seconds is below 0, and the server hangs at its start.", "Give 0 or more."
     if not 0.0 <= float(values.get("per_process_gpu_memory_fraction", "0")) <= 1.0:
         yield "--per_process_gpu_memory_fraction is not between 0 and 1.", "Give a share, such as 0.5."
-    yield from _bad_path(values.get("model_base_path", ""))
-
-
-def _bad_path(path: str) -> Iterator[tuple[str, str]]:
-    scheme = urlsplit(path).scheme
-    if scheme and scheme != "gs":
-        yield (
-            f"The base path {path!r} begins with {scheme}://, which TF Serving cannot read.",
-            "Give a directory that a sync agent or a shared disk fills.",
-        )
-    if path and not scheme and not path.startswith("/"):
-        yield f"The base path {path!r} is relative, which TF Serving refuses.", "Give an absolute path."
+    path = values.get("model_base_path")
+    if path and (error := base_path_error(path)):
+        yield error

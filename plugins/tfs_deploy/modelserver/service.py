@@ -28,7 +28,7 @@ from tfs_deploy.modelserver.status import (
 from tfs_deploy.serving import rpc
 from tfs_deploy.serving.codec import messages
 from tfs_deploy.serving.codec.predict import PredictCall, decode_predict_request
-from tfs_deploy.serving.codec.wire_format import lengthed, varint
+from tfs_deploy.serving.codec.wire_format import length_delimited, varint
 
 logger = logging.getLogger(__name__)
 
@@ -258,7 +258,7 @@ def encode_status(events: Iterable[Event]) -> bytes:
     By hand, because a load's message may quote bytes that are no UTF-8 (contract 20.7): TF Serving sends them as they
     are, Python's protobuf refuses them.
     """
-    return b"".join(lengthed(_STATUS_ROW, _status_row(event)) for event in events)
+    return b"".join(length_delimited(_STATUS_ROW, _status_row(event)) for event in events)
 
 
 def status_message(events: Iterable[Event]) -> Any:
@@ -273,9 +273,11 @@ def status_message(events: Iterable[Event]) -> Any:
 
 def _status_row(event: Event) -> bytes:
     text = message_bytes(event.message)
-    status = _varint_field(_CODE, int(event.code)) + (lengthed(_MESSAGE, text) if text else b"")
+    status = _varint_field(_CODE, int(event.code)) + (length_delimited(_MESSAGE, text) if text else b"")
     return (
-        _varint_field(_VERSION, event.id.version) + _varint_field(_STATE, int(event.state)) + lengthed(_STATUS, status)
+        _varint_field(_VERSION, event.id.version)
+        + _varint_field(_STATE, int(event.state))
+        + length_delimited(_STATUS, status)
     )
 
 

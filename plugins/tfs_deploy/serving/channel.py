@@ -1,4 +1,4 @@
-"""How to reach a model server: the target's form, TLS, and the options of every gRPC channel."""
+"""The form of a target, TLS credentials, and the options of every gRPC channel to a model server."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def options(tls: TLSOptions | None) -> list[tuple[str, str | int]]:
 
     Messages are not limited here, the server's limit is 2 GiB (contract 14). Pings are further apart than the 5 minutes
     below which a server answers ``too_many_pings``. A server that was restarted is tried again within 2 seconds
-    (gRPC's own back-off grows to 2 minutes), and by each client for itself. The "minimum back-off" is in truth the
-    time that one attempt to connect may take, TLS included.
+    (gRPC's own back-off grows to 2 minutes), by each client on its own. gRPC's "minimum back-off" is the time limit of
+    one attempt to connect, TLS included.
     """
     arguments: list[tuple[str, str | int]] = [
         ("grpc.max_send_message_length", -1),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from google.protobuf import text_format
 
@@ -12,7 +13,7 @@ from tfs_deploy.errors import InvalidInput
 from tfs_deploy.names import check_label, check_model_name, check_version
 from tfs_deploy.serving.codec import messages
 
-PLATFORM = "tensorflow"  # the only platform a stock model server loads
+PLATFORM = "tensorflow"  # the only platform that a stock model server loads
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +29,14 @@ class ModelEntry:
 def to_proto(entries: Iterable[ModelEntry]) -> Any:
     """Return the ModelServerConfig of `entries`; raise InvalidInput for what every model server refuses or misreads.
 
-    Whether a label's version is listed or AVAILABLE is not asked here: that depends on the server.
+    Labels are checked by `config_linter`, because what they may name depends on the server.
     """
     config = messages.ModelServerConfig()
     config.model_config_list.SetInParent()
-    seen: set[str] = set()
+    names: set[str] = set()
     for entry in entries:
-        _check(entry, seen)
-        seen.add(entry.name)
+        _check(entry, names)
+        names.add(entry.name)
         model = config.model_config_list.config.add(name=entry.name, base_path=entry.base_path, model_platform=PLATFORM)
         model.model_version_policy.specific.versions.extend(entry.versions)
         for label, version in entry.labels.items():
@@ -45,7 +46,7 @@ def to_proto(entries: Iterable[ModelEntry]) -> Any:
 
 def to_text(entries: Iterable[ModelEntry]) -> str:
     """Return `entries` in protobuf's text format, the same text for the same entries."""
-    text: str = text_format.MessageToString(to_proto(entries), descriptor_pool=messages.descriptor_pool_())
+    text: str = text_format.MessageToString(to_proto(entries), descriptor_pool=messages.private_pool())
     return text
 
 
@@ -59,7 +60,7 @@ def from_proto(config: Any) -> tuple[ModelEntry, ...]:
 def from_text(text: str) -> tuple[ModelEntry, ...]:
     """Return the entries in `text`, a ModelServerConfig in protobuf's text format."""
     try:
-        config = text_format.Parse(text, messages.ModelServerConfig(), descriptor_pool=messages.descriptor_pool_())
+        config = text_format.Parse(text, messages.ModelServerConfig(), descriptor_pool=messages.private_pool())
     except text_format.ParseError as error:
         raise InvalidInput(
             f"This is not a model server config: {error}.", "Give a ModelServerConfig in protobuf text format."
@@ -67,6 +68,19 @@ def from_text(text: str) -> tuple[ModelEntry, ...]:
     entries = from_proto(config)
     to_proto(entries)
     return entries
+
+
+def base_path_error(path: str, owner: str = "") -> tuple[str, str] | None:
+    """Return why TF Serving cannot read a base path, and the remedy; the cause names `owner` (`` of model 'm'``)."""
+    scheme = urlsplit(path).scheme
+    if scheme and scheme != "gs":
+        return (
+            f"The base path {path!r}{owner} begins with {scheme}://, which TF Serving cannot read.",
+            "Give a local directory that a sync agent or a shared disk fills.",
+        )
+    if not scheme and not path.startswith("/"):
+        return f"The base path {path!r}{owner} is relative, which TF Serving refuses.", "Give an absolute path."
+    return None
 
 
 def _entry(model: Any) -> ModelEntry:
@@ -91,9 +105,9 @@ def _entry(model: Any) -> ModelEntry:
     )
 
 
-def _check(entry: ModelEntry, seen: set[str]) -> None:
+def _check(entry: ModelEntry, names: set[str]) -> None:
     check_model_name(entry.name)
-    if entry.name in seen:
+    if entry.name in names:
         raise InvalidInput(f"The model {entry.name!r} is listed twice.", "List every model once.")
     if not entry.base_path.startswith("/") and "://" not in entry.base_path:
         raise InvalidInput(

@@ -1,12 +1,11 @@
-"""Refuse a model server config that TF Serving would accept and then punish (contract 5, 15, 20.10)."""
+"""Refuse a model server config that TF Serving would accept and then fail on (contract 5, 15, 20.10)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from urllib.parse import urlsplit
 
 from tfs_deploy.errors import Refused
-from tfs_deploy.serving.config import ModelEntry
+from tfs_deploy.serving.config import ModelEntry, base_path_error
 
 
 def lint(
@@ -36,18 +35,10 @@ def lint(
 
 
 def _lint_path(entry: ModelEntry, path_exists: Callable[[str], bool]) -> None:
-    scheme = urlsplit(entry.base_path).scheme
-    if scheme and scheme != "gs":
-        _refuse(
-            f"Model {entry.name!r} has the base path {entry.base_path!r}, and TF Serving cannot read {scheme}://.",
-            "Give a local directory that a sync agent or a shared disk fills.",
-        )
-    if not scheme and not entry.base_path.startswith("/"):
-        _refuse(
-            f"Model {entry.name!r} has the relative base path {entry.base_path!r}, which TF Serving refuses.",
-            "Give an absolute path.",
-        )
-    if not scheme and not path_exists(entry.base_path):
+    error = base_path_error(entry.base_path, f" of model {entry.name!r}")
+    if error is not None:
+        _refuse(*error)
+    if entry.base_path.startswith("/") and not path_exists(entry.base_path):
         _refuse(
             f"The base path {entry.base_path} of model {entry.name!r} does not exist, and that stops the discovery "
             "of new versions of every model on the server.",
@@ -61,7 +52,7 @@ def _lint_labels(entry: ModelEntry, before: ModelEntry | None, available: frozen
             f"The new config lists no version of model {entry.name!r}, so all of them would unload.",
             "Keep at least the version that is labelled stable.",
         )
-    held = before.labels if before else {}
+    current = before.labels if before else {}
     for label, version in sorted(entry.labels.items()):
         if version not in entry.versions:
             _refuse(
@@ -69,7 +60,7 @@ def _lint_labels(entry: ModelEntry, before: ModelEntry | None, available: frozen
                 "it would unload and the label would answer NOT_FOUND.",
                 f"Keep version {version} listed as long as a label names it.",
             )
-        if held.get(label) != version and version not in available:
+        if current.get(label) != version and version not in available:
             _refuse(
                 f"Label {label!r} of model {entry.name!r} would move to version {version}, which is not AVAILABLE "
                 "on every replica.",
@@ -85,7 +76,7 @@ def _lint_overlap(entry: ModelEntry, before: ModelEntry | None, available: froze
     if dropped:
         _refuse(
             f"The new config drops version {dropped[0]} of model {entry.name!r} while a label names it.",
-            "Move the label first; overlap always, so that a failed successor cannot wedge the model.",
+            "Move the label first: versions overlap, so that a failed successor leaves the model served.",
         )
 
 

@@ -1,4 +1,4 @@
-"""The serving group: the replicas that share one ModelServerConfig, and how they are addressed."""
+"""The serving group: the replicas that share one ModelServerConfig, and their addresses."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class ServingGroup:
     """Name the replicas and where they find models.
 
     `model_root` is the directory as the model servers see it; `startup_config` the file that they read when they
-    start, written here after every change of labels (None: nobody restarts them from a file). `discovered`: the
-    replicas are what a name resolves to now, and whoever else there was is gone.
+    start, written here after every change of labels (None: they do not start from a file). `discovered`: the replicas
+    are what a name resolves to now; a replica that it no longer resolves to is gone.
     """
 
     name: str
@@ -43,7 +43,7 @@ class ServingGroup:
     discovered: bool = False
 
     def __post_init__(self) -> None:
-        """Raise InvalidInput for a name that leads out of the group's documents, or a root that no server reads."""
+        """Raise InvalidInput for a name that is no key segment, or a model root that no model server can read."""
         check_group_name(self.name)
         if "://" in self.model_root:
             raise InvalidInput(
@@ -59,7 +59,7 @@ class ServingGroup:
 def _system_resolver(host: str, port: int) -> list[str]:
     try:
         entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:  # a part of over 63 characters cannot even be asked for
+    except (OSError, UnicodeError) as error:  # UnicodeError: a label of over 63 characters
         raise Unreachable(
             f"The name {host!r} of the serving group does not resolve: {error}.",
             "Check the name, or list the replicas as host:port,host:port.",

@@ -1,4 +1,4 @@
-"""What the rest of the package may ask a model server, and the values that it answers with."""
+"""The client of one model server as the rest of the package uses it, and the values that it returns."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tfs_deploy.serving.signature import DEFAULT_SIGNATURE, Signature
 
 
 class VersionState(str, Enum):
-    """Where a version is between its discovery and its end, in TF Serving's words."""
+    """The state of a version, in TF Serving's words."""
 
     UNKNOWN = "UNKNOWN"
     START = "START"
@@ -35,7 +35,7 @@ class VersionStatus:
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """The version that a model name, version or label stands for, and its signatures."""
+    """The version that a model name, version or label resolves to, and its signatures."""
 
     model: str
     version: int
@@ -63,7 +63,7 @@ class ServingClient(Protocol):
         """Return the known versions, newest first; none for an unknown model or version."""
 
     def metadata(self, model: str, *, version: int | None = None, label: str | None = None, timeout: float) -> Metadata:
-        """Return what `model` (its highest AVAILABLE version unless a version or label is named) takes and gives."""
+        """Return the signatures of `model`: its highest AVAILABLE version unless a version or label is named."""
 
     def predict(
         self,
@@ -82,4 +82,4 @@ class ServingClient(Protocol):
         """Replace the server's whole configuration by the ModelServerConfig `config`."""
 
     def close(self) -> None:
-        """Let the connection go; the client cannot be used after this."""
+        """Close the connection; the client cannot be used after this."""

@@ -1,4 +1,4 @@
-"""The unary methods of TF Serving's two services, and what a failed call means."""
+"""The unary methods of TF Serving's two services, and the error that a failed call stands for."""
 
 from __future__ import annotations
 
@@ -57,22 +57,22 @@ METHODS = (
     HANDLE_RELOAD_CONFIG,
 )
 
-# What gRPC's core writes when the peer's bytes are not HTTP/2; seen with HTTP/1 servers and plain sockets.
-_FOREIGN = re.compile(r"http1\.x server|Failed parsing HTTP/2|Expected SETTINGS frame", re.I)
-# What it writes when only one side speaks TLS, or the certificate does not fit.
+# gRPC's core writes these when the peer's bytes are not HTTP/2, for example an HTTP/1 server's.
+_NOT_GRPC = re.compile(r"http1\.x server|Failed parsing HTTP/2|Expected SETTINGS frame", re.I)
+# It writes these when only one side speaks TLS, or the certificate does not fit.
 _TLS = re.compile(r"SSL_ERROR_SSL|TSI_PROTOCOL_FAILURE|Verification Check failed", re.I)
 
 
 def to_error(code: str, details: str, *, target: str, action: str, timeout: float) -> TFSDeployError:
     """Return the error for a call to `target` that ended with the gRPC status `code`, e.g. ``NOT_FOUND``.
 
-    `action` says what was asked, e.g. ``Predict on model 'm'``; `timeout` is the seconds the call had.
+    `action` describes the call, e.g. ``Predict on model 'm'``; `timeout` is its time in seconds.
     """
     quoted = details.strip().rstrip(".!") or "no details"
     if code == "UNAVAILABLE":
         return _unavailable(quoted, target, action)
     if code == "DEADLINE_EXCEEDED":
-        return _too_late(target, action, timeout)
+        return _deadline_exceeded(target, action, timeout)
     if code == "NOT_FOUND" or (code == "INVALID_ARGUMENT" and "Unrecognized servable version label" in details):
         return NotFound(
             f"The model server at {target} cannot find what {action} asks for: {quoted}.",
@@ -98,7 +98,7 @@ def _unavailable(quoted: str, target: str, action: str) -> TFSDeployError:
             "Use TLS exactly if the server does, with its root certificate and the name that its certificate carries.",
             code="UNAVAILABLE",
         )
-    if _FOREIGN.search(quoted):
+    if _NOT_GRPC.search(quoted):
         return ModelServerError(
             f"What listens at {target} does not speak gRPC: {quoted}.",
             "Use TensorFlow Serving's gRPC port (8500 by default), not its REST port; add TLS if it asks for it.",
@@ -110,7 +110,7 @@ def _unavailable(quoted: str, target: str, action: str) -> TFSDeployError:
     )
 
 
-def _too_late(target: str, action: str, timeout: float) -> TFSDeployError:
+def _deadline_exceeded(target: str, action: str, timeout: float) -> TFSDeployError:
     cause = f"The model server at {target} did not finish {action} within {timeout:g} s"
     if HANDLE_RELOAD_CONFIG.name in action:
         return DeadlineExceeded(

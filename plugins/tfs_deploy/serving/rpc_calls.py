@@ -53,7 +53,7 @@ def run_blocking(operation: Coroutine[Any, Any, T]) -> T:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Which model, and which version of it: by number, by label, or (both None) the highest AVAILABLE one."""
+    """A model and one of its versions: by number, by label, or (both None) the highest AVAILABLE one."""
 
     model: str
     version: int | None = None

@@ -1,4 +1,4 @@
-"""Start and stop a throw-away model server; a runner never talks to the server that it runs."""
+"""Start and stop a temporary model server for an offline validation; a runner never calls the server that it runs."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from typing import Protocol
 from tfs_deploy.clock import Clock, Deadline, SystemClock
 from tfs_deploy.errors import DeadlineExceeded, LoadFailed
 
-# A throw-away server holds nothing that it has to finish.
+# A temporary server has no requests to finish.
 _STOP_SECONDS = 2.0
 _LOG_TAIL_BYTES = 2000
 
 
 class ModelServerRunner(Protocol):
-    """Something that can serve one SavedModel directory for a while."""
+    """Serves one SavedModel directory for the time of a `with` block."""
 
     def serve(self, directory: Path, model: str, version: int) -> AbstractContextManager[str]:
-        """Offer `directory` as `version` of `model` inside the block; gives host:port once it accepts connections."""
+        """Serve `directory` as `version` of `model`; yield host:port once the server accepts connections."""
 
 
 class EmbeddedRunner:
@@ -38,9 +38,9 @@ class EmbeddedRunner:
 
     @contextmanager
     def serve(self, directory: Path, model: str, version: int) -> Iterator[str]:
-        """Start a server with no retries, so that a broken model has its verdict at once.
+        """Start a server without load retries: a broken model fails at once.
 
-        Raises LoadFailed with the server's own words when it ends before it serves, DeadlineExceeded when it does
+        Raises LoadFailed, which quotes the server, when it ends before it serves, and DeadlineExceeded when it does
         neither in time.
         """
         with tempfile.TemporaryDirectory(prefix="tfs-deploy-") as folder:
@@ -52,7 +52,7 @@ class EmbeddedRunner:
             log = Path(folder) / "server.log"
             process = self._start(base, model, port, log)
             try:
-                self._await_port(process, port, log)
+                self._wait_for_port(process, port, log)
                 yield f"127.0.0.1:{port}"
             finally:
                 _stop(process)
@@ -62,9 +62,9 @@ class EmbeddedRunner:
         flags = [f"--port={port}", f"--model_name={model}", f"--model_base_path={base}", "--max_num_load_retries=0"]
         package_root = str(Path(__file__).resolve().parents[2])
         paths = [package_root, os.environ.get("PYTHONPATH", "")]
-        # A deployer that is killed takes the server with it: the server looks whether this process is still there.
-        watched = {"TFS_DEPLOY_END_WITH_PARENT": str(os.getpid())}
-        environment = {**os.environ, **watched, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        # The server polls this process id and ends when a deployer was killed.
+        parent = {"TFS_DEPLOY_END_WITH_PARENT": str(os.getpid())}
+        environment = {**os.environ, **parent, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
         with log.open("wb") as sink:
             # A session of its own: Ctrl-C in a terminal reaches this process only, and this process ends the server.
             # A server that gets SIGINT and SIGTERM during its imports hangs.
@@ -77,18 +77,18 @@ class EmbeddedRunner:
                 start_new_session=True,
             )
 
-    def _await_port(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    def _wait_for_port(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
         deadline = Deadline.after(self._start_seconds, self._clock)
         while not _accepts(port):
             if process.poll() is not None:
                 raise LoadFailed(
-                    f"The throw-away model server ended with code {process.returncode}: {_last_words(log)}",
+                    f"The throw-away model server ended with code {process.returncode}: {_log_excerpt(log)}",
                     "Correct the model; nothing was published.",
                 )
             if deadline.passed():
                 raise DeadlineExceeded(
-                    f"The throw-away model server did not serve within {self._start_seconds:.0f} s: {_last_words(log)}",
-                    "Allow more time, or look at the model's warm-up requests.",
+                    f"The throw-away model server served nothing in {self._start_seconds:.0f} s: {_log_excerpt(log)}",
+                    "Allow more time, or check the model's warm-up requests.",
                 )
             self._clock.sleep(0.1)
 
@@ -114,7 +114,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _last_words(log: Path) -> str:
+def _log_excerpt(log: Path) -> str:
     text = log.read_bytes()[-_LOG_TAIL_BYTES:].decode("utf-8", "replace")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     failed = [line for line in lines if "Error" in line or "Failed" in line]

@@ -1,4 +1,4 @@
-"""Signatures: what a model takes and gives, read from its files or from a server, compared before anything is sent."""
+"""Signatures: the inputs and outputs of a model, read from its files or a server, compared before a request is sent."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Signature:
 
 
 def shape_text(shape: Shape) -> str:
-    """Return `shape` for people: ``[?, 224, 3]``, or ``of any rank``."""
+    """Return `shape` as text for messages: ``[?, 224, 3]``, or ``of any rank``."""
     if shape is None:
         return "of any rank"
     return "[" + ", ".join("?" if size is None else str(size) for size in shape) + "]"
@@ -71,14 +71,14 @@ def public_signatures(signature_defs: Mapping[str, Any]) -> dict[str, Signature]
 def signatures_of_saved_model(directory: Path, tags: Iterable[str] = ("serve",)) -> dict[str, Signature]:
     """Return the signatures of the SavedModel in `directory`, from its MetaGraph with exactly `tags`."""
     saved_model = _read_saved_model(directory)
-    wanted = set(tags)
+    required = set(tags)
     for meta_graph in saved_model.meta_graphs:
-        if set(meta_graph.meta_info_def.tags) == wanted:
+        if set(meta_graph.meta_info_def.tags) == required:
             return public_signatures(meta_graph.signature_def)
-    found = "; ".join(", ".join(sorted(graph.meta_info_def.tags)) or "(none)" for graph in saved_model.meta_graphs)
+    available = "; ".join(", ".join(sorted(graph.meta_info_def.tags)) or "(none)" for graph in saved_model.meta_graphs)
     raise CorruptModel(
-        f"The SavedModel in {directory} has no graph with the tags {', '.join(sorted(wanted))}; "
-        f"it has: {found or 'none'}.",
+        f"The SavedModel in {directory} has no graph with the tags {', '.join(sorted(required))}; "
+        f"it has: {available or 'none'}.",
         "Export it with the tag 'serve', which TF Serving loads.",
     )
 
@@ -91,8 +91,8 @@ def check_inputs(signature: Signature, inputs: Mapping[str, npt.NDArray[Any]], *
     missing = sorted(signature.inputs.keys() - inputs.keys() - set(signature.optional))
     surplus = sorted(inputs.keys() - signature.inputs.keys())
     if missing or surplus:
-        found = (("lacks", missing), ("adds", surplus))
-        parts = [f"{word} {', '.join(map(repr, names))}" for word, names in found if names]
+        differences = (("lacks", missing), ("adds", surplus))
+        parts = [f"{verb} {', '.join(map(repr, names))}" for verb, names in differences if names]
         raise InvalidInput(
             f"The input of {where} {' and '.join(parts)}.",
             f"Give exactly: {_listing(signature.inputs)}.",
@@ -101,22 +101,22 @@ def check_inputs(signature: Signature, inputs: Mapping[str, npt.NDArray[Any]], *
         _check_input(alias, signature.inputs[alias], array, where)
 
 
-def compatible(expected: Mapping[str, Signature], found: Mapping[str, Signature]) -> tuple[str, ...]:
-    """Return one sentence per reason why a client of `expected` would not work with `found`; none = compatible.
+def compatible(expected: Mapping[str, Signature], served: Mapping[str, Signature]) -> tuple[str, ...]:
+    """Return one sentence per reason why a client of `expected` would not work with `served`; none = compatible.
 
-    `found` may add signatures, outputs and optional inputs and accept more shapes; graph tensor names do not matter.
+    `served` may add signatures, outputs and optional inputs and accept more shapes; graph tensor names do not matter.
     """
     differences: list[str] = []
     for name, wanted in sorted(expected.items()):
-        if name not in found:
-            differences.append(f"The signature {name!r} is gone; there are: {', '.join(sorted(found)) or 'none'}.")
+        if name not in served:
+            differences.append(f"The signature {name!r} is gone; there are: {', '.join(sorted(served)) or 'none'}.")
             continue
-        differences.extend(_signature_differences(name, wanted, found[name]))
+        differences.extend(_signature_differences(name, wanted, served[name]))
     return tuple(differences)
 
 
 def covers(wide: Shape, narrow: Shape) -> bool:
-    """Tell whether every array of shape `narrow` is also one of shape `wide`."""
+    """Tell whether every array of shape `narrow` also has the shape `wide`."""
     if wide is None:
         return True
     if narrow is None or len(wide) != len(narrow):
@@ -151,24 +151,24 @@ def _check_input(alias: str, spec: TensorSpec, array: npt.NDArray[Any], where: s
             )
 
 
-def _signature_differences(name: str, wanted: Signature, found: Signature) -> list[str]:
+def _signature_differences(name: str, wanted: Signature, served: Signature) -> list[str]:
     differences: list[str] = []
-    if wanted.method_name != found.method_name:
+    if wanted.method_name != served.method_name:
         differences.append(
-            f"The signature {name!r} has the method {found.method_name!r} instead of {wanted.method_name!r}."
+            f"The signature {name!r} has the method {served.method_name!r} instead of {wanted.method_name!r}."
         )
-    for alias in sorted(wanted.inputs.keys() - found.inputs.keys()):
+    for alias in sorted(wanted.inputs.keys() - served.inputs.keys()):
         differences.append(f"The signature {name!r} no longer takes the input {alias!r}.")
-    for alias in sorted(found.inputs.keys() - set(found.optional) - (wanted.inputs.keys() - set(wanted.optional))):
+    for alias in sorted(served.inputs.keys() - set(served.optional) - (wanted.inputs.keys() - set(wanted.optional))):
         differences.append(f"The signature {name!r} now needs the input {alias!r}.")
-    for alias in sorted(wanted.inputs.keys() & found.inputs.keys()):
-        old, new = wanted.inputs[alias], found.inputs[alias]
+    for alias in sorted(wanted.inputs.keys() & served.inputs.keys()):
+        old, new = wanted.inputs[alias], served.inputs[alias]
         if old.dtype != new.dtype or not covers(new.shape, old.shape):
             differences.append(f"The input {alias!r} of signature {name!r} is {new} instead of {old}.")
-    for alias in sorted(wanted.outputs.keys() - found.outputs.keys()):
+    for alias in sorted(wanted.outputs.keys() - served.outputs.keys()):
         differences.append(f"The signature {name!r} no longer gives the output {alias!r}.")
-    for alias in sorted(wanted.outputs.keys() & found.outputs.keys()):
-        old, new = wanted.outputs[alias], found.outputs[alias]
+    for alias in sorted(wanted.outputs.keys() & served.outputs.keys()):
+        old, new = wanted.outputs[alias], served.outputs[alias]
         if old.dtype != new.dtype or not covers(old.shape, new.shape):
             differences.append(f"The output {alias!r} of signature {name!r} is {new} instead of {old}.")
     return differences
@@ -177,7 +177,7 @@ def _signature_differences(name: str, wanted: Signature, found: Signature) -> li
 def _spec(info: Any) -> TensorSpec:
     number = info.dtype
     shape: tuple[int | None, ...] | None = None
-    # An empty shape is a scalar, but no shape at all says nothing: old exporters left it out.
+    # An empty shape is a scalar; a missing one (old exporters) means any shape.
     if info.HasField("tensor_shape") and not info.tensor_shape.unknown_rank:
         shape = tuple(dim.size if dim.size >= 0 else None for dim in info.tensor_shape.dim)
     return TensorSpec(
@@ -200,7 +200,7 @@ def _read_saved_model(directory: Path) -> Any:
         from google.protobuf import text_format  # rarely needed
 
         try:
-            pool = messages.descriptor_pool_()
+            pool = messages.private_pool()
             return text_format.Parse(text.read_text(), messages.SavedModel(), descriptor_pool=pool)
         except (text_format.ParseError, UnicodeDecodeError) as error:
             raise CorruptModel(f"{text} is not a SavedModel: {error}.", "Export the model again.") from error

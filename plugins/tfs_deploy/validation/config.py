@@ -63,8 +63,8 @@ def gates_from(data: object, *, where: str = "The gates do", strict: bool = True
         file = msgspec.convert(data, type=file_type, strict=strict)
     except msgspec.ValidationError as error:
         raise InvalidInput(f"{where} not fit: {error}.", f"Known keys: {_known_keys()}.") from error
-    given = {gate.name: getattr(file, gate.name) for gate in registry.GATES}
-    return Gates({name: value for name, value in given.items() if _enabled(value)}, getattr(file, _RPC_SECONDS))
+    values = {gate.name: getattr(file, gate.name) for gate in registry.GATES}
+    return Gates({name: value for name, value in values.items() if _enabled(value)}, getattr(file, _RPC_SECONDS))
 
 
 def _enabled(options: object) -> bool:

@@ -24,12 +24,12 @@ class PreparedGate:
 
     gate: Gate[Any, Any]
     options: Any
-    prepared: Any
+    inputs: Any
 
     def run(self, candidate: Candidate) -> Check:
         """Check one replica; a Permanent error of the model is a fail, a Transient one on the way is inconclusive."""
         try:
-            outcome = self.gate.check(self.options, self.prepared, candidate)
+            outcome = self.gate.check(self.options, self.inputs, candidate)
         except Transient as error:
             outcome = Outcome(Verdict.INCONCLUSIVE, error.cause)
         except Permanent as error:
@@ -58,10 +58,9 @@ def prepare_gates(manifest: Manifest, gates: Gates, read_file: Callable[[str], b
     """
     golden = gates.options.get(GoldenGate.name)
     files = ModelFiles(manifest, read_file, golden_file=golden.file if golden else "")
-    prepared = (PreparedGate(gate, options, gate.prepare(options, files)) for gate, options in gates.enabled())
-    return PreparedGates(
-        manifest.fingerprint, tuple(one for one in prepared if one.prepared is not None), gates.rpc_seconds
-    )
+    prepared = [(gate, options, gate.prepare(options, files)) for gate, options in gates.enabled()]
+    runnable = tuple(PreparedGate(gate, options, inputs) for gate, options, inputs in prepared if inputs is not None)
+    return PreparedGates(manifest.fingerprint, runnable, gates.rpc_seconds)
 
 
 def validate_replicas(

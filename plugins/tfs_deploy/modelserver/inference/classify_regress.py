@@ -19,7 +19,7 @@ from tfs_deploy.modelserver.graph.servable import Array, Servable
 from tfs_deploy.modelserver.inference import examples
 from tfs_deploy.modelserver.inference.examples import ReplySpec
 from tfs_deploy.modelserver.status import invalid_argument
-from tfs_deploy.serving.codec.wire_format import lengthed
+from tfs_deploy.serving.codec.wire_format import length_delimited
 
 _CLASSES, _SCORES, _OUTPUTS = "classes", "scores", "outputs"
 _CLASSIFICATION, _REGRESSION = "classification", "regression"
@@ -54,7 +54,7 @@ class Classifications:
     def serialized_result(self) -> bytes:
         """Return the serialized ClassificationResult."""
         return b"".join(
-            lengthed(_ITEM, b"".join(lengthed(_ITEM, _class(label, score)) for label, score in row))
+            length_delimited(_ITEM, b"".join(length_delimited(_ITEM, _class(label, score)) for label, score in row))
             for row in self.rows()
         )
 
@@ -68,7 +68,7 @@ class Regressions:
 
     def serialized_result(self) -> bytes:
         """Return the serialized RegressionResult."""
-        return b"".join(lengthed(_ITEM, _float(_VALUE, value)) for value in self.values.tolist())
+        return b"".join(length_delimited(_ITEM, _float(_VALUE, value)) for value in self.values.tolist())
 
 
 def run_classify(
@@ -91,7 +91,7 @@ def run_regress(
 
 def encode_response(answer: Classifications | Regressions) -> bytes:
     """Return the serialized ClassificationResponse or RegressionResponse, which have the same fields."""
-    return lengthed(_RESULT, answer.serialized_result()) + lengthed(_SPEC, answer.spec.serialized())
+    return length_delimited(_RESULT, answer.serialized_result()) + length_delimited(_SPEC, answer.spec.serialized())
 
 
 def classification_tensors(signature: Any, *, check_method_name: bool) -> tuple[str, list[str]]:
@@ -167,7 +167,7 @@ def _check_classes(output: Array, alias: str, dtype: str, expected: np.dtype[Any
 
 
 def _class(label: bytes, score: float) -> bytes:
-    return (lengthed(_LABEL, label) if label else b"") + _float(_SCORE, score)
+    return (length_delimited(_LABEL, label) if label else b"") + _float(_SCORE, score)
 
 
 def _float(field: int, value: float) -> bytes:

@@ -15,7 +15,7 @@ from tfs_deploy.modelserver.inference.classify_regress import Classifications, R
 from tfs_deploy.modelserver.inference.examples import ReplySpec
 from tfs_deploy.modelserver.status import Code, StatusError, invalid_argument
 from tfs_deploy.serving.codec import messages
-from tfs_deploy.serving.codec.wire_format import lengthed
+from tfs_deploy.serving.codec.wire_format import length_delimited
 
 # inference.proto: fields of the response and of a result.
 _RESULTS, _SPEC, _CLASSIFICATION, _REGRESSION = 1, 1, 2, 3
@@ -64,11 +64,13 @@ def run_multi_inference(
 def encode_multi_inference(answers: Iterable[Classifications | Regressions]) -> bytes:
     """Return the serialized MultiInferenceResponse."""
     results = (
-        lengthed(_SPEC, answer.spec.serialized())
-        + lengthed(_CLASSIFICATION if isinstance(answer, Classifications) else _REGRESSION, answer.serialized_result())
+        length_delimited(_SPEC, answer.spec.serialized())
+        + length_delimited(
+            _CLASSIFICATION if isinstance(answer, Classifications) else _REGRESSION, answer.serialized_result()
+        )
         for answer in answers
     )
-    return b"".join(lengthed(_RESULTS, result) for result in results)
+    return b"".join(length_delimited(_RESULTS, result) for result in results)
 
 
 def _signature(servable: Servable, request: Any, task: Any, earlier: dict[str, Any]) -> tuple[str, Any]:

@@ -22,7 +22,7 @@ from tfs_deploy.modelserver import metrics
 from tfs_deploy.modelserver.graph.servable import Array, Servable, SignaturePlan
 from tfs_deploy.modelserver.status import Code, StatusError, failed_precondition, invalid_argument, of_exception
 from tfs_deploy.serving.codec import messages, tensors
-from tfs_deploy.serving.codec.wire_format import lead, lengthed, varint
+from tfs_deploy.serving.codec.wire_format import field_header, length_delimited, varint
 from tfs_deploy.serving.signature import DEFAULT_SIGNATURE
 
 # `DataTypeString`: TensorFlow's names for the numbers of DataType, where they are not the enum's in lower case.
@@ -189,15 +189,15 @@ def encode_predict_response(spec: bytes, outputs: Mapping[str, Array], *, as_con
 
     `as_content` puts values into ``tensor_content`` instead of lists.
     """
-    parts: list[Buffer] = [lengthed(_SPEC, spec)]
+    parts: list[Buffer] = [length_delimited(_SPEC, spec)]
     for alias, array in outputs.items():
         try:
             head, body = _tensor_with_content(array) if as_content else _tensor(array)
         except TFSDeployError as error:
             raise StatusError(Code.UNIMPLEMENTED, f"output tensor {alias}: {error.cause}") from error
         size = len(head) + len(body)
-        entry = lengthed(_KEY, alias.encode()) + lead(_VALUE, size)
-        parts += (lead(_OUTPUTS, len(entry) + size), entry, head, body)
+        entry = length_delimited(_KEY, alias.encode()) + field_header(_VALUE, size)
+        parts += (field_header(_OUTPUTS, len(entry) + size), entry, head, body)
     return b"".join(parts)
 
 
@@ -210,7 +210,7 @@ def _tensor(array: Array) -> tuple[bytes, Buffer]:
     if name in _PACKED:
         field, element = _PACKED[name]
         packed: Buffer = np.ascontiguousarray(array).reshape(-1).view(element).view(np.uint8).data
-        return (head + lead(field, len(packed)), packed) if len(packed) else (head, b"")
+        return (head + field_header(field, len(packed)), packed) if len(packed) else (head, b"")
     values = messages.TensorProto()
     if name == "DT_STRING":
         values.string_val.extend(tensors.strings(array))
@@ -232,7 +232,7 @@ def _tensor_with_content(array: Array) -> tuple[bytes, Buffer]:
         return _serialized(tensors.to_proto(array)), b""
     texts = tensors.strings(array)
     packed = b"".join((*(varint(len(text)) for text in texts), *texts))
-    return _head("DT_STRING", array.shape) + (lengthed(_CONTENT, packed) if packed else b""), b""
+    return _head("DT_STRING", array.shape) + (length_delimited(_CONTENT, packed) if packed else b""), b""
 
 
 @lru_cache(maxsize=1024)

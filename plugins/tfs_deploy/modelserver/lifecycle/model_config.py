@@ -99,4 +99,4 @@ def single_model(name: str, base_path: str) -> Any:
 
 def read_file(path: str) -> Any:
     """Return the ModelServerConfig in a text file; raise NOT_FOUND without it, INVALID_ARGUMENT for any other text."""
-    return text_config.read_text_proto(path, messages.ModelServerConfig(), messages.descriptor_pool_())
+    return text_config.read_text_proto(path, messages.ModelServerConfig(), messages.private_pool())

@@ -186,9 +186,7 @@ def _read_saved_model(directory: Path) -> Any:
             # TensorFlow reads a directory of this name as an empty file.
             return messages.SavedModel.FromString(b"" if binary.is_dir() else binary.read_bytes())
         if text.exists():
-            return text_format.Parse(
-                text.read_text(), messages.SavedModel(), descriptor_pool=messages.descriptor_pool_()
-            )
+            return text_format.Parse(text.read_text(), messages.SavedModel(), descriptor_pool=messages.private_pool())
     except OSError as error:
         raise of_os_error(error) from error
     except (DecodeError, text_format.ParseError, UnicodeDecodeError) as error:

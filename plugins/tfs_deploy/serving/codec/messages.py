@@ -2,7 +2,7 @@
 
 ``from tensorflow_serving.apis import predict_pb2`` imports TensorFlow (7 s, 550 MB). The classes here are built
 from `descriptors.binpb`, which tests/serving/generate_descriptors.py extracts from tensorflow-serving-api; a
-private pool, so that a process that also holds TensorFlow sees no clash of symbols.
+private pool avoids a clash of symbols in a process that also imports TensorFlow.
 
 ``messages.PredictRequest`` and every other name in `FULL_NAMES` is a message class, made on first use.
 """
@@ -69,7 +69,7 @@ def _pool() -> descriptor_pool.DescriptorPool:
     return pool
 
 
-def descriptor_pool_() -> descriptor_pool.DescriptorPool:
+def private_pool() -> descriptor_pool.DescriptorPool:
     """Return the private pool, filled from the descriptor set on the first call."""
     with _lock:
         return _pool()
@@ -78,13 +78,13 @@ def descriptor_pool_() -> descriptor_pool.DescriptorPool:
 @cache
 def message_class(full_name: str) -> Any:
     """Return the class of the message called `full_name`, e.g. ``tensorflow.serving.PredictRequest``."""
-    return message_factory.GetMessageClass(descriptor_pool_().FindMessageTypeByName(full_name))
+    return message_factory.GetMessageClass(private_pool().FindMessageTypeByName(full_name))
 
 
 @cache
 def enum_names(full_name: str) -> dict[int, str]:
     """Return number to name for the enum called `full_name`, e.g. ``tensorflow.DataType``."""
-    values = descriptor_pool_().FindEnumTypeByName(full_name).values
+    values = private_pool().FindEnumTypeByName(full_name).values
     return {value.number: value.name for value in values}
 
 

@@ -2,8 +2,8 @@
 
 ``to_proto`` + ``SerializeToString`` copies a tensor three times, ``FromString`` + ``to_array`` twice more. Here a
 request is joined from small headers, which protobuf writes, and the arrays' own memory; a response is scanned, and its
-large fields become numpy views of its bytes. Both give exactly what the protobuf classes give: whatever the scanner
-does not know by sight goes to them, and so does the verdict on malformed bytes.
+large fields become numpy views of its bytes. Both give exactly what the protobuf classes give: bytes that the scanner
+does not support, malformed ones included, are parsed by those classes.
 
 The wire format (protobuf.dev/programming-guides/encoding): a field is a varint ``number << 3 | type`` and a payload;
 type 0 is a varint, 1 eight bytes, 2 a varint length and that many bytes, 5 four bytes.
@@ -21,7 +21,7 @@ from google.protobuf.message import DecodeError
 
 from tfs_deploy.errors import CorruptModel, InvalidInput
 from tfs_deploy.serving.codec import messages, tensors
-from tfs_deploy.serving.codec.wire_format import lead, lengthed
+from tfs_deploy.serving.codec.wire_format import field_header, length_delimited
 
 Array = npt.NDArray[Any]
 
@@ -44,16 +44,16 @@ _PACKED: dict[str, tuple[int, np.dtype[Any]]] = {
 _SCAN_BYTES = 4096
 
 
-class _Unfamiliar(Exception):
-    """These bytes are malformed, or well-formed in a way that only protobuf itself reads."""
+class _NotScannable(Exception):
+    """The bytes are malformed, or in a valid form that only protobuf itself parses."""
 
 
 def encode_predict_request(spec: Any, inputs: Mapping[str, Array], outputs: Sequence[str] = ()) -> bytes:
     """Return the serialized PredictRequest; `spec` is a ModelSpec; each array's memory is copied once."""
-    parts: list[bytes | memoryview] = [lengthed(_REQUEST_SPEC, spec.SerializeToString())]
+    parts: list[bytes | memoryview] = [length_delimited(_REQUEST_SPEC, spec.SerializeToString())]
     for alias, array in inputs.items():
         parts.extend(_entry(alias, array))
-    parts.extend(lengthed(_REQUEST_FILTER, alias.encode()) for alias in outputs)
+    parts.extend(length_delimited(_REQUEST_FILTER, alias.encode()) for alias in outputs)
     size = sum(map(len, parts))
     if size > tensors.MAX_BYTES:
         raise InvalidInput(
@@ -71,7 +71,7 @@ def decode_predict_response(data: bytes) -> tuple[Any, dict[str, Array]]:
     """
     try:
         spec, values = _scan_response(data)
-    except _Unfamiliar:
+    except _NotScannable:
         response = _parse(messages.PredictResponse, data, "PredictResponse")
         return response.model_spec, {alias: _read(alias, proto) for alias, proto in response.outputs.items()}
     return spec, {alias: _decode_tensor(alias, value) for alias, value in values.items()}
@@ -79,7 +79,7 @@ def decode_predict_response(data: bytes) -> tuple[Any, dict[str, Array]]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PredictCall:
-    """What a PredictRequest holds, for the side that answers it.
+    """The contents of a PredictRequest, for the model server.
 
     Each input is an array, or the TensorProto it came in where that is not one piece of memory or holds no array.
     `has_spec` is false where the request has no `model_spec`; it is an empty one then.
@@ -92,15 +92,15 @@ class PredictCall:
 
 
 def decode_predict_request(data: bytes) -> PredictCall:
-    """Return what the serialized PredictRequest holds; raise DecodeError where the bytes are none.
+    """Return the contents of a serialized PredictRequest; raise DecodeError for other bytes.
 
-    Arrays of large requests are read-only views of `data`. Small ones, where a scan in Python costs more than it
-    saves, and those that protobuf alone can read come as protobuf reads them.
+    Arrays of large requests are read-only views of `data`. Protobuf parses small requests, where a scan in Python costs
+    more than it saves, and those in a form that only protobuf parses.
     """
     if len(data) >= _SCAN_BYTES:
         try:
             return _scan_request(data)
-        except _Unfamiliar:
+        except _NotScannable:
             pass
     request = messages.PredictRequest.FromString(data)
     return PredictCall(request.model_spec, request.HasField("model_spec"), request.inputs, request.output_filter)
@@ -112,15 +112,15 @@ def _scan_request(data: bytes) -> PredictCall:
     output_filter: list[str] = []
     for number, kind, payload in _fields(memoryview(data)):
         if kind != _BYTES or number > _REQUEST_FILTER:
-            raise _Unfamiliar
+            raise _NotScannable
         if number == _REQUEST_SPEC:
             if spec is not None:
-                raise _Unfamiliar
+                raise _NotScannable
             spec = bytes(payload)
         elif number == _REQUEST_INPUTS:
             alias, value = _scan_entry(payload)
             if alias in inputs:
-                raise _Unfamiliar
+                raise _NotScannable
             inputs[alias] = _array_or_proto(value)
         else:
             output_filter.append(_text(payload))
@@ -130,7 +130,7 @@ def _scan_request(data: bytes) -> PredictCall:
 def _array_or_proto(data: memoryview) -> Any:
     try:
         array = _view_tensor(data)
-    except (_Unfamiliar, CorruptModel):
+    except (_NotScannable, CorruptModel):
         array = None
     return messages.TensorProto.FromString(bytes(data)) if array is None else array
 
@@ -139,21 +139,21 @@ def _text(data: memoryview) -> str:
     try:
         return bytes(data).decode()
     except UnicodeDecodeError as error:
-        raise _Unfamiliar from error
+        raise _NotScannable from error
 
 
 def _entry(alias: str, array: Array) -> Iterator[bytes | memoryview]:
     """Yield one `inputs` entry: the key, then a TensorProto whose content is the array's memory."""
-    key = lengthed(_ENTRY_KEY, alias.encode())
+    key = length_delimited(_ENTRY_KEY, alias.encode())
     if tensors.dtype_name(array) == "DT_STRING":
         head, body = tensors.to_proto(array).SerializeToString(), memoryview(b"")
     else:
         head, body = tensors.tensor_head(array).SerializeToString(), tensors.content(array)
         if len(body):
-            head += lead(_TENSOR_CONTENT, len(body))
+            head += field_header(_TENSOR_CONTENT, len(body))
     value_size = len(head) + len(body)
-    value_head = lead(_ENTRY_VALUE, value_size)
-    yield lead(_REQUEST_INPUTS, len(key) + len(value_head) + value_size) + key + value_head + head
+    value_head = field_header(_ENTRY_VALUE, value_size)
+    yield field_header(_REQUEST_INPUTS, len(key) + len(value_head) + value_size) + key + value_head + head
     yield body
 
 
@@ -164,33 +164,33 @@ def _scan_response(data: bytes) -> tuple[Any, dict[str, memoryview]]:
     for number, kind, payload in _fields(memoryview(data)):
         if number == _RESPONSE_SPEC and kind == _BYTES:
             if spec is not None:
-                raise _Unfamiliar
+                raise _NotScannable
             spec = bytes(payload)
         elif number == _RESPONSE_OUTPUTS and kind == _BYTES:
             alias, value = _scan_entry(payload)
             if alias in values:
-                raise _Unfamiliar
+                raise _NotScannable
             values[alias] = value
     return _parse(messages.ModelSpec, spec or b"", "ModelSpec"), values
 
 
 def _scan_entry(entry: memoryview) -> tuple[str, memoryview]:
-    found: dict[int, memoryview] = {}
+    parts: dict[int, memoryview] = {}
     for number, kind, payload in _fields(entry):
         # A map entry or a message that comes in pieces merges by rules of its own.
-        if number not in (_ENTRY_KEY, _ENTRY_VALUE) or kind != _BYTES or number in found:
-            raise _Unfamiliar
-        found[number] = payload
-    return _text(found.get(_ENTRY_KEY, memoryview(b""))), found.get(_ENTRY_VALUE, memoryview(b""))
+        if number not in (_ENTRY_KEY, _ENTRY_VALUE) or kind != _BYTES or number in parts:
+            raise _NotScannable
+        parts[number] = payload
+    return _text(parts.get(_ENTRY_KEY, memoryview(b""))), parts.get(_ENTRY_VALUE, memoryview(b""))
 
 
 def _decode_tensor(alias: str, data: memoryview) -> Array:
     try:
         array = _view_tensor(data)
-    except _Unfamiliar:
+    except _NotScannable:
         array = None
     except CorruptModel as error:
-        raise _named(alias, error) from error
+        raise _with_alias(alias, error) from error
     return array if array is not None else _read(alias, _parse(messages.TensorProto, bytes(data), "TensorProto"))
 
 
@@ -224,12 +224,12 @@ def _view_tensor(data: memoryview) -> Array | None:
 def _scan_dtype(fields: dict[int, tuple[int, memoryview]]) -> int:
     kind, payload = fields.pop(_TENSOR_DTYPE, (_BYTES, memoryview(b"")))
     if kind != _VARINT or len(payload) != 1:  # every dtype that is served has a number below 128
-        raise _Unfamiliar
+        raise _NotScannable
     return payload[0]
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, int, memoryview]]:
-    """Yield (number, wire type, payload) for each field; raise _Unfamiliar for groups and malformed bytes."""
+    """Yield (number, wire type, payload) for each field; raise _NotScannable for groups and malformed bytes."""
     position, end = 0, len(data)
     while position < end:
         tag, position = _read_varint(data, position)
@@ -244,9 +244,9 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int, memoryview]]:
         elif kind == _FIXED64:
             stop = position + 8
         else:
-            raise _Unfamiliar
+            raise _NotScannable
         if stop > end or not 0 < number < 2**29:
-            raise _Unfamiliar
+            raise _NotScannable
         yield number, kind, data[position:stop]
         position = stop
 
@@ -260,7 +260,7 @@ def _read_varint(data: memoryview, position: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, position
         shift += 7
-    raise _Unfamiliar
+    raise _NotScannable
 
 
 def _parse(kind: Any, data: bytes, name: str) -> Any:
@@ -277,8 +277,8 @@ def _read(alias: str, proto: Any) -> Array:
     try:
         return tensors.to_array(proto)
     except CorruptModel as error:
-        raise _named(alias, error) from error
+        raise _with_alias(alias, error) from error
 
 
-def _named(alias: str, error: CorruptModel) -> CorruptModel:
+def _with_alias(alias: str, error: CorruptModel) -> CorruptModel:
     return CorruptModel(f"Output {alias!r}: {error.cause}", error.remedy)

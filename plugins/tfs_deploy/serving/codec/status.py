@@ -51,7 +51,7 @@ def _text(message: str | bytes) -> str:
 def _bytes_class() -> Any:
     """Return GetModelStatusResponse with ``bytes`` for the text of a status, which is the same on the wire."""
     pool = descriptor_pool.DescriptorPool()
-    whole = messages.message_class(messages.FULL_NAMES["GetModelStatusResponse"]).DESCRIPTOR
+    original = messages.message_class(messages.FULL_NAMES["GetModelStatusResponse"]).DESCRIPTOR
 
     def add(file: Any) -> None:
         for dependency in file.dependencies:
@@ -63,5 +63,5 @@ def _bytes_class() -> Any:
                 field.type = field.TYPE_BYTES
         pool.Add(copy)
 
-    add(whole.file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(whole.full_name))
+    add(original.file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(original.full_name))

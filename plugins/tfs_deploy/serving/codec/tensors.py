@@ -104,7 +104,7 @@ def to_proto(array: object, dtype: str | None = None) -> Any:
 
     `dtype` (a TensorFlow name) says what lists and scalars become; an array must have it already.
     """
-    values = _given_dtype(array, dtype)
+    values = _with_dtype(array, dtype)
     proto = tensor_head(values)
     if proto.dtype == dtype_number("DT_STRING"):
         proto.string_val.extend(strings(values))
@@ -211,7 +211,7 @@ def from_content(name: str, shape: tuple[int, ...], data: bytes | memoryview) ->
     """Return `data`, the bytes of a tensor_content, as an array; numbers as a read-only view."""
     count = element_count(name, shape)
     dtype = NUMPY_BY_NAME[name]
-    if not count:  # TensorFlow does not look at what an empty tensor brings
+    if not count:  # TensorFlow ignores the content of an empty tensor
         return np.empty(shape, dtype=dtype)
     if name == "DT_STRING":
         return _fill_objects(_string_list(bytes(data), count), shape)
@@ -245,7 +245,7 @@ def from_list(name: str, shape: tuple[int, ...], values: Array) -> Array:
     return full.reshape(shape)
 
 
-def _given_dtype(value: object, dtype: str | None) -> Array:
+def _with_dtype(value: object, dtype: str | None) -> Array:
     if dtype is None:
         return as_array(value)
     if dtype not in NUMPY_BY_NAME:

@@ -8,13 +8,13 @@ from __future__ import annotations
 _BYTES = 2
 
 
-def lengthed(field: int, payload: bytes) -> bytes:
+def length_delimited(field: int, payload: bytes) -> bytes:
     """Return a length-delimited field."""
-    return lead(field, len(payload)) + payload
+    return field_header(field, len(payload)) + payload
 
 
-def lead(field: int, length: int) -> bytes:
-    """Return what stands before the payload of a length-delimited field."""
+def field_header(field: int, length: int) -> bytes:
+    """Return the tag and the length of a length-delimited field, which precede its payload."""
     return varint(field << 3 | _BYTES) + varint(length)
 
 
