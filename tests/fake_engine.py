@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tfs_deploy.containers.engine import ContainerSpec, Found, Look
-from tfs_deploy.containers.engine_errors import engine_error
+from tfs_deploy.containers.engine import ContainerSpec, Found, Look, engine_error
 from tfs_deploy.errors import NotFound
 
 WHERE = "fake://engine"

@@ -172,7 +172,7 @@ with DAG(dag_id="in_a_container", schedule=None):
     @task
     def use(server, folder, run_id=None):
         from tfs_deploy.containers.docker_engine import connect
-        from tfs_deploy.containers.labels import RUN_LABEL
+        from tfs_deploy.containers.ownership import RUN_LABEL
 
         engine = connect()
         found = engine.find({RUN_LABEL: run_id, "tfs_deploy.dag": "in_a_container", "tfs_deploy.task": "start"})

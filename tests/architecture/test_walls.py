@@ -64,7 +64,7 @@ LIGHT = (
     "deployment.steps.status",
     "cli.main",
     "containers.runner",
-    "containers.reaper",
+    "containers.ownership",
     "sync.run",
     "demo.digits",
     "gateway.config_file",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tfs_deploy.containers import docker_engine
-from tfs_deploy.containers.engine_errors import NoGpu, PortTaken, engine_error
+from tfs_deploy.containers.engine import NoGpu, PortTaken, engine_error
 from tfs_deploy.containers.options import Gpus
 from tfs_deploy.errors import InvalidInput, MissingExtra, NotFound, Permanent, Refused, TFSDeployError, Unreachable
 

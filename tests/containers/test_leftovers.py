@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from fake_engine import FakeEngine
 from fakes import FakeClock
 from tfs_deploy.containers.engine import ContainerSpec
-from tfs_deploy.containers.labels import Owner, Process, Purpose, owner_of
-from tfs_deploy.containers.reaper import leftovers, reap
+from tfs_deploy.containers.ownership import Owner, Process, Purpose, leftovers, owner_of, reap
 from tfs_deploy.errors import Unreachable
 
 NOW = int(FakeClock().now().timestamp())

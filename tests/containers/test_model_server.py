@@ -10,10 +10,10 @@ import pytest
 
 from fake_engine import FakeEngine
 from fakes import FakeClock
-from tfs_deploy.containers.engine_errors import PortTaken
-from tfs_deploy.containers.labels import Owner, Purpose
+from tfs_deploy.containers.engine import PortTaken
 from tfs_deploy.containers.model_server import ModelServerContainer, ServerDied, State
 from tfs_deploy.containers.options import Files, ModelRoot, OneModel, Ports, Restart, RestartPolicy, ServerOptions
+from tfs_deploy.containers.ownership import Owner, Purpose
 from tfs_deploy.errors import DeadlineExceeded, InvalidInput, NotFound, Refused, TFSDeployError, Unreachable
 
 OWNER = Owner(Purpose.RUN, None, "dag", "run", "task")

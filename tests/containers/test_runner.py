@@ -12,10 +12,9 @@ import pytest
 from fake_engine import FakeEngine
 from fakes import FakeClock
 from tfs_deploy.containers.engine import ContainerSpec
-from tfs_deploy.containers.labels import Owner, Process, Purpose, owner_of
-from tfs_deploy.containers.last_words import last_words
-from tfs_deploy.containers.model_server import ServerDied
+from tfs_deploy.containers.model_server import ServerDied, log_excerpt
 from tfs_deploy.containers.options import Limits, OneModel, ServerOptions
+from tfs_deploy.containers.ownership import Owner, Process, Purpose, owner_of
 from tfs_deploy.containers.runner import ContainerRunner, Delivery, runners_for
 from tfs_deploy.errors import InvalidInput, LoadFailed, Unreachable
 
@@ -113,13 +112,13 @@ def test_options_that_name_a_model_of_their_own() -> None:
         ContainerRunner(ServerOptions(model=OneModel(name="m")))
 
 
-def test_last_words() -> None:
+def test_log_excerpt() -> None:
     log = (
         "2026-01-01 10:00:00.123456: I tensorflow_serving/model_servers/server.cc:74] Building single model file\n"
         "2026-01-01 10:00:01.123456: E tensorflow_serving/util/retrier.cc:37] Loading failed: NOT_FOUND: no tags\n"
     )
-    assert last_words(log) == "Loading failed: NOT_FOUND: no tags"
-    assert last_words(log + "Failed to start server. Error: UNKNOWN: 1 servable\nbye\n") == "UNKNOWN: 1 servable"
-    assert last_words("one\ntwo\nthree\nfour\n") == "two / three / four"
-    assert last_words("") == "it wrote nothing"
-    assert len(last_words("error " * 10000)) < 1000
+    assert log_excerpt(log) == "Loading failed: NOT_FOUND: no tags"
+    assert log_excerpt(log + "Failed to start server. Error: UNKNOWN: 1 servable\nbye\n") == "UNKNOWN: 1 servable"
+    assert log_excerpt("one\ntwo\nthree\nfour\n") == "two / three / four"
+    assert log_excerpt("") == "it wrote nothing"
+    assert len(log_excerpt("error " * 10000)) < 1000

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from tfs_deploy.containers.engine import ContainerEngine, ContainerSpec, Mount, PublishedPort
-from tfs_deploy.containers.engine_errors import NoGpu, PortTaken
+from tfs_deploy.containers.engine import ContainerEngine, ContainerSpec, Mount, NoGpu, PortTaken, PublishedPort
 from tfs_deploy.containers.options import Gpus
 from tfs_deploy.errors import NotFound, TFSDeployError
 

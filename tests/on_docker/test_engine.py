@@ -14,9 +14,9 @@ import pytest
 
 from contract.container_engine_suite import ContainerEngineSuite
 from tfs_deploy.containers.docker_engine import DockerEngine, connect
-from tfs_deploy.containers.labels import Owner, Purpose
 from tfs_deploy.containers.model_server import ModelServerContainer
 from tfs_deploy.containers.options import Limits, ModelRoot, OneModel, ServerOptions, options_from
+from tfs_deploy.containers.ownership import Owner, Purpose
 from tfs_deploy.containers.runner import ContainerRunner, Delivery
 from tfs_deploy.errors import NotFound, TFSDeployError, Unreachable
 

@@ -15,11 +15,10 @@ import pytest
 from on_docker.engine import containers, plain_environment, wait_for
 from tfs_deploy.clock import SystemClock
 from tfs_deploy.containers.docker_engine import DockerEngine, connect
-from tfs_deploy.containers.engine_errors import PortTaken
-from tfs_deploy.containers.labels import DAG_LABEL, RUN_LABEL, Owner, Process, Purpose
+from tfs_deploy.containers.engine import PortTaken
 from tfs_deploy.containers.model_server import ModelServerContainer, ServerDied
 from tfs_deploy.containers.options import OneModel, Ports, ServerOptions
-from tfs_deploy.containers.reaper import leftovers, reap
+from tfs_deploy.containers.ownership import DAG_LABEL, RUN_LABEL, Owner, Process, Purpose, leftovers, reap
 from tfs_deploy.errors import NotFound, Refused, TFSDeployError
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
@@ -31,7 +30,7 @@ import os, sys, time
 from pathlib import Path
 from tfs_deploy.cli.exit_codes import Terminated
 from tfs_deploy.clock import SystemClock
-from tfs_deploy.containers.labels import Owner, Process, Purpose
+from tfs_deploy.containers.ownership import Owner, Process, Purpose
 from tfs_deploy.containers.options import ServerOptions
 from tfs_deploy.containers.runner import ContainerRunner
 import signal

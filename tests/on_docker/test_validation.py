@@ -16,8 +16,8 @@ from on_docker.broken_models import BROKEN, broken_copy
 from on_docker.engine import containers, plain_environment
 from tfs_deploy.clock import SystemClock
 from tfs_deploy.containers.docker_engine import connect
-from tfs_deploy.containers.labels import PURPOSE_LABEL, RUN_LABEL, Purpose
 from tfs_deploy.containers.options import ServerOptions
+from tfs_deploy.containers.ownership import PURPOSE_LABEL, RUN_LABEL, Purpose
 from tfs_deploy.containers.runner import ContainerRunner, Delivery, runners_for
 from tfs_deploy.deployment.offline_validation import LOAD_GATE, validate_in_each
 from tfs_deploy.deployment.steps.publish import manifest_of

@@ -45,8 +45,8 @@ def reap(
     """Remove containers whose process has ended or whose time is over; the engine is that of DOCKER_HOST."""
     from tfs_deploy.clock import SystemClock
     from tfs_deploy.containers.docker_engine import connect
-    from tfs_deploy.containers.reaper import leftovers
-    from tfs_deploy.containers.reaper import reap as run_reap
+    from tfs_deploy.containers.ownership import leftovers
+    from tfs_deploy.containers.ownership import reap as run_reap
 
     engine = connect()
     try:

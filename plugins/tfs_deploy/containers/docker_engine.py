@@ -12,8 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-from tfs_deploy.containers.engine import ContainerSpec, Found, Look
-from tfs_deploy.containers.engine_errors import engine_error
+from tfs_deploy.containers.engine import ContainerSpec, Found, Look, engine_error
 from tfs_deploy.containers.options import Gpus
 from tfs_deploy.errors import MissingExtra, NotFound, TFSDeployError, Unreachable
 

@@ -16,6 +16,7 @@ It starts, watches and stops; it never speaks to the model server. `tfs_deploy.s
 from __future__ import annotations
 
 import logging
+import re
 import socket
 import uuid
 from collections.abc import Callable, Mapping
@@ -26,9 +27,8 @@ from types import TracebackType
 from tfs_deploy.clock import Clock, Deadline, SystemClock
 from tfs_deploy.containers.command_line import GRPC_PORT, REST_PORT, CommandLine, command_line
 from tfs_deploy.containers.engine import ContainerEngine, ContainerSpec, Look, Mount, PublishedPort
-from tfs_deploy.containers.labels import INSTANCE_LABEL, Owner
-from tfs_deploy.containers.last_words import LOG_LINES, last_words
 from tfs_deploy.containers.options import ServerOptions
+from tfs_deploy.containers.ownership import INSTANCE_LABEL, Owner
 from tfs_deploy.errors import DeadlineExceeded, InvalidInput, LoadFailed, Permanent, Refused
 
 logger = logging.getLogger(__name__)
@@ -42,6 +42,15 @@ _CONNECT_SECONDS = 1.0
 _HELD_SECONDS = 0.3
 # How long the engine may take to know what happened: a container whose creation was under way, a process that ends.
 _LATE_SECONDS = 5.0
+# How much of the log is read, and how much of it goes into the sentence.
+_LOG_LINES = 200
+_SENTENCE_LINES = 3
+_SENTENCE_CHARACTERS = 900
+_TELLING = re.compile(r"error|fail|fatal|abort|denied|unknown|invalid|core dumped|killed|exception", re.IGNORECASE)
+# The date, thread and place that TensorFlow writes before its words.
+_PREFIX = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[.,]\d+:? ?)?([IWEF] )?(\S+\.(cc|h|py):\d+\] )?")
+# What the server says of the start as a whole: it names the reason, and is the one line to quote if there is one.
+_VERDICT = re.compile(r"Failed to start server\. Error: (.*)")
 
 Connect = Callable[[], ContainerEngine]
 
@@ -250,10 +259,10 @@ class ModelServerContainer:
                 grpc_at, rest_at = (f"{host}:{port}" for host, port in (grpc, rest))
                 return RunningServer(grpc_at, rest_at, self.container, self._name, self._instance)
             if deadline.passed():
-                log = engine.log(self.container, lines=LOG_LINES)
+                log = engine.log(self.container, lines=_LOG_LINES)
                 raise DeadlineExceeded(
                     f"The model server in container {self._name} ({self.options.image}) opened no port within "
-                    f"{self._start_seconds:.0f} s. Its last words: {last_words(log)}",
+                    f"{self._start_seconds:.0f} s. Its last words: {log_excerpt(log)}",
                     "Check that its base path holds a version; it opens no port before one is loaded.",
                 )
             self._clock.sleep(_POLL_SECONDS)
@@ -270,7 +279,7 @@ class ModelServerContainer:
     def _require_alive(self, engine: ContainerEngine, look: Look) -> None:
         if look.running or not look.started or self._restarts_by_itself(look):
             return
-        log = engine.log(self.container, lines=LOG_LINES)
+        log = engine.log(self.container, lines=_LOG_LINES)
         logger.error("Log of container %s:\n%s", self._name, log)
         named = f"The model server in container {self._name} ({self.options.image})"
         if look.killed_for_memory:
@@ -280,7 +289,7 @@ class ModelServerContainer:
                 log=log,
             )
         raise ServerDied(
-            f"{named} ended with code {look.exit_code}. Its last words: {last_words(log)}",
+            f"{named} ended with code {look.exit_code}. Its last words: {log_excerpt(log)}",
             "Correct what it names; its whole log is in ours.",
             log=log,
         )
@@ -298,6 +307,17 @@ class ModelServerContainer:
             if found or deadline.passed():
                 return tuple(one.id for one in found)
             self._clock.sleep(_POLL_SECONDS)
+
+
+def log_excerpt(log: str) -> str:
+    """Return the lines that tell why, the last ones first to be kept; a fixed text for an empty log."""
+    lines = [_PREFIX.sub("", line).strip() for line in log.splitlines()]
+    lines = [line for line in lines if line]
+    verdicts = [found[1] for line in lines if (found := _VERDICT.search(line))]
+    telling = list(dict.fromkeys(line for line in lines if _TELLING.search(line)))
+    chosen = verdicts[-1:] or telling[-_SENTENCE_LINES:] or lines[-_SENTENCE_LINES:]
+    text = " / ".join(chosen) or "it wrote nothing"
+    return text if len(text) <= _SENTENCE_CHARACTERS else f"…{text[-_SENTENCE_CHARACTERS:]}"
 
 
 def _require_reachable(options: ServerOptions) -> None:

@@ -13,10 +13,9 @@ import msgspec
 from tfs_deploy.clock import Clock, SystemClock
 from tfs_deploy.containers.docker_engine import connect as connect_to_docker
 from tfs_deploy.containers.engine import Mount
-from tfs_deploy.containers.labels import Owner, Process, Purpose
 from tfs_deploy.containers.model_server import Connect, Extra, ModelServerContainer
 from tfs_deploy.containers.options import MODELS, OneModel, RestartPolicy, ServerOptions, check_image
-from tfs_deploy.containers.reaper import reap
+from tfs_deploy.containers.ownership import Owner, Process, Purpose, reap
 from tfs_deploy.errors import InvalidInput
 
 # Whoever started it, and wherever: after a day nobody validates with it any more.

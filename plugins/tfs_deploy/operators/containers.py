@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tfs_deploy.containers.labels import Owner, Process, Purpose
+from tfs_deploy.containers.ownership import Owner, Process, Purpose
 from tfs_deploy.operators.publish import directory_of
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tfs_deploy.clock import Clock
     from tfs_deploy.containers.model_server import ModelServerContainer
     from tfs_deploy.containers.options import ServerOptions
-    from tfs_deploy.containers.reaper import RunIsAlive
+    from tfs_deploy.containers.ownership import RunIsAlive
     from tfs_deploy.store.protocol import Store
     from tfs_deploy.validation.config import Gates
     from tfs_deploy.validation.report import ValidationReport
@@ -102,6 +102,7 @@ class ImageValidation:
         from tfs_deploy.clock import SystemClock
         from tfs_deploy.containers.docker_engine import connect
         from tfs_deploy.containers.options import options_from
+        from tfs_deploy.containers.ownership import Purpose
         from tfs_deploy.containers.runner import Delivery, runners_for
         from tfs_deploy.deployment.offline_validation import UNPUBLISHED, validate_in_each
 

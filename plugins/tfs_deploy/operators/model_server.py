@@ -58,10 +58,9 @@ class StartModelServerOperator(BaseOperator):
         """Start the container and return its addresses."""
         from tfs_deploy.clock import SystemClock
         from tfs_deploy.containers.docker_engine import connect
-        from tfs_deploy.containers.labels import Purpose
         from tfs_deploy.containers.model_server import ModelServerContainer
         from tfs_deploy.containers.options import options_from
-        from tfs_deploy.containers.reaper import reap
+        from tfs_deploy.containers.ownership import Purpose, reap
 
         clock = SystemClock()
         purpose = Purpose.LONG_LIVED if self.long_lived else Purpose.RUN
@@ -130,7 +129,7 @@ class StopModelServerOperator(BaseOperator):
 
 
 def _remove(engine: ContainerEngine, task: tuple[str, str, str], *, name: str = "") -> list[str]:
-    from tfs_deploy.containers.labels import DAG_LABEL, PROJECT, PROJECT_LABEL, RUN_LABEL, TASK_LABEL
+    from tfs_deploy.containers.ownership import DAG_LABEL, PROJECT, PROJECT_LABEL, RUN_LABEL, TASK_LABEL
 
     labels = {PROJECT_LABEL: PROJECT}
     if not name:
