@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tfs_deploy.containers.engine import ContainerSpec, Found, Look, engine_error
+from tfs_deploy.containers.engine import ContainerSpec, ContainerState, ListedContainer, engine_error
 from tfs_deploy.errors import NotFound
 
-WHERE = "fake://engine"
+ADDRESS = "fake://engine"
 
 
 class Listener:
@@ -43,7 +43,7 @@ class Container:
     """One container of the fake."""
 
     spec: ContainerSpec
-    look: Look = field(default_factory=lambda: Look(running=False, started=False))
+    state: ContainerState = field(default_factory=lambda: ContainerState(running=False, started=False))
     files: dict[str, bytes] = field(default_factory=dict)
     listeners: list[Listener] = field(default_factory=list)
 
@@ -52,7 +52,7 @@ class Container:
         for listener in self.listeners:
             listener.close()
         self.listeners = []
-        self.look = replace(self.look, running=False, exit_code=code, killed_for_memory=for_memory)
+        self.state = replace(self.state, running=False, exit_code=code, killed_for_memory=for_memory)
 
 
 class FakeEngine:
@@ -63,7 +63,7 @@ class FakeEngine:
 
     local = True
     host = "127.0.0.1"
-    where = WHERE
+    address = ADDRESS
 
     def __init__(self, images: tuple[str, ...] = ("server:1",)) -> None:
         self.images = set(images)
@@ -80,14 +80,16 @@ class FakeEngine:
     def require_image(self, image: str) -> None:
         self._called("require_image")
         if image not in self.images:
-            raise engine_error(404, f"No such image: {image}", where=WHERE, what=image)
+            raise engine_error(404, f"No such image: {image}", address=ADDRESS, subject=image)
 
     def create(self, spec: ContainerSpec) -> str:
         self._called("create")
         if spec.image not in self.images:
-            raise engine_error(404, f"No such image: {spec.image}", where=WHERE, what=spec.image)
+            raise engine_error(404, f"No such image: {spec.image}", address=ADDRESS, subject=spec.image)
         if spec.name and any(one.spec.name == spec.name for one in self.containers.values()):
-            raise engine_error(409, f"Conflict. The container name {spec.name} is in use", where=WHERE, what=spec.image)
+            raise engine_error(
+                409, f"Conflict. The container name {spec.name} is in use", address=ADDRESS, subject=spec.image
+            )
         name = f"{next(self._ids):064x}"
         self.containers[name] = Container(spec)
         self._done("create")
@@ -108,44 +110,46 @@ class FakeEngine:
         for mount in held.spec.mounts:
             if not mount.volume and not Path(mount.source).is_dir():
                 words = f"invalid mount config: bind source path does not exist: {mount.source}"
-                raise engine_error(400, words, where=WHERE, what=container)
+                raise engine_error(400, words, address=ADDRESS, subject=container)
         if held.spec.gpus:
-            raise engine_error(500, "could not select device driver with capabilities: [[gpu]]", where=WHERE, what="")
+            raise engine_error(
+                500, "could not select device driver with capabilities: [[gpu]]", address=ADDRESS, subject=""
+            )
         if "dies" in held.spec.image:
-            held.look = Look(running=False, started=True, exit_code=255)
+            held.state = ContainerState(running=False, started=True, exit_code=255)
         else:
-            held.look = Look(running=True, started=True, ports=self._open(held))
+            held.state = ContainerState(running=True, started=True, ports=self._open(held))
         self._done("start")
 
     def _open(self, held: Container) -> dict[int, int]:
         ports: dict[int, int] = {}
         for port in held.spec.ports:
             if "mute" in held.spec.image:
-                ports[port.inside] = 1
+                ports[port.container_port] = 1
                 continue
             try:
                 listener = Listener(port.port)
             except OSError as error:
                 words = f"Bind for 127.0.0.1:{port.port} failed: port is already allocated"
-                raise engine_error(500, words, where=WHERE, what="") from error
+                raise engine_error(500, words, address=ADDRESS, subject="") from error
             held.listeners.append(listener)
-            ports[port.inside] = listener.port
+            ports[port.container_port] = listener.port
         return ports
 
-    def look(self, container: str) -> Look:
-        self._called("look")
-        return self._held(container).look
+    def inspect(self, container: str) -> ContainerState:
+        self._called("inspect")
+        return self._held(container).state
 
     def log(self, container: str, *, lines: int) -> str:
         self._called("log")
         held = self.containers.get(container)
-        ended = held is not None and not held.look.running
+        ended = held is not None and not held.state.running
         return "hello\nFailed to start server. Error: UNKNOWN: no\n" if ended else "hello\n" if held else ""
 
     def stop(self, container: str) -> None:
         self._called("stop")
         held = self.containers.get(container)
-        if held is not None and held.look.running:
+        if held is not None and held.state.running:
             held.end()
 
     def remove(self, container: str) -> None:
@@ -154,10 +158,10 @@ class FakeEngine:
         if held is not None:
             held.end()
 
-    def find(self, labels: Mapping[str, str]) -> tuple[Found, ...]:
+    def find(self, labels: Mapping[str, str]) -> tuple[ListedContainer, ...]:
         self._called("find")
         return tuple(
-            Found(name, held.spec.name, held.look.running, dict(held.spec.labels))
+            ListedContainer(name, held.spec.name, held.state.running, dict(held.spec.labels))
             for name, held in self.containers.items()
             if all(
                 label in held.spec.labels and value in ("", held.spec.labels[label]) for label, value in labels.items()

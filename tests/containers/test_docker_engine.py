@@ -41,7 +41,7 @@ def test_requests_for_gpus(gpus: Gpus, count: int, ids: list[str] | None) -> Non
     ],
 )
 def test_what_is_pulled_is_one_image(image: str, repository: str, tag: str | None) -> None:
-    assert docker_engine._pulled(image) == (repository, tag)
+    assert docker_engine._split_reference(image) == (repository, tag)
 
 
 # As Docker 20.10 to 28 say it.
@@ -70,7 +70,7 @@ def test_what_is_pulled_is_one_image(image: str, repository: str, tag: str | Non
     ],
 )  # fmt: skip
 def test_what_an_engine_means(status: int, words: str, kind: type[TFSDeployError], told: str) -> None:
-    error = engine_error(status, words, where="unix:///socket", what="it")
+    error = engine_error(status, words, address="unix:///socket", subject="it")
     assert type(error) is kind
     assert told in error.cause
     assert "unix:///socket" in error.cause

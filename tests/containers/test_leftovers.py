@@ -39,7 +39,7 @@ def test_any_labels_can_be_read(labels: dict[str, str]) -> None:
 
 
 def test_whether_a_process_lives() -> None:
-    this = Process.this()
+    this = Process.current()
     assert this.alive() is True
     assert dataclasses.replace(this, started=this.started + 1).alive() is False
     assert dataclasses.replace(this, host="elsewhere").alive() is None
@@ -56,13 +56,13 @@ def test_whether_a_process_lives() -> None:
 
 
 def gone() -> Process:
-    return dataclasses.replace(Process.this(), started=0)
+    return dataclasses.replace(Process.current(), started=0)
 
 
 @pytest.mark.parametrize(
     ("owner", "why"),
     [
-        (Owner(Purpose.THROW_AWAY, Process.this()), ""),
+        (Owner(Purpose.THROW_AWAY, Process.current()), ""),
         (Owner(Purpose.THROW_AWAY, gone()), "has ended"),
         (Owner(Purpose.THROW_AWAY, Process("elsewhere", 1, 1)), ""),
         (Owner(Purpose.THROW_AWAY, Process("elsewhere", 1, 1), until=NOW + 60), ""),
@@ -81,7 +81,7 @@ def test_what_is_a_leftover(owner: Owner, why: str) -> None:
     runs = {"alive": True, "dead": False}
     found = leftovers(engine, clock=FakeClock(), run_is_alive=lambda dag, run: runs.get(run))
     assert [one.id for one in found] == ([name] if why else [])
-    assert all(why in one.why for one in found)
+    assert all(why in one.reason for one in found)
     assert name in engine.containers
 
 

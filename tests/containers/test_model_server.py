@@ -11,13 +11,13 @@ import pytest
 from fake_engine import FakeEngine
 from fakes import FakeClock
 from tfs_deploy.containers.engine import PortTaken
-from tfs_deploy.containers.model_server import ModelServerContainer, ServerDied, State
+from tfs_deploy.containers.model_server import Lifecycle, ModelServerContainer, ServerDied
 from tfs_deploy.containers.options import Files, ModelRoot, OneModel, Ports, Restart, RestartPolicy, ServerOptions
 from tfs_deploy.containers.ownership import Owner, Purpose
 from tfs_deploy.errors import DeadlineExceeded, InvalidInput, NotFound, Refused, TFSDeployError, Unreachable
 
 OWNER = Owner(Purpose.RUN, None, "dag", "run", "task")
-CALLS = ("require_image", "create", "copy_in", "start", "look")
+CALLS = ("require_image", "create", "copy_in", "start", "inspect")
 
 
 class Killed(BaseException):
@@ -38,12 +38,12 @@ def engine() -> FakeEngine:
 
 def test_from_start_to_stop(engine: FakeEngine) -> None:
     server = container(engine, model_root=ModelRoot(directory="/"), name="mine")
-    assert server.state is State.NEW
+    assert server.state is Lifecycle.NEW
     running = server.start()
     assert server.state.value == "listening"
     (held,) = engine.containers.values()
-    assert running.grpc == f"127.0.0.1:{held.look.ports[8500]}"
-    assert running.rest == f"127.0.0.1:{held.look.ports[8501]}"
+    assert running.grpc == f"127.0.0.1:{held.state.ports[8500]}"
+    assert running.rest == f"127.0.0.1:{held.state.ports[8501]}"
     assert (running.name, running.container) == ("mine", next(iter(engine.containers)))
     assert held.spec.environment == {"MODEL_NAME": "m", "MODEL_BASE_PATH": "/models"}
     assert [(mount.source, mount.target, mount.read_only) for mount in held.spec.mounts] == [("/", "/models", True)]
@@ -60,7 +60,7 @@ def test_stop_before_start_asks_nobody(engine: FakeEngine) -> None:
     server = container(engine)
     server.stop()
     assert engine.calls == []
-    assert server.state is State.STOPPED
+    assert server.state is Lifecycle.STOPPED
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_start_leaves_nothing_when_it_breaks_off(
     with pytest.raises(type(error)):
         server.start()
     assert engine.containers == {}
-    assert server.state is State.STOPPED
+    assert server.state is Lifecycle.STOPPED
 
 
 @pytest.mark.parametrize("error", [Killed(), AWAY], ids=repr)
@@ -144,7 +144,7 @@ def test_what_the_engine_refuses(engine: FakeEngine) -> None:
 
 
 def test_a_server_that_ends_says_why(engine: FakeEngine) -> None:
-    with pytest.raises(ServerDied, match=r"ended with code 255\. Its last words: UNKNOWN: no") as caught:
+    with pytest.raises(ServerDied, match=r"ended with code 255\. The end of its log: UNKNOWN: no") as caught:
         container(engine, image="dies:1").start()
     assert "Failed to start server" in caught.value.log
     assert engine.containers == {}
@@ -169,13 +169,13 @@ def test_a_server_whose_end_the_engine_learns_late(engine: FakeEngine) -> None:
     for listener in held.listeners:
         listener.close()
     held.listeners = []
-    looks = engine.calls.count("look")
+    looks = engine.calls.count("inspect")
 
     def end_later() -> None:
-        if engine.calls.count("look") == looks + 3:
+        if engine.calls.count("inspect") == looks + 3:
             held.end(134)
 
-    engine.before["look"] = end_later
+    engine.before["inspect"] = end_later
     with pytest.raises(ServerDied, match="ended with code 134"):
         server.require_running()
     server.stop()

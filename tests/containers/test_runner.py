@@ -32,7 +32,7 @@ def runner(engine: FakeEngine, image: str = "server:1", **more: Any) -> Containe
 def test_a_mounted_directory(engine: FakeEngine, tmp_path: Path) -> None:
     with runner(engine).serve(tmp_path, "digits", 7) as target:
         (held,) = engine.containers.values()
-        assert target == f"127.0.0.1:{held.look.ports[8500]}"
+        assert target == f"127.0.0.1:{held.state.ports[8500]}"
         assert "--max_num_load_retries=0" in held.spec.arguments
         assert held.spec.environment["MODEL_NAME"] == "digits"
         assert [(mount.source, mount.target) for mount in held.spec.mounts] == [(str(tmp_path), "/models/digits/7")]
@@ -40,7 +40,7 @@ def test_a_mounted_directory(engine: FakeEngine, tmp_path: Path) -> None:
         assert held.spec.limits.memory == "2g"
         owner = owner_of(held.spec.labels)
         assert owner is not None
-        assert (owner.purpose, owner.process) == (Purpose.THROW_AWAY, Process.this())
+        assert (owner.purpose, owner.process) == (Purpose.THROW_AWAY, Process.current())
     assert engine.containers == {}
 
 
@@ -55,7 +55,7 @@ def test_a_copied_directory(engine: FakeEngine, tmp_path: Path) -> None:
 
 
 def test_leftovers_of_dead_processes_go_first(engine: FakeEngine, tmp_path: Path) -> None:
-    dead = Owner(Purpose.THROW_AWAY, dataclasses.replace(Process.this(), started=0))
+    dead = Owner(Purpose.THROW_AWAY, dataclasses.replace(Process.current(), started=0))
     engine.create(ContainerSpec("server:1", (), {}, dead.labels("old")))
     with runner(engine).serve(tmp_path, "digits", 1):
         assert len(engine.containers) == 1

@@ -41,17 +41,17 @@ class ContainerEngineSuite:
 
     def test_a_life(self, engine: ContainerEngine, make: Make, run: str) -> None:
         name = make(name=f"test-{run[:12]}", ports=(PublishedPort(INSIDE, "127.0.0.1", None),))
-        before = engine.look(name)
+        before = engine.inspect(name)
         assert (before.running, before.started) == (False, False)
         engine.start(name)
-        look = engine.look(name)
-        assert (look.running, look.started) == (True, True)
-        assert 0 < look.ports[INSIDE] < 65536
-        self.wait_for_port(look.ports[INSIDE])
+        state = engine.inspect(name)
+        assert (state.running, state.started) == (True, True)
+        assert 0 < state.ports[INSIDE] < 65536
+        self.wait_for_port(state.ports[INSIDE])
         (found,) = engine.find({TEST_LABEL: run})
         assert (found.id, found.name, found.running) == (name, f"test-{run[:12]}", True)
         engine.stop(name)
-        assert not engine.look(name).running
+        assert not engine.inspect(name).running
         engine.remove(name)
         assert engine.find({TEST_LABEL: run}) == ()
 
@@ -61,7 +61,7 @@ class ContainerEngineSuite:
         engine.remove(name)
         engine.stop(name)
         assert engine.log(name, lines=10) == ""
-        for call in (lambda: engine.look(name), lambda: engine.start(name), lambda: engine.copy_in(name, {}, {})):
+        for call in (lambda: engine.inspect(name), lambda: engine.start(name), lambda: engine.copy_in(name, {}, {})):
             with pytest.raises(NotFound):
                 call()
 

@@ -32,7 +32,7 @@ STACK = (
 def why_not(*images: str) -> str:
     """Return why tests on `images` cannot run here; empty if they can."""
     if shutil.which("docker") is None:
-        return "no docker client, with which the tests look at what is left (.ci/run installs one)"
+        return "no docker client, with which the tests state at what is left (.ci/run installs one)"
     try:
         engine = connect(seconds=30)
     except TFSDeployError as error:

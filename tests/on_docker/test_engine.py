@@ -50,7 +50,7 @@ def test_an_engine_that_is_not_there(tmp_path: Path) -> None:
 @pytest.fixture
 def far_engine(engine: DockerEngine) -> Iterator[str]:
     """Return a TCP address of the engine, as of one on another machine."""
-    path = engine.where.partition("://")[2]
+    path = engine.address.partition("://")[2]
 
     class Forward(socketserver.BaseRequestHandler):
         def handle(self) -> None:
@@ -133,7 +133,7 @@ def test_everything_that_docker_run_can_say(engine: DockerEngine, light_image: s
         assert config["Labels"]["tfs_deploy.project"] == "tfs_deploy"
         assert [one["HostIp"] for one in data["NetworkSettings"]["Ports"]["8500/tcp"]] == ["127.0.0.1"]
     with pytest.raises(NotFound):
-        engine.look(running.container)
+        engine.inspect(running.container)
 
 
 def test_a_volume_and_the_hosts_network(engine: DockerEngine, light_image: str) -> None:

@@ -40,7 +40,7 @@ def end(*_):
 
 signal.signal(signal.SIGTERM, end)
 image, run, folder = sys.argv[1:]
-owner = Owner(Purpose.THROW_AWAY, Process.this(), "test", run, "task")
+owner = Owner(Purpose.THROW_AWAY, Process.current(), "test", run, "task")
 with ContainerRunner(ServerOptions(image=image), owner=owner).serve(Path(folder), "m", 1) as target:
     print("serving", target, flush=True)
     time.sleep(600)
@@ -54,7 +54,7 @@ def run() -> str:
 
 def server(image: str, run: str, **options: object) -> ModelServerContainer:
     settings = {"image": image, "model": OneModel(name="m"), "stop_seconds": 5, **options}
-    owner = Owner(Purpose.THROW_AWAY, Process.this(), "test", run, "task")
+    owner = Owner(Purpose.THROW_AWAY, Process.current(), "test", run, "task")
     return ModelServerContainer(ServerOptions(**settings), owner, connect=connect, start_seconds=120)
 
 

@@ -53,11 +53,11 @@ def reap(
         containers = (leftovers if dry_run else run_reap)(engine, clock=SystemClock())
     finally:
         engine.close()
-    data = [{"id": each.id, "name": each.name, "why": each.why, "removed": not dry_run} for each in containers]
+    data = [{"id": each.id, "name": each.name, "why": each.reason, "removed": not dry_run} for each in containers]
     if not containers:
         return call.say(data, "No container is left over.")
     verb = "Would remove" if dry_run else "Removed"
-    reasons = "; ".join(f"{each.name or each.id[:12]} ({each.why})" for each in containers)
+    reasons = "; ".join(f"{each.name or each.id[:12]} ({each.reason})" for each in containers)
     call.say(data, f"{verb} {plural(len(containers), 'container')}: {reasons}.")
 
 

@@ -1,4 +1,4 @@
-"""From options to what the image is started with: arguments, environment, and files that are copied into it."""
+"""The command line of a container: arguments, environment and copied files, from the options."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from tfs_deploy.containers.flags import lint
 from tfs_deploy.containers.options import ServerOptions
 from tfs_deploy.errors import InvalidInput
 
-# Inside of the container, as the image's entry point sets them (contract 2).
+# In the container, as the image's entry point sets them (contract 2).
 GRPC_PORT = 8500
 REST_PORT = 8501
 # Where copied files lie in the container.
 CONFIG_FOLDER = "/etc/tfs_deploy"
-_INSIDE = "container:"
-# What the runner relies on; given by hand it would wait at the wrong place.
-_OURS = {
+_CONTAINER_PREFIX = "container:"
+# Set from the options; as a further argument they would contradict them.
+_RESERVED_FLAGS = {
     "port": "ports.grpc",
     "rest_api_port": "ports.rest",
     "model_name": "model.name",
     "model_base_path": "model.base_path",
     "model_config_file": "files.model_config",
-    "version": "nothing: the server would print its version and end",
+    "version": "no such flag: the server would print its version and end",
 }
 _FILE_FLAGS = {
     "model_config": "model_config_file",
@@ -32,13 +32,13 @@ _FILE_FLAGS = {
     "tls": "ssl_config_file",
     "session": "tensorflow_session_config_file",
 }
-# Text formats, read whole by the server; a larger one is not what the option was meant to name.
+# Text formats; a larger file is a mistake in the path.
 _MAX_FILE_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class CommandLine:
-    """What follows the image's name, its environment, and per path in the container the contents of a file."""
+    """Arguments and environment of a container, and the contents of files by path in the container."""
 
     arguments: tuple[str, ...]
     environment: dict[str, str]
@@ -46,16 +46,16 @@ class CommandLine:
 
 
 def command_line(options: ServerOptions, *, host_ports: tuple[int, int] | None = None) -> CommandLine:
-    """Return what `options` come to; `host_ports` (gRPC, REST) where the container has the host's network.
+    """Return the command line of `options`; `host_ports` (gRPC, REST) where the container has the host's network.
 
     Raises InvalidInput for a flag that the server would ignore or end on, and for a file that cannot be read.
     """
-    files = dict(_copied(options))
-    arguments = (*_ports(host_ports), *_files(options), *_typed(options), *options.arguments)
+    files = dict(_file_contents(options))
+    arguments = (*_port_flags(host_ports), *_file_flags(options), *_option_flags(options), *options.arguments)
     for argument in options.arguments:
         name = argument.removeprefix("--").partition("=")[0]
-        if name in _OURS:
-            raise InvalidInput(f"The flag --{name} is among the further arguments.", f"Use {_OURS[name]}.")
+        if name in _RESERVED_FLAGS:
+            raise InvalidInput(f"The flag --{name} is among the further arguments.", f"Use {_RESERVED_FLAGS[name]}.")
     lint(arguments)
     environment = dict(options.environment)
     if options.model is not None:
@@ -64,35 +64,37 @@ def command_line(options: ServerOptions, *, host_ports: tuple[int, int] | None =
     return CommandLine(arguments, environment, files)
 
 
-def _ports(host_ports: tuple[int, int] | None) -> Iterator[str]:
-    # The entry point gives 8500 and 8501; of two equal flags the last one counts.
+def _port_flags(host_ports: tuple[int, int] | None) -> Iterator[str]:
+    # The entry point sets 8500 and 8501; the last of two equal flags counts.
     if host_ports is not None:
         yield f"--port={host_ports[0]}"
         yield f"--rest_api_port={host_ports[1]}"
 
 
-def _files(options: ServerOptions) -> Iterator[str]:
+def _file_flags(options: ServerOptions) -> Iterator[str]:
     if options.files.batching:
         yield "--enable_batching=true"
     for kind, flag in _FILE_FLAGS.items():
         path: str = getattr(options.files, kind)
         if path:
-            inside = path.removeprefix(_INSIDE) if path.startswith(_INSIDE) else _inside(kind)
+            inside = (
+                path.removeprefix(_CONTAINER_PREFIX) if path.startswith(_CONTAINER_PREFIX) else _container_path(kind)
+            )
             yield f"--{flag}={inside}"
 
 
-def _copied(options: ServerOptions) -> Iterator[tuple[str, bytes]]:
+def _file_contents(options: ServerOptions) -> Iterator[tuple[str, bytes]]:
     for kind in _FILE_FLAGS:
         path: str = getattr(options.files, kind)
-        if path and not path.startswith(_INSIDE):
-            yield _inside(kind), _read(Path(path), kind)
+        if path and not path.startswith(_CONTAINER_PREFIX):
+            yield _container_path(kind), _read_file(Path(path), kind)
 
 
-def _inside(kind: str) -> str:
+def _container_path(kind: str) -> str:
     return f"{CONFIG_FOLDER}/{kind}.config"
 
 
-def _read(path: Path, kind: str) -> bytes:
+def _read_file(path: Path, kind: str) -> bytes:
     try:
         if path.stat().st_size > _MAX_FILE_BYTES:
             raise InvalidInput(f"files.{kind} names {path}, which is over 4 MiB.", "Check the path.")
@@ -104,7 +106,7 @@ def _read(path: Path, kind: str) -> bytes:
         ) from error
 
 
-def _typed(options: ServerOptions) -> Iterator[str]:
+def _option_flags(options: ServerOptions) -> Iterator[str]:
     loading, parallelism = options.loading, options.parallelism
     numbers = {
         "max_num_load_retries": loading.retries,

@@ -1,4 +1,4 @@
-"""What a container engine can do for us, and what is asked of it: the seam between the life cycle and Docker."""
+"""The protocol of a container engine, its values, and the errors that its refusals become."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class Mount:
 class PublishedPort:
     """A port of the container on an address of the engine's host; `port` None: a free one."""
 
-    inside: int
+    container_port: int
     address: str
     port: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class ContainerSpec:
-    """A container before it is made."""
+    """How to create a container."""
 
     image: str
     arguments: tuple[str, ...]
@@ -50,10 +50,10 @@ class ContainerSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """A container at one moment; `ports` are those of the engine's host by the port inside.
+class ContainerState:
+    """The state of a container; `ports` maps a port of the container to one of the engine's host.
 
-    `exit_code` and `killed_for_memory` mean something when it does not run.
+    `exit_code` and `killed_for_memory` are valid when it does not run.
     """
 
     running: bool
@@ -65,8 +65,8 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A container of a list."""
+class ListedContainer:
+    """A container in the reply of `find`."""
 
     id: str
     name: str
@@ -77,27 +77,26 @@ class Found:
 class ContainerEngine(Protocol):
     """A connection to an engine. Every call may raise Unreachable when the engine does not answer in time.
 
-    A container that is not there (any more) is NotFound for `look`, `start` and `copy_in`, and nothing to do for the
-    others.
+    `inspect`, `start` and `copy_in` raise NotFound for a container that does not exist; other calls do nothing then.
     """
 
     @property
-    def where(self) -> str:
+    def address(self) -> str:
         """Return the engine's address, for messages."""
 
     @property
     def local(self) -> bool:
-        """Tell whether the engine is on this machine, so that it has our loopback and may see our directories."""
+        """Tell whether the engine is on this machine: it shares the loopback and may see local directories."""
 
     @property
     def host(self) -> str:
         """Return the host name or address on which published ports are reached."""
 
     def require_image(self, image: str) -> None:
-        """Make `image` present, from a registry if it must be; raise NotFound with the engine's words."""
+        """Pull `image` unless the engine has it; raise NotFound with the engine's message."""
 
     def create(self, spec: ContainerSpec) -> str:
-        """Make a container that does not run yet and return its id; raise NotFound, InvalidInput or Refused."""
+        """Create a container without starting it and return its id; raise NotFound, InvalidInput or Refused."""
 
     def copy_in(self, container: str, files: Mapping[str, bytes], directories: Mapping[str, str]) -> None:
         """Put `files` (contents by path) and the contents of local `directories` (by path) into the container."""
@@ -105,31 +104,31 @@ class ContainerEngine(Protocol):
     def start(self, container: str) -> None:
         """Start it; raise Refused where a port is taken, a device or a directory is missing."""
 
-    def look(self, container: str) -> Look:
+    def inspect(self, container: str) -> ContainerState:
         """Return its state now."""
 
     def log(self, container: str, *, lines: int) -> str:
-        """Return the end of what it wrote."""
+        """Return the last `lines` of its log."""
 
     def stop(self, container: str) -> None:
-        """Send SIGTERM, and SIGKILL after the `stop_seconds` that it was made with."""
+        """Send SIGTERM, and SIGKILL after the `stop_seconds` of its ContainerSpec."""
 
     def remove(self, container: str) -> None:
         """Remove it with its anonymous volumes, whether it runs or not."""
 
-    def find(self, labels: Mapping[str, str]) -> tuple[Found, ...]:
+    def find(self, labels: Mapping[str, str]) -> tuple[ListedContainer, ...]:
         """Return the containers, running or not, that carry all of `labels`; value ``""``: any value."""
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection."""
 
 
 class PortTaken(Refused):
-    """A port that was asked for by number is in use on the engine's host."""
+    """A requested port is in use on the engine's host."""
 
 
 class NoGpu(Refused):
-    """The engine has no GPU to give, or not the ones that were asked for."""
+    """The engine lacks the requested GPUs."""
 
 
 _PORT = re.compile(r"port is already allocated|address already in use|ports are not available", re.IGNORECASE)
@@ -143,55 +142,61 @@ _NO_IMAGE = re.compile(
 _NO_REGISTRY = re.compile(r"dial tcp|no such host|i/o timeout|TLS handshake|request canceled|connection refused", re.I)
 
 
-def engine_error(status: int, words: str, *, where: str, what: str) -> TFSDeployError:
-    """Return the error that the engine's answer `status` with `words` stands for; `what` is an image or a container."""
-    told = " ".join(words.split())
-    for sign, make in ((_PORT, _port), (_GPU, _gpu), (_BIND, _bind), (_NO_IMAGE, _no_image), (_NO_REGISTRY, _registry)):
-        if sign.search(told):
-            return make(told, where, what)
+def engine_error(status: int, message: str, *, address: str, subject: str) -> TFSDeployError:
+    """Return the error for the engine's reply `status` and `message`; `subject` is an image or a container."""
+    message = " ".join(message.split())
+    for pattern, make in (
+        (_PORT, _port_error),
+        (_GPU, _gpu_error),
+        (_BIND, _bind_error),
+        (_NO_IMAGE, _image_error),
+        (_NO_REGISTRY, _registry_error),
+    ):
+        if pattern.search(message):
+            return make(message, address, subject)
     if status == 404:
-        return NotFound(f"The container engine at {where} does not have what was named: {told}.", "Check the name.")
+        return NotFound(f"The container engine at {address} does not have it: {message}.", "Check the name.")
     if status == 409 or status >= 500:
-        return Refused(f"The container engine at {where} refused: {told}.", "Correct what it names.")
+        return Refused(f"The container engine at {address} refused: {message}.", "Correct the cause.")
     if status == 400:
-        return InvalidInput(f"The container engine at {where} cannot use the options: {told}.", "Correct them.")
-    return Permanent(f"The container engine at {where} answered {status}: {told}.", "See the engine's log.")
+        return InvalidInput(f"The container engine at {address} cannot use the options: {message}.", "Correct them.")
+    return Permanent(f"The container engine at {address} answered {status}: {message}.", "See the engine's log.")
 
 
-def _port(told: str, where: str, what: str) -> TFSDeployError:
-    number = _PORT_NUMBER.search(told)
-    named = f"Port {number[1]}" if number else "A port"
+def _port_error(message: str, address: str, subject: str) -> TFSDeployError:
+    number = _PORT_NUMBER.search(message)
+    port = f"Port {number[1]}" if number else "A port"
     return PortTaken(
-        f"{named} is taken on the host of the container engine at {where}.",
-        "Stop what listens there, give another one, or leave the port out for a free one.",
+        f"{port} is taken on the host of the container engine at {address}.",
+        "Stop the program that listens there, name another port, or leave the port out for a free one.",
     )
 
 
-def _gpu(told: str, where: str, what: str) -> TFSDeployError:
+def _gpu_error(message: str, address: str, subject: str) -> TFSDeployError:
     return NoGpu(
-        f"The container engine at {where} has no GPU for this: {told}.",
+        f"The container engine at {address} has no GPU for this container: {message}.",
         "Install the NVIDIA container toolkit on its host, ask for GPUs that are there, or leave gpus out.",
     )
 
 
-def _bind(told: str, where: str, what: str) -> TFSDeployError:
-    found = _BIND.search(told)
-    directory = found[1].rstrip(".,\"'") if found else "the directory"
+def _bind_error(message: str, address: str, subject: str) -> TFSDeployError:
+    match = _BIND.search(message)
+    directory = match[1].rstrip(".,\"'") if match else "the directory"
     return NotFound(
-        f"The host of the container engine at {where} has no directory {directory}.",
+        f"The host of the container engine at {address} has no directory {directory}.",
         "Name one that the engine sees, or let the model be copied into the container (copy).",
     )
 
 
-def _no_image(told: str, where: str, what: str) -> TFSDeployError:
+def _image_error(message: str, address: str, subject: str) -> TFSDeployError:
     return NotFound(
-        f"The container engine at {where} has no image {what}, and none can be pulled: {told}.",
+        f"The container engine at {address} has no image {subject}, and none can be pulled: {message}.",
         "Check name and tag, build it, or log the engine in to its registry.",
     )
 
 
-def _registry(told: str, where: str, what: str) -> TFSDeployError:
+def _registry_error(message: str, address: str, subject: str) -> TFSDeployError:
     return Unreachable(
-        f"The container engine at {where} has no image {what}, and reaches no registry: {told}.",
+        f"The container engine at {address} has no image {subject}, and reaches no registry: {message}.",
         "Load or build the image there, or give the engine a way to the registry.",
     )

@@ -1,16 +1,16 @@
-"""A model server in a container, from before it is made until nothing of it is left.
+"""The life cycle of a model server in a container.
 
 Life cycle::
 
     NEW ──start──► STARTING ──ports open──► LISTENING ──stop──► STOPPED
                        │                        │
-                       └── the server ends ─────┴─► `require_running` and `start` raise ServerDied with its last words
+                       └── the server ends ─────┴─► `require_running` and `start` raise ServerDied
 
-`start` either returns with ports that listen, or raises and leaves no container. `stop` may be called in every state,
-any number of times, by another thread or a signal handler, also while `start` runs: what this object makes carries a
-label that was drawn before the engine was asked for anything, so it is found even if the engine's answer never came.
+`start` either returns with open ports, or raises and leaves no container. `stop` may be called in every state, any
+number of times, by another thread or a signal handler, also while `start` runs. The container carries a label that is
+drawn before the engine is asked for anything, so it is found even when the engine's reply was lost.
 
-It starts, watches and stops; it never speaks to the model server. `tfs_deploy.serving` does that.
+This module never talks to the model server; `tfs_deploy.serving` does.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from types import TracebackType
 
 from tfs_deploy.clock import Clock, Deadline, SystemClock
 from tfs_deploy.containers.command_line import GRPC_PORT, REST_PORT, CommandLine, command_line
-from tfs_deploy.containers.engine import ContainerEngine, ContainerSpec, Look, Mount, PublishedPort
+from tfs_deploy.containers.engine import ContainerEngine, ContainerSpec, ContainerState, Mount, PublishedPort
 from tfs_deploy.containers.options import ServerOptions
 from tfs_deploy.containers.ownership import INSTANCE_LABEL, Owner
 from tfs_deploy.errors import DeadlineExceeded, InvalidInput, LoadFailed, Permanent, Refused
@@ -35,36 +35,36 @@ logger = logging.getLogger(__name__)
 
 HOST_NETWORK = "host"
 _LOOPBACK = "127.0.0.1"
-_EVERYWHERE = "0.0.0.0"  # noqa: S104 - where the engine is on another machine, and told in the options
+_ALL_ADDRESSES = "0.0.0.0"  # noqa: S104 - for an engine on another machine; the options can name an address
 _POLL_SECONDS = 0.1
 _CONNECT_SECONDS = 1.0
-# A port that the engine forwards takes every connection, and drops it at once when nobody listens behind.
-_HELD_SECONDS = 0.3
-# How long the engine may take to know what happened: a container whose creation was under way, a process that ends.
-_LATE_SECONDS = 5.0
-# How much of the log is read, and how much of it goes into the sentence.
+# The engine accepts every connection to a forwarded port, and drops it at once when nothing listens behind it.
+_HOLD_SECONDS = 0.3
+# How long the engine's view may lag behind: a container whose creation was under way, a process that ended.
+_ENGINE_LAG_SECONDS = 5.0
+# How much of the log is read, and how much of it goes into an error.
 _LOG_LINES = 200
 _SENTENCE_LINES = 3
 _SENTENCE_CHARACTERS = 900
-_TELLING = re.compile(r"error|fail|fatal|abort|denied|unknown|invalid|core dumped|killed|exception", re.IGNORECASE)
-# The date, thread and place that TensorFlow writes before its words.
+_CAUSE = re.compile(r"error|fail|fatal|abort|denied|unknown|invalid|core dumped|killed|exception", re.IGNORECASE)
+# The date, thread and source line before a message of TensorFlow.
 _PREFIX = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[.,]\d+:? ?)?([IWEF] )?(\S+\.(cc|h|py):\d+\] )?")
-# What the server says of the start as a whole: it names the reason, and is the one line to quote if there is one.
-_VERDICT = re.compile(r"Failed to start server\. Error: (.*)")
+# The server's own summary of a failed start; it names the cause and is quoted alone.
+_START_ERROR = re.compile(r"Failed to start server\. Error: (.*)")
 
 Connect = Callable[[], ContainerEngine]
 
 
 class ServerDied(LoadFailed):
-    """The model server ended by itself; ``log`` is the end of what it wrote."""
+    """The model server ended by itself; ``log`` is the end of its log."""
 
     def __init__(self, cause: str, remedy: str, *, log: str) -> None:
         super().__init__(cause, remedy)
         self.log = log
 
 
-class State(str, Enum):
-    """Where in its life a ModelServerContainer is."""
+class Lifecycle(str, Enum):
+    """The state of a ModelServerContainer."""
 
     NEW = "new"
     STARTING = "starting"
@@ -74,7 +74,7 @@ class State(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class RunningServer:
-    """How a started server is reached (host:port), and what it runs in."""
+    """A started server: its addresses (host:port) and its container."""
 
     grpc: str
     rest: str
@@ -84,18 +84,18 @@ class RunningServer:
 
 
 @dataclass(frozen=True, slots=True)
-class Extra:
-    """What one use adds to the options: mounts, and local directories that are copied in, by path in the container."""
+class ModelFiles:
+    """How a model gets into the container: mounts, and local directories to copy in, by path in the container."""
 
     mounts: tuple[Mount, ...] = ()
     copies: Mapping[str, str] | None = None
 
 
 class ModelServerContainer:
-    """One model server in one container; also a context that starts and stops it.
+    """One model server in one container; as a context manager it starts and stops the server.
 
     :param connect: opens a connection to the engine; `stop` opens one of its own.
-    :param start_seconds: how long the ports may take to open, the load of the first versions included.
+    :param start_seconds: how long the ports may take to open, including the load of the first versions.
     """
 
     def __init__(
@@ -106,23 +106,23 @@ class ModelServerContainer:
         connect: Connect,
         clock: Clock | None = None,
         start_seconds: float = 120.0,
-        extra: Extra = Extra(),
+        model_files: ModelFiles = ModelFiles(),
     ) -> None:
         _require_reachable(options)
         self.options = options
-        self.state = State.NEW
+        self.state = Lifecycle.NEW
         self._owner = owner
         self._connect = connect
         self._clock = clock or SystemClock()
         self._start_seconds = start_seconds
-        self._extra = extra
+        self._model_files = model_files
         self._instance = uuid.uuid4().hex
         self._name = options.name or f"tfs-deploy-{owner.purpose.value}-{self._instance[:12]}"
-        self._asked = False
-        # The engine's id of it; empty until the engine has said it.
+        self._create_requested = False
+        # The engine's id; empty until the engine has replied.
         self.container = ""
         self._grpc = ("", 0)
-        self._unwanted = False
+        self._stop_requested = False
 
     def __enter__(self) -> RunningServer:
         return self.start()
@@ -133,14 +133,14 @@ class ModelServerContainer:
         self.stop()
 
     def start(self) -> RunningServer:
-        """Make the container, start it, and return when its ports listen.
+        """Create and start the container, and return when its ports listen.
 
         Raises InvalidInput for options, NotFound for an image or a directory, Refused for a taken port or a missing
-        GPU, ServerDied when the server ends, DeadlineExceeded, Unreachable. Nothing is left then.
+        GPU, ServerDied when the server ends, DeadlineExceeded, Unreachable; no container is left then.
         """
-        if self.state is not State.NEW:
-            raise Refused(f"Container {self._name} was started before.", "Make another one.")
-        self.state = State.STARTING
+        if self.state is not Lifecycle.NEW:
+            raise Refused(f"Container {self._name} was started before.", "Create another one.")
+        self.state = Lifecycle.STARTING
         try:
             engine = self._connect()
             try:
@@ -150,68 +150,68 @@ class ModelServerContainer:
         except BaseException:
             self.stop()
             raise
-        self.state = State.LISTENING
+        self.state = Lifecycle.LISTENING
         return running
 
     def require_running(self) -> None:
-        """Raise ServerDied with the server's last words if it has ended by itself.
+        """Raise ServerDied with the end of its log if the server has ended by itself.
 
-        A process that ends (and writes a core, say) closes its port before the engine knows of its end.
+        A process that ends closes its port before the engine knows of its end.
         """
-        if self.state is not State.LISTENING or self._unwanted:
+        if self.state is not Lifecycle.LISTENING or self._stop_requested:
             return
-        deadline = Deadline.after(_LATE_SECONDS, self._clock)
+        deadline = Deadline.after(_ENGINE_LAG_SECONDS, self._clock)
         engine = self._connect()
         try:
             while True:
-                self._require_alive(engine, engine.look(self.container))
-                if _listens(*self._grpc) or deadline.passed():
+                self._require_alive(engine, engine.inspect(self.container))
+                if _accepts_connections(*self._grpc) or deadline.passed():
                     return
                 self._clock.sleep(_POLL_SECONDS)
         finally:
             engine.close()
 
     def stop(self) -> None:
-        """Stop and remove whatever there is of it."""
-        self._unwanted = True
-        if not self._asked:
-            self.state = State.STOPPED
+        """Stop and remove the container, if it exists."""
+        self._stop_requested = True
+        if not self._create_requested:
+            self.state = Lifecycle.STOPPED
             return
         engine = self._connect()
         try:
-            for container in self._all_of_it(engine):
+            for container in self._own_containers(engine):
                 engine.stop(container)
                 engine.remove(container)
                 logger.info("Removed container %s", self._name)
         finally:
             engine.close()
-        self.state = State.STOPPED
+        self.state = Lifecycle.STOPPED
 
     def _start(self, engine: ContainerEngine) -> RunningServer:
         host_ports = self._host_ports()
         line = command_line(self.options, host_ports=host_ports)
         engine.require_image(self.options.image)
-        self._require_wanted()
+        self._require_not_stopped()
         self.container = self._create(engine, line)
-        self._require_wanted()
-        if line.files or self._extra.copies:
-            engine.copy_in(self.container, line.files, self._extra.copies or {})
-        self._require_wanted()
+        self._require_not_stopped()
+        if line.files or self._model_files.copies:
+            engine.copy_in(self.container, line.files, self._model_files.copies or {})
+        self._require_not_stopped()
         engine.start(self.container)
         logger.info("Started container %s of %s", self._name, self.options.image)
-        return self._wait(engine, host_ports)
+        return self._wait_for_port(engine, host_ports)
 
     def _create(self, engine: ContainerEngine, line: CommandLine) -> str:
-        self._asked = True
+        self._create_requested = True
         try:
             return engine.create(self._spec(engine, line))
         except Permanent:
-            # The engine said no: there is nothing to look for.
-            self._asked = False
+            # The engine refused: no container exists.
+            self._create_requested = False
             raise
 
-    def _require_wanted(self) -> None:
-        if self._unwanted:
+    def _require_not_stopped(self) -> None:
+        if self._stop_requested:
             raise Refused(f"Container {self._name} was stopped while it started.", "Start another one.")
 
     def _host_ports(self) -> tuple[int, int] | None:
@@ -224,7 +224,7 @@ class ModelServerContainer:
         options, ports = self.options, self.options.ports
         published: tuple[PublishedPort, ...] = ()
         if ports.publish and options.network != HOST_NETWORK:
-            address = ports.address or (_LOOPBACK if engine.local else _EVERYWHERE)
+            address = ports.address or (_LOOPBACK if engine.local else _ALL_ADDRESSES)
             published = (
                 PublishedPort(GRPC_PORT, address, ports.grpc),
                 PublishedPort(REST_PORT, address, ports.rest),
@@ -237,7 +237,7 @@ class ModelServerContainer:
             environment=line.environment,
             labels=self._owner.labels(self._instance),
             name=self._name,
-            mounts=(*own, *self._extra.mounts),
+            mounts=(*own, *self._model_files.mounts),
             ports=published,
             gpus=options.gpus,
             limits=options.limits,
@@ -247,14 +247,14 @@ class ModelServerContainer:
             stop_seconds=options.stop_seconds,
         )
 
-    def _wait(self, engine: ContainerEngine, host_ports: tuple[int, int] | None) -> RunningServer:
+    def _wait_for_port(self, engine: ContainerEngine, host_ports: tuple[int, int] | None) -> RunningServer:
         deadline = Deadline.after(self._start_seconds, self._clock)
         while True:
-            look = engine.look(self.container)
-            self._require_wanted()
-            self._require_alive(engine, look)
-            grpc, rest = self._addresses(engine, look, host_ports)
-            if look.running and _listens(*grpc):
+            state = engine.inspect(self.container)
+            self._require_not_stopped()
+            self._require_alive(engine, state)
+            grpc, rest = self._addresses(engine, state, host_ports)
+            if state.running and _accepts_connections(*grpc):
                 self._grpc = grpc
                 grpc_at, rest_at = (f"{host}:{port}" for host, port in (grpc, rest))
                 return RunningServer(grpc_at, rest_at, self.container, self._name, self._instance)
@@ -262,68 +262,68 @@ class ModelServerContainer:
                 log = engine.log(self.container, lines=_LOG_LINES)
                 raise DeadlineExceeded(
                     f"The model server in container {self._name} ({self.options.image}) opened no port within "
-                    f"{self._start_seconds:.0f} s. Its last words: {log_excerpt(log)}",
+                    f"{self._start_seconds:.0f} s. The end of its log: {log_excerpt(log)}",
                     "Check that its base path holds a version; it opens no port before one is loaded.",
                 )
             self._clock.sleep(_POLL_SECONDS)
 
     def _addresses(
-        self, engine: ContainerEngine, look: Look, host_ports: tuple[int, int] | None
+        self, engine: ContainerEngine, state: ContainerState, host_ports: tuple[int, int] | None
     ) -> tuple[tuple[str, int], tuple[str, int]]:
         if host_ports is not None:
             return (engine.host, host_ports[0]), (engine.host, host_ports[1])
         if not self.options.ports.publish:
             return (self._name, GRPC_PORT), (self._name, REST_PORT)
-        return (engine.host, look.ports.get(GRPC_PORT, 0)), (engine.host, look.ports.get(REST_PORT, 0))
+        return (engine.host, state.ports.get(GRPC_PORT, 0)), (engine.host, state.ports.get(REST_PORT, 0))
 
-    def _require_alive(self, engine: ContainerEngine, look: Look) -> None:
-        if look.running or not look.started or self._restarts_by_itself(look):
+    def _require_alive(self, engine: ContainerEngine, state: ContainerState) -> None:
+        if state.running or not state.started or self._restarts_by_itself(state):
             return
         log = engine.log(self.container, lines=_LOG_LINES)
         logger.error("Log of container %s:\n%s", self._name, log)
         named = f"The model server in container {self._name} ({self.options.image})"
-        if look.killed_for_memory:
+        if state.killed_for_memory:
             raise ServerDied(
                 f"{named} was killed for using more memory than its limit {self.options.limits.memory or '(none)'}.",
                 "Give it more memory, or a smaller model.",
                 log=log,
             )
         raise ServerDied(
-            f"{named} ended with code {look.exit_code}. Its last words: {log_excerpt(log)}",
-            "Correct what it names; its whole log is in ours.",
+            f"{named} ended with code {state.exit_code}. The end of its log: {log_excerpt(log)}",
+            "Correct the cause; the task's or command's own log holds the server's log.",
             log=log,
         )
 
-    def _restarts_by_itself(self, look: Look) -> bool:
+    def _restarts_by_itself(self, state: ContainerState) -> bool:
         policy = self.options.restart
         limit = policy.retries or float("inf")
-        return policy.policy.value != "no" and look.restarts < limit
+        return policy.policy.value != "no" and state.restarts < limit
 
-    def _all_of_it(self, engine: ContainerEngine) -> tuple[str, ...]:
-        """Return the ids of what carries our label; wait a little for one whose creation was under way."""
-        deadline = Deadline.after(0.0 if self.container else _LATE_SECONDS, self._clock)
+    def _own_containers(self, engine: ContainerEngine) -> tuple[str, ...]:
+        """Return the ids of the containers with our label; wait for one whose creation was under way."""
+        deadline = Deadline.after(0.0 if self.container else _ENGINE_LAG_SECONDS, self._clock)
         while True:
-            found = engine.find({INSTANCE_LABEL: self._instance})
-            if found or deadline.passed():
-                return tuple(one.id for one in found)
+            containers = engine.find({INSTANCE_LABEL: self._instance})
+            if containers or deadline.passed():
+                return tuple(container.id for container in containers)
             self._clock.sleep(_POLL_SECONDS)
 
 
 def log_excerpt(log: str) -> str:
-    """Return the lines that tell why, the last ones first to be kept; a fixed text for an empty log."""
+    """Return the last lines that name a cause, short enough for an error; a fixed text for an empty log."""
     lines = [_PREFIX.sub("", line).strip() for line in log.splitlines()]
     lines = [line for line in lines if line]
-    verdicts = [found[1] for line in lines if (found := _VERDICT.search(line))]
-    telling = list(dict.fromkeys(line for line in lines if _TELLING.search(line)))
-    chosen = verdicts[-1:] or telling[-_SENTENCE_LINES:] or lines[-_SENTENCE_LINES:]
-    text = " / ".join(chosen) or "it wrote nothing"
+    start_errors = [match[1] for line in lines if (match := _START_ERROR.search(line))]
+    causes = list(dict.fromkeys(line for line in lines if _CAUSE.search(line)))
+    quoted = start_errors[-1:] or causes[-_SENTENCE_LINES:] or lines[-_SENTENCE_LINES:]
+    text = " / ".join(quoted) or "it wrote nothing"
     return text if len(text) <= _SENTENCE_CHARACTERS else f"…{text[-_SENTENCE_CHARACTERS:]}"
 
 
 def _require_reachable(options: ServerOptions) -> None:
     if not options.ports.publish and options.network in ("", HOST_NETWORK):
         raise InvalidInput(
-            "The options publish no port and name no network of the engine, so nobody reaches the server.",
+            "The options publish no port and name no network of the engine, so the server cannot be reached.",
             "Name the network that the workers are in, or leave ports.publish out.",
         )
     if options.model is None and not options.files.model_config:
@@ -338,14 +338,14 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _listens(host: str, port: int) -> bool:
-    """Tell whether a server is behind the port: it says something or holds the connection."""
+def _accepts_connections(host: str, port: int) -> bool:
+    """Tell whether a server is behind the port: it sends something or holds the connection."""
     try:
         probe = socket.create_connection((host, port), timeout=_CONNECT_SECONDS)
     except OSError:
         return False
     with probe:
-        probe.settimeout(_HELD_SECONDS)
+        probe.settimeout(_HOLD_SECONDS)
         try:
             return probe.recv(1) != b""
         except TimeoutError:

@@ -1,4 +1,4 @@
-"""Everything that a model server in a container can be told, as typed values that are checked when they are made."""
+"""The options of a model server in a container, checked when they are created."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ _REFERENCE = re.compile(
 )
 _SIZE = re.compile(r"(\d+)([bkmg]?)", re.ASCII | re.IGNORECASE)
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
-# Docker refuses less.
-_LEAST_MEMORY = 6 << 20
+# The minimum of Docker.
+_MIN_MEMORY_BYTES = 6 << 20
 
 _Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 _NotNegative = Annotated[int, msgspec.Meta(ge=0)]
 
 
-# Structs, not dataclasses: a misspelt key in a DAG or a file must be an error here, or the option would be missing.
+# Structs, not dataclasses: a misspelt key in a DAG or a file is an error.
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What all groups of options are."""
+    """The base of all groups of options."""
 
 
 class Ports(Options, frozen=True):
-    """Where the server is reached on the engine's host; None: a free port. `publish=False`: within `network` only.
+    """Ports on the engine's host; None: a free port. `publish=False`: within `network` only.
 
-    `address` is what the ports are bound to; empty: loopback where the engine is on this machine, else all addresses.
+    The ports are bound to `address`; empty: loopback where the engine is on this machine, else all addresses.
     """
 
     grpc: _Port | None = None
@@ -47,7 +47,7 @@ class Ports(Options, frozen=True):
 
 
 class ModelRoot(Options, frozen=True):
-    """What the server sees as `target`: a directory of the engine's host, or a volume of the engine."""
+    """A directory of the engine's host, or a volume of the engine, that the server sees as `target`."""
 
     directory: str = ""
     volume: str = ""
@@ -81,7 +81,7 @@ class Files(Options, frozen=True):
 
     `model_config` is ``--model_config_file`` (the other form: several models, labels); `batching` also switches
     batching on; `monitoring`, `tls` and `session` are ``--monitoring_config_file``, ``--ssl_config_file`` and
-    ``--tensorflow_session_config_file``. A path that begins with ``container:`` is one inside of the container.
+    ``--tensorflow_session_config_file``. A path that begins with ``container:`` is one in the container.
     """
 
     model_config: str = ""
@@ -126,7 +126,7 @@ class Gpus(Options, frozen=True):
 
     def __post_init__(self) -> None:
         if sum((self.all, self.count is not None, bool(self.ids))) != 1:
-            raise InvalidInput("gpus must say all, a count, or ids.", "Say exactly one of them, or leave gpus out.")
+            raise InvalidInput("gpus must name all, a count, or ids.", "Name exactly one of them, or leave gpus out.")
 
 
 class Limits(Options, frozen=True):
@@ -136,17 +136,17 @@ class Limits(Options, frozen=True):
     cpus: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0
 
     def __post_init__(self) -> None:
-        if self.memory != "" and self.memory_bytes() < _LEAST_MEMORY:
-            raise InvalidInput(f"The memory limit {self.memory!r} is below 6 MiB.", "Give a model server some room.")
+        if self.memory != "" and self.memory_bytes() < _MIN_MEMORY_BYTES:
+            raise InvalidInput(f"The memory limit {self.memory!r} is below 6 MiB.", "Raise it to 6 MiB or more.")
 
     def memory_bytes(self) -> int:
         """Return the limit in bytes, 0 for none."""
         if self.memory == "":
             return 0
-        found = _SIZE.fullmatch(str(self.memory))
-        if found is None:
+        match = _SIZE.fullmatch(str(self.memory))
+        if match is None:
             raise InvalidInput(f"The memory limit {self.memory!r} is not a size.", "Write 512m, 8g or a number.")
-        return int(found[1]) * _UNITS[found[2].lower()]
+        return int(match[1]) * _UNITS[match[2].lower()]
 
 
 class Restart(str, Enum):
@@ -209,7 +209,7 @@ class ServerOptions(Options, frozen=True):
 
 
 def options_from(data: Mapping[str, Any] | ServerOptions) -> ServerOptions:
-    """Return plain data (of a DAG, rendered templates among it) as options; raise InvalidInput naming the key."""
+    """Convert plain data, such as rendered templates of a DAG, to options; raise InvalidInput naming the key."""
     if isinstance(data, ServerOptions):
         return data
     try:
@@ -218,7 +218,7 @@ def options_from(data: Mapping[str, Any] | ServerOptions) -> ServerOptions:
         if isinstance(error.__cause__, InvalidInput):
             raise error.__cause__ from None
         known = ", ".join(ServerOptions.__struct_fields__)
-        raise InvalidInput(f"The options of the model server do not fit: {error}.", f"Known keys: {known}.") from error
+        raise InvalidInput(f"The options of the model server are invalid: {error}.", f"Known keys: {known}.") from error
 
 
 def check_image(image: str) -> str:
@@ -228,6 +228,6 @@ def check_image(image: str) -> str:
     return image
 
 
-def _require_absolute(path: str, what: str) -> None:
+def _require_absolute(path: str, option: str) -> None:
     if not PurePosixPath(path).is_absolute():
-        raise InvalidInput(f"{what} is {path!r}, which is relative.", "Give an absolute path.")
+        raise InvalidInput(f"{option} is {path!r}, which is relative.", "Give an absolute path.")

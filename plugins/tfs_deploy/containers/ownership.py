@@ -1,4 +1,4 @@
-"""Who a container belongs to, written on it, so that leftovers can be told from what somebody still needs."""
+"""The owner of a container, stored in its labels, and the removal of containers whose owner is gone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from enum import Enum
 from pathlib import Path
 
 from tfs_deploy.clock import Clock
-from tfs_deploy.containers.engine import ContainerEngine, Found
+from tfs_deploy.containers.engine import ContainerEngine, ListedContainer
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ _UNTIL_LABEL = f"{_PREFIX}until"
 
 
 class Purpose(str, Enum):
-    """What a container is for: `throw-away` ends with its process, `run` with its DAG run, `long-lived` with nobody."""
+    """When a container becomes a leftover: with its process, with its DAG run, or never."""
 
     THROW_AWAY = "throw-away"
     RUN = "run"
@@ -37,10 +37,10 @@ class Purpose(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process of one machine, not to be confused with a later one of the same number.
+    """A process of one machine, distinct from a later one with the same number.
 
-    `host` is the machine's name and the id of its boot and of the process's own PID namespace; `started` counts the
-    kernel's ticks since the boot.
+    `host` joins the machine's name, the id of its boot and the process's PID namespace; `started` is in the kernel's
+    ticks since the boot.
     """
 
     host: str
@@ -48,14 +48,14 @@ class Process:
     started: int
 
     @classmethod
-    def this(cls) -> Process:
-        """Return the one that runs this."""
+    def current(cls) -> Process:
+        """Return the process that runs this code."""
         pid = os.getpid()
         return cls(_host(), pid, _started(pid) or 0)
 
     @classmethod
     def parse(cls, text: str) -> Process | None:
-        """Return what `str` of a Process wrote; None for anything else."""
+        """Parse the `str` of a Process; return None for any other text."""
         host, _, rest = text.rpartition("/")
         pid, _, started = rest.partition("@")
         return cls(host, int(pid), int(started)) if host and pid.isdigit() and started.isdigit() else None
@@ -64,7 +64,7 @@ class Process:
         return f"{self.host}/{self.pid}@{self.started}"
 
     def alive(self) -> bool | None:
-        """Tell whether it runs; None if it is a process of another machine, container or boot that is not ours."""
+        """Tell whether it runs; None for a process of another machine, container or boot."""
         if self.host != _host():
             return None
         return _started(self.pid) == self.started
@@ -72,7 +72,7 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """For whom a container was started; `until` (UNIX seconds) is when it is a leftover whoever it was, 0: never."""
+    """The owner of a container; after `until` (UNIX seconds) it is a leftover in any case, 0: never."""
 
     purpose: Purpose
     process: Process | None
@@ -82,7 +82,7 @@ class Owner:
     until: int = 0
 
     def labels(self, instance: str) -> dict[str, str]:
-        """Return the labels of a container of this owner; `instance` is unlike any other's."""
+        """Return the labels of a container of this owner; `instance` is unique."""
         return {
             PROJECT_LABEL: PROJECT,
             INSTANCE_LABEL: instance,
@@ -96,7 +96,7 @@ class Owner:
 
 
 def owner_of(labels: Mapping[str, str]) -> Owner | None:
-    """Return whose a container with `labels` is; None if it is none of ours."""
+    """Return the owner of a container with `labels`; None for a container of another project."""
     purposes = {purpose.value: purpose for purpose in Purpose}
     purpose = purposes.get(labels.get(PURPOSE_LABEL, ""))
     if labels.get(PROJECT_LABEL) != PROJECT or purpose is None:
@@ -112,49 +112,50 @@ def owner_of(labels: Mapping[str, str]) -> Owner | None:
     )
 
 
-# Tells whether a DAG run goes on; None: nobody knows.
+# Tells whether a DAG run goes on; None: unknown.
 RunIsAlive = Callable[[str, str], bool | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """A container that nobody needs, and why."""
+    """A container to remove, and the reason."""
 
     id: str
     name: str
     owner: Owner
-    why: str
+    reason: str
 
 
 def leftovers(engine: ContainerEngine, *, clock: Clock, run_is_alive: RunIsAlive | None = None) -> tuple[Leftover, ...]:
-    """Return the containers of this project that nobody needs any more; looks and removes nothing.
+    """Return the leftovers of this project without removing them.
 
-    A throw-away one ends with its process; one of a DAG run with that run, where `run_is_alive` knows about it; either
-    with its time. One that is long-lived never does, nor one that somebody else started.
+    A throw-away container is one when its process has ended, that of a DAG run when `run_is_alive` denies the run, and
+    both after their time. A long-lived container and one of another project never are.
     """
     now = int(clock.now().timestamp())
-    found = (_judge(one, now, run_is_alive) for one in engine.find({PROJECT_LABEL: PROJECT}))
-    return tuple(one for one in found if one is not None)
+    containers = engine.find({PROJECT_LABEL: PROJECT})
+    checked = (_leftover(container, now, run_is_alive) for container in containers)
+    return tuple(leftover for leftover in checked if leftover is not None)
 
 
 def reap(engine: ContainerEngine, *, clock: Clock, run_is_alive: RunIsAlive | None = None) -> tuple[Leftover, ...]:
-    """Remove what `leftovers` finds and return it; two reapers at the same time do no harm."""
-    gone = leftovers(engine, clock=clock, run_is_alive=run_is_alive)
-    for one in gone:
-        engine.remove(one.id)
-        logger.info("Removed leftover container %s: %s", one.name or one.id, one.why)
-    return gone
+    """Remove the leftovers and return them; two processes may do so at the same time."""
+    removed = leftovers(engine, clock=clock, run_is_alive=run_is_alive)
+    for leftover in removed:
+        engine.remove(leftover.id)
+        logger.info("Removed leftover container %s: %s", leftover.name or leftover.id, leftover.reason)
+    return removed
 
 
-def _judge(found: Found, now: int, run_is_alive: RunIsAlive | None) -> Leftover | None:
-    owner = owner_of(found.labels)
+def _leftover(container: ListedContainer, now: int, run_is_alive: RunIsAlive | None) -> Leftover | None:
+    owner = owner_of(container.labels)
     if owner is None or owner.purpose is Purpose.LONG_LIVED:
         return None
-    why = _why(owner, now, run_is_alive)
-    return Leftover(found.id, found.name, owner, why) if why else None
+    reason = _reason(owner, now, run_is_alive)
+    return Leftover(container.id, container.name, owner, reason) if reason else None
 
 
-def _why(owner: Owner, now: int, run_is_alive: RunIsAlive | None) -> str:
+def _reason(owner: Owner, now: int, run_is_alive: RunIsAlive | None) -> str:
     if owner.purpose is Purpose.THROW_AWAY and owner.process and owner.process.alive() is False:
         return f"process {owner.process.pid} has ended"
     if owner.purpose is Purpose.RUN and owner.run and run_is_alive and run_is_alive(owner.dag, owner.run) is False:
@@ -165,7 +166,7 @@ def _why(owner: Owner, now: int, run_is_alive: RunIsAlive | None) -> str:
 
 
 def _host() -> str:
-    # A container may have the host name of another one: boot and PID namespace tell whose numbers these are.
+    # Containers may share a host name: boot and PID namespace identify whose process numbers these are.
     namespace = _read("/proc/self/ns/pid", link=True)
     return f"{socket.gethostname()}/{_read('/proc/sys/kernel/random/boot_id')}/{namespace}"
 
@@ -178,7 +179,7 @@ def _read(path: str, *, link: bool = False) -> str:
 
 
 def _started(pid: int) -> int | None:
-    """Return when `pid` began, in ticks since the boot; None if it has ended, or only waits for its parent."""
+    """Return the start of `pid` in ticks since the boot; None if it has ended or is a zombie."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -13,17 +13,17 @@ import msgspec
 from tfs_deploy.clock import Clock, SystemClock
 from tfs_deploy.containers.docker_engine import connect as connect_to_docker
 from tfs_deploy.containers.engine import Mount
-from tfs_deploy.containers.model_server import Connect, Extra, ModelServerContainer
+from tfs_deploy.containers.model_server import Connect, ModelFiles, ModelServerContainer
 from tfs_deploy.containers.options import MODELS, OneModel, RestartPolicy, ServerOptions, check_image
 from tfs_deploy.containers.ownership import Owner, Process, Purpose, reap
 from tfs_deploy.errors import InvalidInput
 
-# Whoever started it, and wherever: after a day nobody validates with it any more.
-_LIFE_SECONDS = 24 * 3600
+# No validation takes a day; an older container is a leftover on any machine.
+_MAX_AGE_SECONDS = 24 * 3600
 
 
 class Delivery(str, Enum):
-    """How the model gets into the container: `mount` where the engine sees the directory, `copy` anywhere."""
+    """How the model gets into the container: `mount` needs an engine that sees the directory, `copy` works anywhere."""
 
     MOUNT = "mount"
     COPY = "copy"
@@ -31,16 +31,16 @@ class Delivery(str, Enum):
 
 def throw_away_owner(clock: Clock, *, dag: str = "", run: str = "", task: str = "") -> Owner:
     """Return the owner of a container that ends with this process."""
-    until = int(clock.now().timestamp()) + _LIFE_SECONDS
-    return Owner(Purpose.THROW_AWAY, Process.this(), dag, run, task, until)
+    until = int(clock.now().timestamp()) + _MAX_AGE_SECONDS
+    return Owner(Purpose.THROW_AWAY, Process.current(), dag, run, task, until)
 
 
 class ContainerRunner:
-    """Serve one SavedModel directory in a container of `options.image`; leftovers of dead processes are removed first.
+    """Serve one SavedModel directory in a container of `options.image`, after leftovers are removed.
 
-    :param options: image, limits, GPUs, network and the like; what says where the model is must be left out.
-    :param owner: for whom; None: for this process.
-    :param on_start: is given each container before it starts, so that somebody else can stop it.
+    :param options: image, limits, GPUs, network and the like, without a model.
+    :param owner: the owner of the container; None: this process.
+    :param on_start: called with each container before it starts, so that a caller can stop it.
     """
 
     def __init__(
@@ -69,10 +69,10 @@ class ContainerRunner:
 
     @contextmanager
     def serve(self, directory: Path, model: str, version: int) -> Iterator[str]:
-        """Start a server with no retries, so that a broken model has its verdict at once; gives host:port.
+        """Start a server and yield its host:port; it does not retry a load, so a broken model fails at once.
 
-        Raises ServerDied with the server's own words when it ends: before it serves, or inside the block, whatever
-        the block raises or returns then. Further: what `ModelServerContainer.start` raises.
+        Raises ServerDied when the server ends before it serves or in the block, also if the block raises, and the
+        errors of `ModelServerContainer.start`.
         """
         self._reap()
         container = self._container(directory.resolve(), model, version)
@@ -82,7 +82,7 @@ class ContainerRunner:
             try:
                 yield running.grpc
             except Exception:
-                # An RPC fails when the server dies; why it died says more.
+                # An RPC fails when the server dies; the reason of its death is the better error.
                 container.require_running()
                 raise
             container.require_running()
@@ -95,17 +95,21 @@ class ContainerRunner:
             model=OneModel(name=model),
             loading=msgspec.structs.replace(self.options.loading, retries=0),
             restart=RestartPolicy(),
-            # A mounted directory may be readable for nobody but us.
+            # A mounted directory may be readable for this user only.
             user=self.options.user or (f"{os.getuid()}:{os.getgid()}" if mounted else ""),
         )
-        extra = Extra(mounts=(Mount(str(directory), target),)) if mounted else Extra(copies={target: str(directory)})
+        model_files = (
+            ModelFiles(mounts=(Mount(str(directory), target),))
+            if mounted
+            else ModelFiles(copies={target: str(directory)})
+        )
         return ModelServerContainer(
             options,
             self._owner or throw_away_owner(self._clock),
             connect=self._connect,
             clock=self._clock,
             start_seconds=self._start_seconds,
-            extra=extra,
+            model_files=model_files,
         )
 
     def _reap(self) -> None:
@@ -126,7 +130,7 @@ def runners_for(
     owner: Owner | None = None,
     on_start: Callable[[ModelServerContainer], None] | None = None,
 ) -> dict[str, ContainerRunner]:
-    """Return a runner per image, in their order, that differ in nothing else; raise InvalidInput for no image."""
+    """Return a runner per image, in order, otherwise equal; raise InvalidInput for no image."""
     if not images:
         raise InvalidInput("No image is named.", "Name at least one, e.g. the one that is in production.")
     return {

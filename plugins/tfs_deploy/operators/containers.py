@@ -33,7 +33,7 @@ def owner_for(context: Mapping[str, Any] | Context, purpose: Purpose, clock: Clo
     """Return the owner: this task of this run; a throw-away container also belongs to this process."""
     dag, run, task = names_of(context)
     until = 0 if purpose is Purpose.LONG_LIVED else int(clock.now().timestamp() + hours * 3600)
-    return Owner(purpose, Process.this() if purpose is Purpose.THROW_AWAY else None, dag, run, task, until)
+    return Owner(purpose, Process.current() if purpose is Purpose.THROW_AWAY else None, dag, run, task, until)
 
 
 def names_of(context: Mapping[str, Any] | Context) -> tuple[str, str, str]:
