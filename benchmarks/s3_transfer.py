@@ -31,12 +31,11 @@ from tfs_deploy.savedmodel.manifest import Manifest
 from tfs_deploy.serving.codec import messages
 from tfs_deploy.store.download.target import DownloadTarget
 from tfs_deploy.store.object_store.address import S3Address
-from tfs_deploy.store.object_store.choosing import open_transfer
 from tfs_deploy.store.object_store.connection import connect
-from tfs_deploy.store.object_store.fetching import Fetcher
 from tfs_deploy.store.object_store.objects import Objects
-from tfs_deploy.store.object_store.sending import Sender
+from tfs_deploy.store.object_store.obstore_transfer import open_transfer
 from tfs_deploy.store.object_store.store import S3Store
+from tfs_deploy.store.object_store.version_files import Fetcher, Sender
 from tfs_deploy.store.staged import StagedFiles
 
 SHAPES = {"2,000 x 10 kB": (2_000, 10_000), "4 x 256 MB": (4, 256_000_000)}

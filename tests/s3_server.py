@@ -25,7 +25,7 @@ from uuid import uuid4
 
 import pytest
 
-from tfs_deploy.store.object_store.options import S3Options
+from tfs_deploy.store.object_store.connection import S3Options
 
 BUCKET = "models"
 # A key that no message, log line or representation may ever show.

@@ -16,9 +16,8 @@ from tfs_deploy.savedmodel import manifest as manifests
 from tfs_deploy.savedmodel.files import check_relative_path
 from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, FileEntry, Manifest
 from tfs_deploy.store.document_format import decode, encode
-from tfs_deploy.store.documents import write_withdrawal
+from tfs_deploy.store.documents import check_key, check_prefix, write_withdrawal
 from tfs_deploy.store.download.target import DownloadTarget
-from tfs_deploy.store.keys import check_key, check_prefix
 from tfs_deploy.store.protocol import (
     MAX_DOCUMENT_BYTES,
     MAX_READ_BYTES,

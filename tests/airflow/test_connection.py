@@ -18,7 +18,7 @@ from tfs_deploy.hooks.group_settings import GroupExtra
 from tfs_deploy.hooks.tf_serving import TFServingHook
 from tfs_deploy.provider_info import get_provider_info
 from tfs_deploy.serving.group import Mode
-from tfs_deploy.store.object_store.options import S3Options
+from tfs_deploy.store.object_store.connection import S3Options
 
 pytestmark = pytest.mark.airflow
 

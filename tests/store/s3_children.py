@@ -15,7 +15,7 @@ from pathlib import Path
 
 from store.finished import put_document
 from tfs_deploy.savedmodel.manifest import Manifest
-from tfs_deploy.store.object_store.options import S3Options
+from tfs_deploy.store.object_store.connection import S3Options
 from tfs_deploy.store.object_store.store import S3Store
 
 OPERATIONS = ["publish", "withdraw", "delete", "write"]

@@ -12,7 +12,7 @@ from contract.staged_versions import stage
 from tfs_deploy.errors import Contention, InvalidInput, MissingExtra, StoreError, TFSDeployError
 from tfs_deploy.savedmodel.manifest import Manifest
 from tfs_deploy.store.local.store import LocalStore
-from tfs_deploy.store.object_store.options import S3Options
+from tfs_deploy.store.object_store.connection import S3Options
 from tfs_deploy.store.open import open_store
 
 Staged = tuple[Path, Manifest]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from fakes import FakeClock
-from tfs_deploy.store.object_store.options import S3Options
+from tfs_deploy.store.object_store.connection import S3Options
 from tfs_deploy.sync.figures import Figures
 from tfs_deploy.sync.http_server import Health
 

@@ -19,7 +19,7 @@ from tfs_deploy.errors import InvalidInput
 from tfs_deploy.serving.group import Mode, ServingGroup
 from tfs_deploy.serving.group_settings import DEFAULT_GROUP, GroupSettings, Source, TLSFiles, TLSOptions
 from tfs_deploy.serving.waiting import WaitLimits
-from tfs_deploy.store.object_store.options import S3Options
+from tfs_deploy.store.object_store.connection import S3Options
 from tfs_deploy.yamlfile import read_yaml
 
 FILE_NAME = "tfs-deploy.yaml"

@@ -19,7 +19,7 @@ from tfs_deploy.demo.model_server import child_environment, end, model_server
 from tfs_deploy.demo.object_store import BUCKET, ObjectStore, object_store
 from tfs_deploy.demo.story import GROUP
 from tfs_deploy.errors import InvalidInput
-from tfs_deploy.store.object_store.options import S3Options
+from tfs_deploy.store.object_store.connection import S3Options
 from tfs_deploy.store.open import open_store
 from tfs_deploy.store.protocol import Store
 

@@ -7,7 +7,7 @@ from typing import Any
 from airflow.sdk import BaseHook
 
 from tfs_deploy.errors import InvalidInput
-from tfs_deploy.store.object_store.options import S3Options
+from tfs_deploy.store.object_store.connection import S3Options
 
 _CONN_TYPES = (None, "", "aws", "s3")
 # What the amazon provider would do with these cannot be had from boto3's client alone.

@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 from tfs_deploy.clock import Clock, SystemClock
 from tfs_deploy.errors import InvalidInput, MissingExtra
 from tfs_deploy.store.local.store import LocalStore
-from tfs_deploy.store.object_store.options import S3Options
+from tfs_deploy.store.object_store.connection import S3Options
 from tfs_deploy.store.protocol import Store
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:/")

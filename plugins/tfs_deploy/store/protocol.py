@@ -57,7 +57,7 @@ class Document:
 class StateDocuments(Protocol):
     """Small documents under keys such as ``groups/default/desired.json``, changed by compare-and-set.
 
-    Keys: see `tfs_deploy.store.keys`. No key may be a folder of another (``a`` and ``a/b``).
+    Keys: see `tfs_deploy.store.documents`. No key may be a folder of another (``a`` and ``a/b``).
     """
 
     def read(self, key: str) -> Document | None:

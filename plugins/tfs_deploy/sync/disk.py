@@ -21,9 +21,8 @@ from tfs_deploy.clock import Clock
 from tfs_deploy.errors import InvalidInput, Refused, StoreError
 from tfs_deploy.names import MAX_VERSION, is_model_name, served_number
 from tfs_deploy.savedmodel.manifest import MANIFEST_PATH
-from tfs_deploy.store.local.filesystem import Filesystem, remove_tree, reporting
+from tfs_deploy.store.local.filesystem import Filesystem, Locks, remove_tree, reporting
 from tfs_deploy.store.local.layout import STATE_FOLDER
-from tfs_deploy.store.local.locks import Locks
 from tfs_deploy.sync.plan import VersionName
 
 OWN_FOLDER = ".tfs_deploy_sync"

@@ -22,7 +22,7 @@ from s3_server import ACCESS_KEY, BUCKET, SECRET, S3Server, moto_at, options_for
 from store.s3_faults.conftest import Staged
 from tfs_deploy.errors import InvalidInput, StoreError
 from tfs_deploy.savedmodel import manifest as manifests
-from tfs_deploy.store.object_store.options import S3Options
+from tfs_deploy.store.object_store.connection import S3Options
 from tfs_deploy.store.open import open_store
 
 pytestmark = pytest.mark.faults

@@ -18,7 +18,7 @@ from tfs_deploy.errors import (
     TFSDeployError,
     Unreachable,
 )
-from tfs_deploy.store.object_store.options import S3Options
+from tfs_deploy.store.object_store.connection import S3Options
 from tfs_deploy.store.open import open_store
 from tfs_deploy.store.protocol import Store
 

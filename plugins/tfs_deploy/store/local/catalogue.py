@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from tfs_deploy.errors import CorruptModel, InvalidInput, NotFound, StoreError
 from tfs_deploy.names import check_model_name, check_version, is_model_name, served_number
 from tfs_deploy.savedmodel import manifest as manifests
 from tfs_deploy.savedmodel.files import check_relative_path
-from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, Manifest
+from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, FileEntry, Manifest
 from tfs_deploy.store.documents import read_pointer, write_pointer
 from tfs_deploy.store.download.target import DownloadTarget
 from tfs_deploy.store.local.filesystem import reporting
 from tfs_deploy.store.local.layout import LocalLayout
 from tfs_deploy.store.local.numbering import names_in
-from tfs_deploy.store.local.version_files import VersionFiles
 from tfs_deploy.store.protocol import MAX_READ_BYTES, ModelVersion, Progress
 
 
@@ -135,3 +136,36 @@ class Catalogue:
 
     def _version(self, model: str, version: int, fingerprint: str) -> ModelVersion:
         return ModelVersion(model, version, fingerprint, str(self._layout.directory(model, version)))
+
+
+_BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class VersionFiles:
+    """The files below `directory`; `where` names the version in errors."""
+
+    directory: Path
+    where: str
+
+    def begin(self, entry: FileEntry) -> None:
+        """See `tfs_deploy.store.download.state.Source`; the first block will tell."""
+
+    def blocks(self, entry: FileEntry, start: int, end: int) -> Iterator[bytes]:
+        """See `tfs_deploy.store.download.state.Source`."""
+        path = self.directory / entry.path
+        try:
+            with reporting("read", path), path.open("rb", buffering=0) as stream:
+                stream.seek(start)
+                # One byte more than there should be in the whole file shows that there is more.
+                left = end - start + (end == entry.size)
+                while left and (block := stream.read(min(_BLOCK_BYTES, left))):
+                    left -= len(block)
+                    yield block
+        except StoreError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise CorruptModel(
+                    f"The file {entry.path!r} of {self.where} is missing.",
+                    "Withdraw that version and publish the model again.",
+                ) from error
+            raise

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from tfs_deploy.errors import Contention, InvalidInput, StoreError
 from tfs_deploy.store.document_format import OVERHEAD_BYTES, decode, encode
-from tfs_deploy.store.keys import check_key, check_prefix
-from tfs_deploy.store.local.filesystem import Filesystem, reporting, store_error, write_new_file
-from tfs_deploy.store.local.locks import Locks
+from tfs_deploy.store.documents import check_key, check_prefix
+from tfs_deploy.store.local.filesystem import Filesystem, Locks, reporting, store_error, write_new_file
 from tfs_deploy.store.protocol import MAX_DOCUMENT_BYTES, Document
 
 _LOCK = "documents"

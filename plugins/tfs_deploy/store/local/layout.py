@@ -19,8 +19,7 @@ from tfs_deploy.clock import Clock
 from tfs_deploy.savedmodel.manifest import hex_of
 from tfs_deploy.store.local.directory_cache import DirectoryCache
 from tfs_deploy.store.local.documents import LocalStateDocuments
-from tfs_deploy.store.local.filesystem import Filesystem
-from tfs_deploy.store.local.locks import Locks
+from tfs_deploy.store.local.filesystem import Filesystem, Locks
 from tfs_deploy.store.local.numbering import Numbers
 
 STATE_FOLDER = ".tfs_deploy"

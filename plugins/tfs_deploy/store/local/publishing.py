@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from pathlib import Path
 
 from tfs_deploy.errors import CorruptModel, TFSDeployError
 from tfs_deploy.jsonable import to_json
 from tfs_deploy.names import check_above, check_model_name
 from tfs_deploy.savedmodel import manifest as manifests
-from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, Manifest, hex_of
+from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, FileEntry, Manifest, hex_of
 from tfs_deploy.store.local.catalogue import Catalogue
-from tfs_deploy.store.local.copying import copy_staged
-from tfs_deploy.store.local.filesystem import remove_tree, reporting, write_new_file
+from tfs_deploy.store.local.filesystem import Filesystem, remove_tree, reporting, write_new_file
 from tfs_deploy.store.local.layout import LocalLayout, partial_hex, publish_lock
 from tfs_deploy.store.local.numbering import deleting_number
 from tfs_deploy.store.protocol import ModelVersion, Progress, Published
@@ -143,3 +143,30 @@ class Publisher:
             if dead:
                 log.info("Removing %s, whose publish died", partial)
                 remove_tree(self._layout.files, partial)
+
+
+def copy_staged(staged: StagedFiles, target: Path, files: Filesystem) -> None:
+    """Write every staged file below the empty folder `target`, on the disk when this returns."""
+    folders = sorted({parent for entry in staged.manifest.files for parent in Path(entry.path).parents})
+    for folder in folders:  # sorted: a parent comes before what is in it, and `.` is target itself
+        if folder != Path():
+            with reporting("create", target / folder):
+                files.make_folder(target / folder)
+    staged.for_each(lambda entry: _copy(staged, entry, target / entry.path, files))
+    for folder in folders:
+        with reporting("flush", target / folder):
+            files.sync_folder(target / folder)
+
+
+def _copy(staged: StagedFiles, entry: FileEntry, target: Path, files: Filesystem) -> None:
+    with reporting("create", target):
+        descriptor = files.create(target)
+    try:
+        for block in staged.blocks(entry):
+            with reporting("write", target):
+                files.write(descriptor, block)
+            staged.advance(len(block))
+        with reporting("flush", target):
+            files.sync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,4 +1,16 @@
-"""From ``s3://bucket/prefix`` to its parts."""
+"""Where a store in S3 lies, and what lies where in it: the same names as on disk.
+
+``<prefix>/<model>/<version>/`` holds a version; it is complete when its manifest is there, and the manifest is written
+last and removed first. ``<prefix>/.tfs_deploy/`` holds the documents of the deployment and those of the store:
+
+- ``claims/<model>/<version>``: the number is used; created exclusively, never removed
+- ``numbering/<model>``: a hint at the highest number
+- ``fingerprints/<model>/<hex>``: the version that was last given to these bytes
+- ``attempts/<model>/<hex>``: the lease and the number of a publish of these bytes that runs or was interrupted
+- ``tips/<model>``: changes whenever a version appears or goes
+- ``withdrawn/<model>/<version>``: why a version was withdrawn
+- ``.probe/<digest>``: the server honours conditional writes
+"""
 
 from __future__ import annotations
 
@@ -7,7 +19,8 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from tfs_deploy.errors import InvalidInput
-from tfs_deploy.store.keys import check_prefix
+from tfs_deploy.savedmodel.manifest import MANIFEST_PATH
+from tfs_deploy.store.documents import check_prefix
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]{1,253}[A-Za-z0-9]")
 _USAGE = "Give s3://bucket or s3://bucket/prefix."
@@ -65,3 +78,25 @@ def _check_prefix(uri: str, prefix: str) -> None:
         raise InvalidInput(
             f"The prefix in {uri!r} is not usable: its segments must not be empty or start with '.'.", _USAGE
         ) from error
+
+
+STATE_FOLDER = ".tfs_deploy"
+# Beside the files, so that it goes with them; nobody takes it for a manifest.
+WITHDRAWN_MANIFEST_PATH = f"{MANIFEST_PATH}.withdrawn"
+# An object's SHA-256 in hex, in its metadata.
+DIGEST_METADATA = "sha256"
+
+
+def state(key: str) -> str:
+    """Return the object's name for a document's key."""
+    return f"{STATE_FOLDER}/{key}"
+
+
+def folder(model: str, version: int | str) -> str:
+    """Return the beginning of the names of all objects of a version."""
+    return f"{model}/{version}/"
+
+
+def manifest_name(model: str, version: int) -> str:
+    """Return the name of the commit marker."""
+    return folder(model, version) + MANIFEST_PATH

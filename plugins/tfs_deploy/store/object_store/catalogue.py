@@ -16,17 +16,17 @@ from tfs_deploy.savedmodel.files import check_relative_path
 from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, MAX_MANIFEST_BYTES, FileEntry, Manifest
 from tfs_deploy.store.documents import read_pointer
 from tfs_deploy.store.download.target import DownloadTarget
+from tfs_deploy.store.object_store.address import WITHDRAWN_MANIFEST_PATH, folder, manifest_name
 from tfs_deploy.store.object_store.change_token import ChangeTokens
-from tfs_deploy.store.object_store.choosing import open_transfer
 from tfs_deploy.store.object_store.conditional_write_check import ConditionalWriteCheck
 from tfs_deploy.store.object_store.connection import Connection
 from tfs_deploy.store.object_store.documents import S3StateDocuments
-from tfs_deploy.store.object_store.fetching import Fetcher
-from tfs_deploy.store.object_store.layout import WITHDRAWN_MANIFEST_PATH, folder, manifest_name
 from tfs_deploy.store.object_store.numbering import Numbers
 from tfs_deploy.store.object_store.objects import Objects
+from tfs_deploy.store.object_store.obstore_transfer import open_transfer
 from tfs_deploy.store.object_store.publish_lease import PublishLeases
 from tfs_deploy.store.object_store.transfer import Transfer
+from tfs_deploy.store.object_store.version_files import Fetcher
 from tfs_deploy.store.protocol import MAX_READ_BYTES, ModelVersion, Progress
 
 # Requests that wait for the server rather than for a core.

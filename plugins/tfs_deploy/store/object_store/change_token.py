@@ -17,8 +17,8 @@ from tfs_deploy.clock import Clock
 from tfs_deploy.errors import TFSDeployError
 from tfs_deploy.names import check_model_name, served_number
 from tfs_deploy.store.documents import update
+from tfs_deploy.store.object_store.address import manifest_name
 from tfs_deploy.store.object_store.documents import S3StateDocuments
-from tfs_deploy.store.object_store.layout import manifest_name
 from tfs_deploy.store.object_store.objects import Objects
 
 log = logging.getLogger(__name__)

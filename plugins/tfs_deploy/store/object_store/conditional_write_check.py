@@ -19,8 +19,8 @@ from tfs_deploy.clock import Clock
 from tfs_deploy.errors import CorruptModel, Refused
 from tfs_deploy.jsonable import from_json, to_json
 from tfs_deploy.names import is_model_name
+from tfs_deploy.store.object_store.address import STATE_FOLDER
 from tfs_deploy.store.object_store.errors import PreconditionFailed
-from tfs_deploy.store.object_store.layout import STATE_FOLDER
 from tfs_deploy.store.object_store.objects import Objects
 
 _FOLDER = f"{STATE_FOLDER}/.probe"

@@ -11,10 +11,10 @@ from typing import TypeVar
 from tfs_deploy.errors import Contention, InvalidInput
 from tfs_deploy.jsonable import from_json
 from tfs_deploy.store.document_format import OVERHEAD_BYTES, decode, encode
-from tfs_deploy.store.keys import check_key, check_prefix
+from tfs_deploy.store.documents import check_key, check_prefix
+from tfs_deploy.store.object_store.address import state
 from tfs_deploy.store.object_store.conditional_write_check import ConditionalWriteCheck
 from tfs_deploy.store.object_store.errors import PreconditionFailed
-from tfs_deploy.store.object_store.layout import state
 from tfs_deploy.store.object_store.objects import Objects
 from tfs_deploy.store.protocol import MAX_DOCUMENT_BYTES, Document
 

@@ -13,10 +13,10 @@ from tfs_deploy.jsonable import from_json
 from tfs_deploy.names import MAX_VERSION, served_number
 from tfs_deploy.savedmodel.manifest import hex_of
 from tfs_deploy.store.documents import update
+from tfs_deploy.store.object_store.address import folder, state
 from tfs_deploy.store.object_store.conditional_write_check import ConditionalWriteCheck
 from tfs_deploy.store.object_store.documents import S3StateDocuments
 from tfs_deploy.store.object_store.errors import PreconditionFailed
-from tfs_deploy.store.object_store.layout import folder, state
 from tfs_deploy.store.object_store.objects import Objects
 
 # So many numbers that are taken say that the hint is far behind: then all claims are listed.

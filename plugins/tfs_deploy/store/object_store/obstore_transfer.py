@@ -1,18 +1,22 @@
-"""Move bytes by obstore: the Rust crate object_store, with boto3's credentials and options."""
+"""Transfer of file contents by obstore (the Rust crate object_store), or by boto3 where obstore cannot be used."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from tfs_deploy.errors import InvalidInput, MissingExtra
 from tfs_deploy.store.download.state import NoPieces
+from tfs_deploy.store.object_store.address import DIGEST_METADATA
 from tfs_deploy.store.object_store.connection import Connection
 from tfs_deploy.store.object_store.errors import Interrupted, MissingObject, reporting
-from tfs_deploy.store.object_store.layout import DIGEST_METADATA
-from tfs_deploy.store.object_store.transfer import PARTS_AT_ONCE, Buffer
+from tfs_deploy.store.object_store.transfer import PARTS_AT_ONCE, BotoTransfer, Buffer, Transfer
+
+log = logging.getLogger(__name__)
 
 # Fits a core's cache, and is long enough for hashlib to release the interpreter lock.
 _BLOCK_BYTES = 256 << 10
@@ -33,7 +37,10 @@ class ObstoreTransfer:
 
         self._obstore = obstore
         self._address = connection.address
-        self._store = _open(connection)
+        self._store = _open_store(connection)
+        # Some servers answer a range with status 200, which object_store refuses and boto3 takes.
+        self._boto3 = BotoTransfer(connection)
+        self._ranges_by_boto3 = False
 
     def put(self, name: str, body: Buffer, *, sha256: str) -> None:
         with reporting(f"write {name!r}", self._address):
@@ -65,24 +72,34 @@ class ObstoreTransfer:
         return body
 
     def range(self, name: str, start: int, end: int) -> Iterator[Buffer]:
-        with reporting(f"read {name!r}", self._address):
+        if not self._ranges_by_boto3:
             try:
-                found = self._obstore.get(self._store, self._key(name), options={"range": (start, end)})
-            except self._obstore.exceptions.GenericError as error:
-                if "NotPartial" in str(error):  # object_store wants status 206, which some servers do not give
-                    raise NoPieces(name) from None
-                raise
-        at = start
-        for block in self._blocks(name, found):
-            at += len(block)
-            yield block
-        if at < end:
-            raise Interrupted(f"The object {name!r} broke off.", "Run the same step again.")
+                yield from self._range(name, start, end)
+                return
+            except NoPieces:
+                # Raised before the first block, so nothing was yielded yet.
+                self._ranges_by_boto3 = True
+        yield from self._boto3.range(name, start, end)
 
     def stream(self, name: str) -> Iterator[Buffer]:
         with reporting(f"read {name!r}", self._address):
             found = self._obstore.get(self._store, self._key(name))
         return self._blocks(name, found)
+
+    def _range(self, name: str, start: int, end: int) -> Iterator[Buffer]:
+        with reporting(f"read {name!r}", self._address):
+            try:
+                answer = self._obstore.get(self._store, self._key(name), options={"range": (start, end)})
+            except self._obstore.exceptions.GenericError as error:
+                if "NotPartial" in str(error):  # object_store accepts status 206 only
+                    raise NoPieces(name) from None
+                raise
+        received = start
+        for block in self._blocks(name, answer):
+            received += len(block)
+            yield block
+        if received < end:
+            raise Interrupted(f"The object {name!r} broke off.", "Run the same step again.")
 
     def _blocks(self, name: str, found: Any) -> Iterator[Buffer]:
         chunks = iter(found.stream(min_chunk_size=_BLOCK_BYTES))
@@ -97,7 +114,7 @@ class ObstoreTransfer:
         return self._address.key(name)
 
 
-def _open(connection: Connection) -> Any:
+def _open_store(connection: Connection) -> Any:
     from obstore.store import S3Store
 
     options = connection.options
@@ -161,3 +178,22 @@ def _credentials_of(session: Any) -> Callable[[], dict[str, Any]]:
         }
 
     return provide
+
+
+def open_transfer(connection: Connection) -> Transfer:
+    """Return what moves the bytes, as the options choose."""
+    choice = connection.options.transfer
+    if choice != "boto3":
+        try:
+            return ObstoreTransfer(connection)
+        except ImportError as error:
+            if choice == "obstore":
+                raise MissingExtra("obstore", "s3") from error
+        except OneCertificateOnly as error:
+            if choice == "obstore":
+                raise InvalidInput(
+                    f"The CA bundle {str(error)!r} holds several certificates, and obstore trusts one only.",
+                    "Name a file with the one that signed the server's, or let boto3 move the bytes.",
+                ) from error
+            log.info("boto3 moves the bytes: the CA bundle %s holds several certificates", error)
+    return BotoTransfer(connection)

@@ -12,11 +12,11 @@ from tfs_deploy.names import check_above, check_model_name
 from tfs_deploy.savedmodel import manifest as manifests
 from tfs_deploy.savedmodel.manifest import Manifest, hex_of
 from tfs_deploy.store.documents import write_pointer
+from tfs_deploy.store.object_store.address import WITHDRAWN_MANIFEST_PATH, folder, manifest_name, state
 from tfs_deploy.store.object_store.catalogue import Catalogue, StoreParts
 from tfs_deploy.store.object_store.errors import PreconditionFailed
-from tfs_deploy.store.object_store.layout import WITHDRAWN_MANIFEST_PATH, folder, manifest_name, state
 from tfs_deploy.store.object_store.publish_lease import PublishAttempt, PublishLease, attempt_key
-from tfs_deploy.store.object_store.sending import Sender
+from tfs_deploy.store.object_store.version_files import Sender
 from tfs_deploy.store.protocol import ModelVersion, Progress, Published
 from tfs_deploy.store.staged import StagedFiles, check_signatures, check_size, reading_input
 

@@ -10,11 +10,9 @@ from tfs_deploy.errors import Contention, NotFound, Refused
 from tfs_deploy.names import check_model_name, check_version
 from tfs_deploy.savedmodel.manifest import Manifest
 from tfs_deploy.store.documents import write_withdrawal
-from tfs_deploy.store.object_store.address import S3Address
+from tfs_deploy.store.object_store.address import WITHDRAWN_MANIFEST_PATH, S3Address, folder, manifest_name
 from tfs_deploy.store.object_store.catalogue import Catalogue, StoreParts
-from tfs_deploy.store.object_store.connection import connect
-from tfs_deploy.store.object_store.layout import WITHDRAWN_MANIFEST_PATH, folder, manifest_name
-from tfs_deploy.store.object_store.options import S3Options
+from tfs_deploy.store.object_store.connection import S3Options, connect
 from tfs_deploy.store.object_store.publishing import Publisher
 from tfs_deploy.store.protocol import Progress, Published, StateDocuments
 
@@ -22,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class S3Store(Catalogue):
-    """Versions in ``s3://bucket/prefix/<model>/<version>/``; see `tfs_deploy.store.object_store.layout`.
+    """Versions in ``s3://bucket/prefix/<model>/<version>/``; see `tfs_deploy.store.object_store.address`.
 
     A withdrawal and a deletion remove the manifest first, so that the version is no longer complete.
     """
