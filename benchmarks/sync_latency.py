@@ -57,7 +57,7 @@ def measure(folder: Path, versions: int) -> None:
                 time.sleep(0.002)
             waited.append(time.monotonic() - published)
             time.sleep(0.13)
-    beyond = (sum(waited) - agent.figures.numbers().bringing_seconds) / len(waited)
+    beyond = (sum(waited) - agent.metrics.values().download_seconds) / len(waited)
     print(
         f"poll {POLL} s: in sight {beyond:.2f} s after the commit on average beyond the copy, "
         f"at most {max(waited):.2f} s with it"

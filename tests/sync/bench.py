@@ -107,7 +107,7 @@ def settle(agent: Agent, clock: FakeClock, passes: int = 50) -> None:
     """Make passes until nothing is left to do at once."""
     for _ in range(passes):
         agent.poll()
-        if agent.standing.ready:
+        if agent.status.ready:
             return
         clock.advance(0.01)
 
@@ -147,7 +147,7 @@ class Wrapped:
 
 
 def problems(agent) -> list[tuple[AgentErrorKind, str, int]]:
-    return [(each.kind, each.model, each.version) for each in agent.standing.problems]
+    return [(each.kind, each.model, each.version) for each in agent.status.problems]
 
 
 def damage(path: Path) -> bytes:

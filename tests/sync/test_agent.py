@@ -22,7 +22,7 @@ def test_everything_that_is_listed_or_labelled_is_brought(bench):
     bench.want(m=labelled(4, stable=2, previous=1))
     agent = bench.agent()
     settle(agent, bench.clock)
-    assert agent.standing.ready
+    assert agent.status.ready
     assert bench.shown() == [1, 2, 4]
     assert bench.leftovers() == []
     report = bench.report()
@@ -38,7 +38,7 @@ def test_every_model_gets_its_folder_before_anything_is_brought(bench):
     assert {path.name for path in bench.root.iterdir() if not path.name.startswith(".")} == {"a", "m"}
     settle(agent, bench.clock)
     assert problems(agent) == [(AgentErrorKind.MISSING, "a", 1)], "the store has no such model"
-    assert not agent.standing.ready
+    assert not agent.status.ready
     assert bench.shown("m") == [1], "one model that is missing does not keep the others away"
 
 
@@ -46,8 +46,8 @@ def test_a_group_without_a_desired_state_gets_an_empty_start_up_file(bench):
     agent = bench.agent()
     agent.poll()
     assert bench.startup_config.read_text() == "model_config_list {\n}\n"
-    assert agent.standing.needed is None
-    assert not agent.standing.ready
+    assert agent.status.needed is None
+    assert not agent.status.ready
 
 
 def test_a_pass_costs_the_same_however_many_old_versions_there_are(bench):
@@ -87,7 +87,7 @@ def test_a_restart_trusts_what_is_the_stores_and_brings_nothing_again(bench):
     store = Wrapped(bench.store)
     again = bench.agent(store=store)
     settle(again, bench.clock)
-    assert again.standing.ready
+    assert again.status.ready
     assert (bench.root / "m/1").stat().st_ino == inode
     assert store.calls["download"] == 0
     assert store.calls["manifest"] == 1
@@ -101,7 +101,7 @@ def test_a_version_that_was_deleted_from_the_store_stays_while_it_is_needed(benc
     bench.store.delete("m", 1)
     agent = bench.agent(keep=0, linger=0.0)
     settle(agent, bench.clock)
-    assert agent.standing.ready
+    assert agent.status.ready
     assert bench.shown() == [1]
 
 
@@ -130,14 +130,14 @@ def test_what_is_not_the_stores_is_reported_and_never_touched(bench, what):
         agent.poll()
         bench.clock.advance(100.0)
     assert problems(agent) == [(AgentErrorKind.DIFFERS, "m", 1)]
-    assert not agent.standing.ready
+    assert not agent.status.ready
     assert bench.report().held == {}
     assert "left alone" in bench.report().problems[0].message
     bench.want(m=labelled(stable=2))
     for _ in range(5):
         agent.poll()
         bench.clock.advance(100.0)
-    assert agent.standing.ready
+    assert agent.status.ready
     if what in {"no manifest", "a file"}:
         assert target.exists(), "without a manifest of ours it is not ours to remove"
         assert [(path, path.read_bytes()) for path in sorted(target.rglob("*")) if path.is_file()] == before
@@ -157,5 +157,5 @@ def test_a_directory_that_is_replaced_is_looked_at_again(bench):
     shutil.rmtree(bench.root / "m/1")
     bench.clock.advance(100.0)
     settle(agent, bench.clock)
-    assert agent.standing.ready
+    assert agent.status.ready
     assert bench.shown() == [1]

@@ -53,11 +53,11 @@ def test_a_model_without_a_version_gets_its_folder_and_is_waited_for(bench):
         agent.poll()
     assert bench.shown() == [1]
     assert (bench.root / "x").is_dir()
-    assert not agent.standing.ready
-    assert agent.standing.without == ("x",)
+    assert not agent.status.ready
+    assert agent.status.without == ("x",)
     bench.publish("x")
     settle(agent, bench.clock)
-    assert agent.standing.ready
+    assert agent.status.ready
 
 
 def test_following_costs_one_look_per_model_and_pass(bench):

@@ -92,14 +92,14 @@ def test_a_removal_that_fails_is_reported_and_made_up_for(bench):
     settle(agent, bench.clock)
     bench.want(m=labelled(stable=2))
     settle(agent, bench.clock)
-    assert agent.standing.ready, "what is needed is here"
+    assert agent.status.ready, "what is needed is here"
     assert bench.shown() == [2], "and what is not is out of sight"
-    assert "Permission denied" in agent.standing.problems[0].message
+    assert "Permission denied" in agent.status.problems[0].message
     files.stuck = False
     bench.clock.advance(60.0)
     agent.poll()
     assert bench.leftovers() == []
-    assert agent.standing.problems == ()
+    assert agent.status.problems == ()
 
 
 def test_a_folder_that_keeps_the_agent_out_is_left_alone(bench):
@@ -112,7 +112,7 @@ def test_a_folder_that_keeps_the_agent_out_is_left_alone(bench):
             os.listdir(bench.root / "private")
         agent = bench.agent()
         settle(agent, bench.clock)
-    assert agent.standing.ready
+    assert agent.status.ready
 
 
 def test_what_no_server_sees_makes_room_for_what_is_missing(bench):
@@ -129,10 +129,10 @@ def test_what_no_server_sees_makes_room_for_what_is_missing(bench):
     agent = bench.agent(free=free)
     agent.poll()
     agent.poll()
-    assert [each.kind for each in agent.standing.problems] == [AgentErrorKind.DISK_FULL]
+    assert [each.kind for each in agent.status.problems] == [AgentErrorKind.DISK_FULL]
     bench.clock.advance(15.0)
     settle(agent, bench.clock)
-    assert agent.standing.ready
+    assert agent.status.ready
     assert bench.shown() == [1]
     assert bench.leftovers() == []
 
@@ -149,7 +149,7 @@ def test_nothing_behind_a_link_is_touched(bench):
     agent = bench.agent()
     settle(agent, bench.clock)
     agent.poll()
-    assert agent.standing.problems == ()
+    assert agent.status.problems == ()
     assert [path.name for path in elsewhere.iterdir()] == ["keep"]
     assert not (bench.root / "m/1").is_symlink()
     assert bench.shown() == [1]

@@ -73,9 +73,9 @@ def test_a_store_that_takes_no_report_does_not_stop_the_agent(bench):
 
     agent = bench.agent(store=ReadOnly(bench.store))
     settle(agent, bench.clock)
-    assert agent.standing.ready
+    assert agent.status.ready
     assert bench.shown() == [1]
-    assert [each.message for each in agent.standing.problems] == ["Access denied. Give the right to write."]
+    assert [each.message for each in agent.status.problems] == ["Access denied. Give the right to write."]
 
 
 # The start-up file.
@@ -112,7 +112,7 @@ def test_a_start_up_file_stays_as_it_is_until_all_that_it_will_name_is_here(benc
     settle(agent, bench.clock, passes=5)
     assert bench.shown() == [1, 2]
     assert bench.startup_config.read_text() == before
-    assert not agent.standing.ready
+    assert not agent.status.ready
     bench.publish("n")
     bench.clock.advance(60.0)
     settle(agent, bench.clock)
@@ -131,11 +131,11 @@ def test_a_start_up_file_that_cannot_be_written_is_reported_and_nothing_is_remov
     bench.want(m=labelled(stable=2))
     settle(agent, bench.clock, passes=5)
     assert bench.shown() == [1, 2]
-    assert "models.config" in agent.standing.problems[0].message
+    assert "models.config" in agent.status.problems[0].message
     bench.startup_config.rmdir()
     settle(agent, bench.clock)
     assert bench.shown() == [2]
-    assert agent.standing.ready
+    assert agent.status.ready
 
 
 @pytest.mark.parametrize(
@@ -152,6 +152,6 @@ def test_a_desired_state_that_cannot_be_used_changes_nothing(bench, body):
     for _ in range(3):
         agent.poll()
         bench.clock.advance(100.0)
-    assert agent.standing.problems
+    assert agent.status.problems
     assert bench.startup_config.read_text() == before
     assert bench.shown() == [1]

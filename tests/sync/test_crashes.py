@@ -83,7 +83,7 @@ def work(bench: Bench, agent: Agent) -> None:
     for _ in range(20):
         agent.poll()
         check_nothing_half_visible(bench)
-        if agent.standing.ready and not agent.standing.problems:
+        if agent.status.ready and not agent.status.problems:
             break
         bench.clock.advance(20.0)
 

@@ -30,12 +30,12 @@ def test_a_damaged_version_is_refused_retried_and_reported_and_comes_when_it_is_
     assert (problem.kind, problem.model, problem.version) == (AgentErrorKind.CORRUPT, "m", 1)
     assert problem.attempts >= 3
     assert DATA in problem.message
-    assert agent.standing.exit_codes == {1}
+    assert agent.status.exit_codes == {1}
     assert not bench.startup_config.exists(), "a new server must not start without `stable`"
     path.write_bytes(good)
     bench.clock.advance(100.0)
     settle(agent, bench.clock)
-    assert agent.standing.ready
+    assert agent.status.ready
     assert bench.report().problems == ()
     assert bench.shown() == [1, 2]
 
@@ -48,7 +48,7 @@ def test_a_disk_without_room_is_told_before_a_byte_is_written_and_goes_on_with_r
     agent = bench.agent(store=store, free=lambda path: room[0])
     for _ in range(3):
         agent.poll()
-    (problem,) = agent.standing.problems
+    (problem,) = agent.status.problems
     assert problem.kind is AgentErrorKind.DISK_FULL
     assert "and 4000 are free" in problem.message
     assert store.calls["download"] == 0
@@ -57,7 +57,7 @@ def test_a_disk_without_room_is_told_before_a_byte_is_written_and_goes_on_with_r
     room[0] = 10_000
     bench.clock.advance(15.0)
     settle(agent, bench.clock)
-    assert agent.standing.ready
+    assert agent.status.ready
 
 
 def test_a_store_that_is_away_changes_nothing_and_is_found_again(bench):
@@ -75,14 +75,14 @@ def test_a_store_that_is_away_changes_nothing_and_is_found_again(bench):
     assert bench.shown() == [1]
     assert bench.startup_config.read_text() == text
     assert {kind for kind, _, _ in problems(agent)} == {AgentErrorKind.UNREACHABLE}
-    assert agent.standing.exit_codes == {3}
+    assert agent.status.exit_codes == {3}
     bench.want(m=labelled(stable=2, previous=1))
     store.away = False
     bench.clock.advance(15.0)
     settle(agent, bench.clock)
-    assert agent.standing.ready
+    assert agent.status.ready
     assert bench.shown() == [1, 2]
-    assert agent.standing.problems == ()
+    assert agent.status.problems == ()
 
 
 def test_a_download_that_was_cut_off_goes_on_where_it_was(bench):

@@ -73,7 +73,7 @@ def work(bench: Bench, agent: Agent) -> None:
     for _ in range(20):
         agent.poll()
         bench.shown()  # each of them is whole
-        if agent.standing.ready and not agent.standing.problems:
+        if agent.status.ready and not agent.status.problems:
             return
         bench.clock.advance(20.0)
 
@@ -95,7 +95,7 @@ def test_any_request_may_break(make, proxy, name: str, tell) -> None:
         server.expect("m", 2, 3)
         looks += server.looks
         proxy.rule = None
-        assert agent.standing.ready, (at, agent.standing)
+        assert agent.status.ready, (at, agent.status)
         assert bench.shown() == [2, 3]
         assert bench.leftovers() == []
         assert bench.report().held == {"m": (2, 3)}
@@ -112,14 +112,14 @@ def test_a_storm_passes(make, proxy) -> None:
     for _ in range(3):
         bench.clock.advance(20.0)
         agent.poll()
-    assert {problem.kind for problem in agent.standing.problems} == {AgentErrorKind.UNREACHABLE}
+    assert {problem.kind for problem in agent.status.problems} == {AgentErrorKind.UNREACHABLE}
     assert bench.shown() == [2, 3]
     assert bench.startup_config.read_text() == text
     proxy.start_over()
     bench.clock.advance(20.0)
     agent.poll()
-    assert agent.standing.ready
-    assert agent.standing.problems == ()
+    assert agent.status.ready
+    assert agent.status.problems == ()
 
 
 def test_a_pass_costs_the_same_however_many_versions_there_are(make, proxy) -> None:

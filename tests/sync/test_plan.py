@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tfs_deploy.deployment.desired_state import DesiredModel, DesiredState, LabelMove
-from tfs_deploy.sync.plan import DiskView, Need, VersionName, plan
-from tfs_deploy.sync.required_versions import need_of
+from tfs_deploy.sync.plan import DiskView, RequiredVersions, VersionName, plan
+from tfs_deploy.sync.required_versions import required_by
 
 MODELS = ("a", "b")
 NAMES = st.builds(VersionName, st.sampled_from(MODELS), st.integers(1, 6))
@@ -27,32 +27,34 @@ def views(draw: st.DrawFn) -> DiskView:
 
 
 @st.composite
-def needs(draw: st.DrawFn) -> Need:
+def needs(draw: st.DrawFn) -> RequiredVersions:
     versions = tuple(draw(st.permutations(sorted(draw(NAME_SETS)))))
     highest = {}
     if draw(st.booleans()):
         versions = tuple({name.model: name for name in versions}.values())
         highest = {name.model: name.version for name in versions}
-    return Need(tuple(sorted({name.model for name in versions})), versions, highest)
+    return RequiredVersions(tuple(sorted({name.model for name in versions})), versions, highest)
 
 
 @given(needs(), views(), st.integers(0, 3), NAME_SETS)
 @settings(max_examples=500)
-def test_what_is_planned_is_never_wrong(need: Need, disk: DiskView, keep: int, rested: frozenset[VersionName]) -> None:
-    todo = plan(need, disk, keep=keep, rested=rested)
+def test_what_is_planned_is_never_wrong(
+    need: RequiredVersions, disk: DiskView, keep: int, expired: frozenset[VersionName]
+) -> None:
+    todo = plan(need, disk, keep=keep, expired=expired)
     needed = set(need.versions)
     assert not set(todo.remove) & needed, "nothing needed is removed (I5)"
     assert set(todo.remove) <= disk.ours, "nothing that somebody else put there is removed"
-    assert not set(todo.bring) & disk.shown, "no number is written over"
-    assert set(todo.bring) == needed - disk.shown
-    assert list(todo.bring) == [name for name in need.versions if name in set(todo.bring)], "in the order of urgency"
-    assert not set(todo.discard) & set(todo.bring), "what is on its way stays"
+    assert not set(todo.download) & disk.shown, "no number is written over"
+    assert set(todo.download) == needed - disk.shown
+    assert list(todo.download) == [name for name in need.versions if name in set(todo.download)], "most urgent first"
+    assert not set(todo.discard) & set(todo.download), "what is on its way stays"
     assert set(todo.make_folders) == set(need.models) - disk.folders
     for name in todo.remove:
         if name.version > need.highest.get(name.model, 2**63):
             assert VersionName(name.model, need.highest[name.model]) in disk.held, "the successor is there first"
         else:
-            assert name in rested
+            assert name in expired
             assert {other for other in needed if other.model == name.model} <= disk.held, "overlap always"
     for model in MODELS:
         spare = {name for name in disk.ours - needed if name.model == model}
@@ -63,19 +65,19 @@ def test_what_is_planned_is_never_wrong(need: Need, disk: DiskView, keep: int, r
 
 
 @given(needs(), views(), st.integers(0, 3))
-def test_done_is_done(need: Need, disk: DiskView, keep: int) -> None:
+def test_done_is_done(need: RequiredVersions, disk: DiskView, keep: int) -> None:
     """A plan that was carried out leaves nothing to plan, but for what somebody else's numbers stand in the way of."""
-    todo = plan(need, disk, keep=keep, rested=disk.ours)
+    todo = plan(need, disk, keep=keep, expired=disk.ours)
     after = carried_out(todo, disk)
-    again = plan(need, after, keep=keep, rested=after.ours)
-    taken_back = plan(need, carried_out(again, after), keep=keep, rested=after.ours)
-    assert (again.make_folders, again.bring, again.discard) == ((), (), ())
+    again = plan(need, after, keep=keep, expired=after.ours)
+    taken_back = plan(need, carried_out(again, after), keep=keep, expired=after.ours)
+    assert (again.make_folders, again.download, again.discard) == ((), (), ())
     # A version that is taken back waits for its successor, which the first plan has brought.
     assert taken_back.remove == ()
 
 
 def carried_out(todo, disk: DiskView) -> DiskView:
-    brought, removed = set(todo.bring), set(todo.remove)
+    brought, removed = set(todo.download), set(todo.remove)
     return DiskView(
         disk.folders | set(todo.make_folders),
         (disk.shown | brought) - removed,
@@ -137,12 +139,12 @@ class History(RuleBasedStateMachine):
     def a_pass(self, keep: int, crash: int) -> None:
         """Carry out the plan up to the point of a crash; a bring that is cut off leaves its stage."""
         self.passes += 1
-        need = need_of(self.state)
+        need = required_by(self.state)
         self.unneeded = {n: self.unneeded.get(n, self.passes) for n in self.disk.ours - set(need.versions)}
-        rested = {name for name, since in self.unneeded.items() if since < self.passes}
-        todo = plan(need, self.disk, keep=keep, rested=rested)
+        expired = {name for name, since in self.unneeded.items() if since < self.passes}
+        todo = plan(need, self.disk, keep=keep, expired=expired)
         self.disk = replace(self.disk, folders=self.disk.folders | set(todo.make_folders))
-        for index, name in enumerate(todo.bring):
+        for index, name in enumerate(todo.download):
             if index == crash:
                 self.disk = replace(self.disk, staged=self.disk.staged | {name})
                 return
@@ -173,8 +175,8 @@ def test_the_most_urgent_comes_first() -> None:
     a = DesiredModel("/models/a", (1, 2, 3, 9), {"stable": 2, "previous": 1, "canary": 3})
     b = DesiredModel("/models/b", (7,), {"stable": 7})
     move = LabelMove("a", {"stable": 9, "previous": 2}, "promoted", "who", "now", 1)
-    calm = need_of(DesiredState(models={"a": a, "b": b}))
+    calm = required_by(DesiredState(models={"a": a, "b": b}))
     assert [tuple(name) for name in calm.versions] == [("b", 7), ("a", 2), ("a", 1), ("a", 3), ("a", 9)]
-    moving = need_of(DesiredState(models={"a": a, "b": b}, move=move))
+    moving = required_by(DesiredState(models={"a": a, "b": b}, move=move))
     assert {("a", 9), ("a", 2), ("b", 7)} == {tuple(name) for name in moving.versions[:3]}
     assert set(moving.versions) == set(calm.versions)

@@ -95,8 +95,8 @@ def test_sigterm_ends_a_download_at_once_and_the_next_start_goes_on(bench, start
     assert bench.shown() == []
     inodes = {path.name: path.stat().st_ino for path in kept.iterdir()}
     assert len(inodes) >= 5
-    code, told, _ = once(bench)
-    assert (code, told["outcome"], told["held"]) == (0, "done", {"m": [1]})
+    code, result, _ = once(bench)
+    assert (code, result["outcome"], result["held"]) == (0, "done", {"m": [1]})
     assert bench.shown() == [1]
     now = {path.name: path.stat().st_ino for path in (bench.root / "m/1/assets").iterdir()}
     assert inodes.items() <= now.items(), "what was there was not brought again"
@@ -128,9 +128,9 @@ def test_an_agent_that_hangs_is_ended_by_force(bench, start):
 def test_a_second_agent_on_the_same_disk_is_refused(bench, start):
     first = start("--poll", "0.1")
     wait_for(lambda: "fills" in log(bench), "the first agent")
-    code, told, _ = once(bench)
+    code, result, _ = once(bench)
     assert code == 1
-    assert "Another sync agent works on the model root" in told["error"]
+    assert "Another sync agent works on the model root" in result["error"]
     first.kill()
     first.wait()
     assert once(bench)[0] == 0, "a crash leaves no lock behind"
@@ -165,22 +165,22 @@ def get(port: int, path: str) -> tuple[int, str]:
 
 
 def test_once_for_an_init_container(bench):
-    code, told, _ = once(bench, "--startup-config", str(bench.startup_config))
-    assert (code, told["outcome"]) == (0, "nothing_needed"), "the first deploy needs a server that runs"
+    code, result, _ = once(bench, "--startup-config", str(bench.startup_config))
+    assert (code, result["outcome"]) == (0, "nothing_needed"), "the first deploy needs a server that runs"
     assert bench.startup_config.read_text() == "model_config_list {\n}\n"
     begun = time.monotonic()
-    code, told, _ = once(bench, "--wait", "1", "--poll", "0.1")
-    assert (code, told["outcome"]) == (3, "could_not_tell")
+    code, result, _ = once(bench, "--wait", "1", "--poll", "0.1")
+    assert (code, result["outcome"]) == (3, "could_not_tell")
     assert time.monotonic() - begun >= 1.0
     bench.publish()
     bench.publish()
     bench.want(m=labelled(stable=1), n=labelled(stable=1, model="n"))
-    code, told, _ = once(bench)
-    assert (code, told["held"]) == (1, {"m": [1]}), "the store has no model n"
-    assert told["problems"][0]["kind"] == "missing"
+    code, result, _ = once(bench)
+    assert (code, result["held"]) == (1, {"m": [1]}), "the store has no model n"
+    assert result["problems"][0]["kind"] == "missing"
     bench.want(m=labelled(stable=2, previous=1))
-    code, told, errors = once(bench, "--startup-config", str(bench.startup_config))
-    assert (code, told["needed"], told["held"], told["problems"]) == (0, {"m": [1, 2]}, {"m": [1, 2]}, [])
+    code, result, errors = once(bench, "--startup-config", str(bench.startup_config))
+    assert (code, result["needed"], result["held"], result["problems"]) == (0, {"m": [1, 2]}, {"m": [1, 2]}, [])
     assert errors == ""
     assert "version_labels" in bench.startup_config.read_text()
     assert bench.report() is None, "nobody has to wait for an agent that ends"
@@ -199,9 +199,9 @@ def test_once_refuses_what_is_damaged(bench):
     bench.want(m=labelled(stable=1))
     path = bench.folder / "store/m/1/variables/variables.index"
     path.write_bytes(b"xxxxx")
-    code, told, _ = once(bench)
-    assert (code, told["outcome"], told["held"]) == (1, "refused", {})
-    assert "variables/variables.index" in told["problems"][0]["message"]
+    code, result, _ = once(bench)
+    assert (code, result["outcome"], result["held"]) == (1, "refused", {})
+    assert "variables/variables.index" in result["problems"][0]["message"]
     assert bench.shown() == []
 
 

@@ -22,7 +22,7 @@ from tfs_deploy.cli.invocation import Invocation, command
 
 if TYPE_CHECKING:
     from tfs_deploy.sync.agent import Agent
-    from tfs_deploy.sync.run import Once
+    from tfs_deploy.sync.run import RunResult
     from tfs_deploy.sync.settings import AgentSettings
 
 _WHAT = "What to download"
@@ -196,11 +196,11 @@ def _stopping(agent: Agent, stop: threading.Event, code: int) -> Iterator[list[i
 
 def _metrics_server(agent: Agent, flags: SyncFlags) -> Any:
     from tfs_deploy.clock import SystemClock
-    from tfs_deploy.sync.http_server import listening
+    from tfs_deploy.sync.http_server import serve_http
 
     if flags.metrics_port is None:
         return nullcontext()
-    return listening(flags.metrics_host, flags.metrics_port, agent.figures, SystemClock(), poll=agent.settings.poll)
+    return serve_http(flags.metrics_host, flags.metrics_port, agent.metrics, SystemClock(), poll=agent.settings.poll)
 
 
 def _logger() -> logging.Logger:
@@ -216,14 +216,14 @@ def _log_as_a_program(*, debug: bool) -> None:
     logger.setLevel(logging.DEBUG if debug else logging.INFO)
 
 
-def _exit_code(done: Once) -> int:
+def _exit_code(done: RunResult) -> int:
     from tfs_deploy.sync.run import Outcome
 
     codes = {Outcome.REFUSED: exit_codes.REFUSED, Outcome.COULD_NOT_TELL: exit_codes.COULD_NOT_TELL}
     return codes.get(done.outcome, exit_codes.DONE)
 
 
-def _sentence(done: Once) -> str:
+def _sentence(done: RunResult) -> str:
     from tfs_deploy.sync.run import Outcome
 
     needed = sum(len(versions) for versions in done.needed.values())

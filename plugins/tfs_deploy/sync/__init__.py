@@ -1,1 +1,1 @@
-"""The sync agent: brings versions from a store that model servers cannot read to the disk beside one."""
+"""The sync agent: copies versions from a store that model servers cannot read to the disk of one of them."""

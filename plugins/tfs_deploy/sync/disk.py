@@ -1,7 +1,7 @@
-"""The disk that a model server reads: what it shows, and every change that an agent makes to it.
+"""The disk that a model server reads: its contents, and every change that an agent makes to it.
 
-``<root>/<model>/<version>/`` is what the server sees. Beside the versions lie, under names that are not numbers:
-``.incoming-<version>`` (a version on its way; inside the model's folder, which may be a mount of its own) and
+The server sees ``<root>/<model>/<version>/``. Beside the versions lie, under names that are not numbers:
+``.incoming-<version>`` (the stage of a download, inside the model's folder, which may be a mount of its own) and
 ``.removing-<version>-<random>`` (a version that is being removed). ``<root>/.tfs_deploy_sync/`` holds the lock.
 """
 
@@ -32,8 +32,8 @@ _REMOVING = re.compile(r"\.removing-[0-9]+-[0-9a-f]+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What lies on the disk; the identity of a version's folder changes when another takes its place."""
+class DiskContents:
+    """The contents of the disk; `ours` maps a version to the identity of its folder."""
 
     folders: frozenset[str] = frozenset()
     shown: frozenset[VersionName] = frozenset()
@@ -85,7 +85,7 @@ class ReplicaDisk:
 
     @contextlib.contextmanager
     def locked(self, clock: Clock) -> Iterator[None]:
-        """Hold the model root for the block; raise Refused if another agent does."""
+        """Hold the lock on the model root within the block; raise Refused if another agent holds it."""
         locks = Locks(self.root / OWN_FOLDER, root=self.root, files=self.files, clock=clock)
         with locks.hold_if_free("agent") as held:
             if not held:
@@ -95,8 +95,8 @@ class ReplicaDisk:
                 )
             yield
 
-    def look(self) -> Found:
-        """Return what lies here now; costs local calls only, in proportion to the versions on this disk."""
+    def scan(self) -> DiskContents:
+        """Return the contents now; costs local calls only, in proportion to the versions on this disk."""
         folders, shown, staged = set(), set(), set()
         ours: dict[VersionName, tuple[int, int]] = {}
         leftovers: list[Path] = []
@@ -117,7 +117,7 @@ class ReplicaDisk:
                         staged.add(VersionName(model, int(match.group(1))))
                     elif _REMOVING.fullmatch(name):
                         leftovers.append(base / name)
-        return Found(frozenset(folders), frozenset(shown), ours, frozenset(staged), tuple(leftovers))
+        return DiskContents(frozenset(folders), frozenset(shown), ours, frozenset(staged), tuple(leftovers))
 
     def directory(self, name: VersionName) -> Path:
         """Return the directory in which the model server sees a version."""
@@ -129,12 +129,12 @@ class ReplicaDisk:
             self.files.make_folders(self.root / model, self.root)
 
     def open_stage(self, name: VersionName, *, size: int) -> Path:
-        """Return the directory to gather a version of `size` bytes in; raise StoreError if they will not fit."""
+        """Return the stage of a version of `size` bytes; raise StoreError if the disk has too little space."""
         self.make_folder(name.model)
         stage = self._stage(name)
         with reporting("create", stage, who=_WHO):
             if stage.is_symlink() or not stage.is_dir():
-                remove_tree(self.files, stage)  # of a name that is ours, and leads to what is not
+                remove_tree(self.files, stage)  # a file or a link under our name
                 self.files.make_folder(stage)
             missing = size - _size_of(stage)
             free = self._free(stage)
@@ -147,11 +147,11 @@ class ReplicaDisk:
         return stage
 
     def show(self, name: VersionName) -> None:
-        """Give a complete stage its number: one rename, and never over something that is there."""
+        """Make a complete stage visible under its number by one rename; raise Refused if the name is taken."""
         target = self.directory(name)
         with reporting("rename the finished version to", target, who=_WHO):
             if os.path.lexists(target):
-                raise Refused(f"{str(target)!r} has appeared meanwhile.", "Look at who else writes there.")
+                raise Refused(f"{str(target)!r} has appeared meanwhile.", "Check who else writes there.")
             self.files.rename(self._stage(name), target)
             self.files.sync_folder(target.parent)
 
@@ -165,7 +165,7 @@ class ReplicaDisk:
         self.clear(away)
 
     def discard(self, name: VersionName) -> None:
-        """Remove what has been brought of a version that is not complete."""
+        """Remove the stage of a version."""
         self.clear(self._stage(name))
 
     def clear(self, path: Path) -> None:
@@ -177,7 +177,7 @@ class ReplicaDisk:
         return self.root / name.model / f".incoming-{name.version}"
 
     def _identity(self, directory: Path) -> tuple[int, int] | None:
-        """Return what tells this directory from another one of its name, None without a manifest of ours."""
+        """Return inode and modification time of a version directory, None without a manifest of tfs_deploy."""
         try:
             if directory.is_symlink() or not (directory / MANIFEST_PATH).is_file():
                 return None
@@ -188,7 +188,7 @@ class ReplicaDisk:
 
 
 def _names_in(folder: Path) -> list[str]:
-    """Return the names in a model's folder; none where somebody keeps this user out, or has just removed it."""
+    """Return the names in a model's folder; none if it is not readable or was just removed."""
     try:
         return os.listdir(folder)
     except (FileNotFoundError, PermissionError):

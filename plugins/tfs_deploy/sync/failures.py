@@ -1,4 +1,4 @@
-"""What goes wrong, how often, and when to try again. Pure: the time is passed in."""
+"""The current failures of an agent and the time of the next attempt. Pure: the time is passed in."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tfs_deploy.sync.plan import VersionName
 logger = logging.getLogger(__name__)
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-# Each failure of the same thing doubles the pause; a disk that gets room, or a store that comes back, is found soon.
+# The pause doubles with each failure of a subject. The limits are short where the cause may end at any moment.
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = {
     AgentErrorKind.DISK_FULL: 10.0,
@@ -26,12 +26,12 @@ LONGEST_PAUSE_SECONDS = {
     AgentErrorKind.FAILED: 30.0,
 }
 
-# What a trouble is about: a version, or a part of the agent's own work.
+# What fails: a version, or a part of the agent's own work.
 Subject = VersionName | str
 
 
 def kind_of(error: TFSDeployError) -> AgentErrorKind:
-    """Return which trouble `error` is, by its type and by the system's error that it came from."""
+    """Return the kind of `error`, from its type and the system error that caused it."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in _FULL:
@@ -53,8 +53,8 @@ class _Entry:
     exit_code: int
 
 
-class Troubles:
-    """The troubles that there are now, one per subject."""
+class Failures:
+    """The current failures, one per subject."""
 
     def __init__(self) -> None:
         self._entries: dict[Subject, _Entry] = {}
@@ -63,7 +63,7 @@ class Troubles:
     def add(
         self, subject: Subject, error: TFSDeployError, *, now: float, kind: AgentErrorKind | None = None
     ) -> AgentErrorKind:
-        """Note that something failed; log it when it is news."""
+        """Record a failure of `subject`; log a warning if it is the first of its kind."""
         kind = kind or kind_of(error)
         before = self._entries.get(subject)
         attempts = before.attempts + 1 if before and before.kind is kind else 1
@@ -77,32 +77,32 @@ class Troubles:
         return kind
 
     def clear(self, subject: Subject) -> None:
-        """Note that it works."""
+        """Record a success of `subject`."""
         if self._entries.pop(subject, None) is not None:
-            logger.info("Over: the trouble with %s", subject)
+            logger.info("Works again: %s", subject)
 
     def keep_only(self, versions: Iterable[VersionName]) -> None:
-        """Forget troubles with versions that nobody needs any more."""
+        """Drop the failures of versions that are not among `versions`."""
         left = frozenset(versions)
         for subject in [each for each in self._entries if isinstance(each, VersionName) and each not in left]:
             del self._entries[subject]
 
     def may_try(self, subject: Subject, now: float) -> bool:
-        """Tell whether it is time to try `subject` (again)."""
+        """Tell whether `subject` may be tried at `now`."""
         entry = self._entries.get(subject)
         return entry is None or now >= entry.retry_at
 
-    def tried(self, subject: Subject) -> bool:
-        """Tell whether `subject` has failed and has not worked since."""
+    def has_failed(self, subject: Subject) -> bool:
+        """Tell whether `subject` has failed since its last success."""
         return subject in self._entries
 
     def problems(self) -> tuple[AgentProblem, ...]:
-        """Return all of them for the report, in a stable order."""
+        """Return all failures for the report, in a stable order."""
         ordered = sorted(self._entries.items(), key=lambda item: str(item[0]))
         return tuple(_problem(subject, entry) for subject, entry in ordered)
 
     def exit_codes(self) -> frozenset[int]:
-        """Return the exit codes of the errors behind the troubles."""
+        """Return the exit codes of the errors."""
         return frozenset(entry.exit_code for entry in self._entries.values())
 
 

@@ -1,4 +1,4 @@
-"""The port that tells about an agent over HTTP: ``/healthz``, ``/readyz`` and ``/metrics``."""
+"""The agent's HTTP server: ``/healthz``, ``/readyz`` and ``/metrics``."""
 
 from __future__ import annotations
 
@@ -11,49 +11,47 @@ from typing import Any
 
 from tfs_deploy.clock import Clock
 from tfs_deploy.errors import StoreError
-from tfs_deploy.sync.figures import Figures
-from tfs_deploy.sync.metrics import CONTENT_TYPE, Exposition
+from tfs_deploy.sync.metrics import CONTENT_TYPE, Metrics, PrometheusText
 
 logger = logging.getLogger(__name__)
 
-# A pass makes local calls and a few small reads, whose limits of time and numbers of tries add up; one that takes
-# longer than this hangs.
+# A pass makes local calls and a few small reads; with all their timeouts and retries it takes less than this.
 PASS_SECONDS = 300.0
-# Long enough for a store to be away for a while: a restart of the agent would not bring it back.
+# A restart of the agent does not bring an unavailable store back, so short outages are tolerated.
 SUCCESS_SECONDS = 300.0
 _CLIENT_SECONDS = 5.0
 
 
 class Health:
-    """Judges an agent by its numbers."""
+    """Health of an agent, from its metrics."""
 
-    def __init__(self, figures: Figures, clock: Clock, *, poll: float) -> None:
-        self._figures = figures
+    def __init__(self, metrics: Metrics, clock: Clock, *, poll: float) -> None:
+        self._metrics = metrics
         self._clock = clock
         self._started = clock.now().timestamp()
         self._pass_seconds = PASS_SECONDS + 2 * poll
 
     def is_alive(self) -> tuple[bool, str]:
-        """Tell whether the loop runs and the store has answered lately, and why not."""
-        numbers, now = self._figures.numbers(), self._clock.now().timestamp()
-        silent = now - (numbers.last_pass or self._started)
-        if silent > self._pass_seconds:
-            return False, f"the loop has not come round for {silent:.0f} s"
-        deaf = now - (numbers.last_success or self._started)
-        if deaf > SUCCESS_SECONDS:
-            return False, f"the store has not answered for {deaf:.0f} s"
+        """Tell whether the loop runs and the store has answered within SUCCESS_SECONDS, and the reason if not."""
+        numbers, now = self._metrics.values(), self._clock.now().timestamp()
+        silence = now - (numbers.last_pass or self._started)
+        if silence > self._pass_seconds:
+            return False, f"the loop has not come round for {silence:.0f} s"
+        outage = now - (numbers.last_success or self._started)
+        if outage > SUCCESS_SECONDS:
+            return False, f"the store has not answered for {outage:.0f} s"
         return True, "ok"
 
     def is_ready(self) -> tuple[bool, str]:
-        """Tell whether everything that is needed is on the disk."""
-        numbers = self._figures.numbers()
+        """Tell whether every required version is on the disk, and the reason if not."""
+        numbers = self._metrics.values()
         return numbers.ready, "ok" if numbers.ready else f"{numbers.needed} versions needed, not all are here"
 
 
 @contextmanager
-def listening(host: str, port: int, figures: Figures, clock: Clock, *, poll: float) -> Iterator[int]:
-    """Answer on `host`:`port` for the block and yield the port (a free one for 0); raise StoreError if it is taken."""
-    handler = _handler(Exposition(figures), Health(figures, clock, poll=poll))
+def serve_http(host: str, port: int, metrics: Metrics, clock: Clock, *, poll: float) -> Iterator[int]:
+    """Serve on `host`:`port` within the block and yield the port (a free one for 0); StoreError if it is taken."""
+    handler = _handler(PrometheusText(metrics), Health(metrics, clock, poll=poll))
     try:
         server = ThreadingHTTPServer((host, port), handler)
     except OSError as error:
@@ -70,18 +68,18 @@ def listening(host: str, port: int, figures: Figures, clock: Clock, *, poll: flo
         server.server_close()
 
 
-def _handler(exposition: Exposition, health: Health) -> type[BaseHTTPRequestHandler]:
+def _handler(prometheus: PrometheusText, health: Health) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
-        # Of each socket: a client that stops half way must not keep a thread.
+        # Timeout of each socket: a client that stops half way must not keep a thread.
         timeout = _CLIENT_SECONDS
 
         def do_GET(self) -> None:
             path = self.path.partition("?")[0]
             if path == "/metrics":
-                self._send(200, exposition.text(), CONTENT_TYPE)
+                self._send(200, prometheus.text(), CONTENT_TYPE)
             elif path in {"/healthz", "/readyz"}:
-                good, told = health.is_alive() if path == "/healthz" else health.is_ready()
-                self._send(200 if good else 503, f"{told}\n".encode())
+                good, reason = health.is_alive() if path == "/healthz" else health.is_ready()
+                self._send(200 if good else 503, f"{reason}\n".encode())
             else:
                 self._send(404, b"There are /healthz, /readyz and /metrics.\n")
 

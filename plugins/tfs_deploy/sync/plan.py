@@ -1,4 +1,4 @@
-"""What an agent should do next, from what is needed and what its disk shows. Pure: no files, no store, no clock."""
+"""The next actions of an agent, from the required versions and the contents of its disk. Pure: no files, no store."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class VersionName(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
-    """What a model server beside the agent needs on the disk.
+class RequiredVersions:
+    """What the model server beside the agent needs on the disk.
 
-    `models` get a folder each, with or without versions. `versions` come in the order of their urgency. `highest` is
-    given for models whose server takes the highest number that it sees: what is above was taken back by the store.
-    `without` are the models that have no version to bring yet.
+    `models` get a folder each, with or without versions; `versions` are in order of urgency. `highest` is the highest
+    version in the store for models whose server follows the highest number: the store has withdrawn every version
+    above. `without` are the models that have no version yet.
     """
 
     models: tuple[str, ...] = ()
@@ -34,11 +34,10 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class DiskView:
-    """What the disk shows.
+    """The contents of the disk, as the plan needs them.
 
-    `folders`: models that have their folder; `shown`: every number that a model server would see, whoever put it
-    there; `ours`: those of them that hold a manifest of ours; `held`: those of them that are the store's bytes;
-    `staged`: versions that are on their way.
+    `folders`: models with a folder; `shown`: every version that a model server sees; `ours`: those of `shown` with a
+    manifest of tfs_deploy; `held`: those of `ours` that equal the store's version; `staged`: incomplete downloads.
     """
 
     folders: Set[str] = frozenset()
@@ -50,45 +49,46 @@ class DiskView:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do: make folders first, then bring, most urgent first; remove and discard at any time."""
+    """Actions: make folders, then download, most urgent first; remove versions and discard stages at any time."""
 
     make_folders: tuple[str, ...] = ()
-    bring: tuple[VersionName, ...] = ()
+    download: tuple[VersionName, ...] = ()
     remove: tuple[VersionName, ...] = ()
     discard: tuple[VersionName, ...] = ()
 
 
-def plan(need: Need, disk: DiskView, *, keep: int, rested: Set[VersionName]) -> Plan:
-    """Return what is to be done.
+def plan(required: RequiredVersions, disk: DiskView, *, keep: int, expired: Set[VersionName]) -> Plan:
+    """Return the next actions.
 
-    `keep` is how many versions of each model stay beyond the needed ones, the newest first; `rested` are the versions
-    that have not been needed for long enough to go. What carries no manifest of ours is never touched (invariant I5),
-    and nothing of a model goes while something that it needs is missing: a server that lags behind may live on it.
+    `keep` is how many versions of each model stay beyond the required ones, the newest first; `expired` are the
+    versions that have not been required for the linger time. Versions without a manifest of tfs_deploy stay (invariant
+    I5). While a required version of a model is missing, all versions of that model stay: a server that lags behind may
+    still answer from one of them.
     """
-    needed = frozenset(need.versions)
+    needed = frozenset(required.versions)
     waiting = {name.model for name in needed - disk.held}
-    withdrawn = _withdrawn(need, disk) - needed
+    withdrawn = _withdrawn(required, disk) - needed
     spare = disk.ours - needed - withdrawn
     over = {name for model in {name.model for name in spare} - waiting for name in _beyond(model, spare, keep)}
-    remove = (over & rested) | _safe_to_take_back(withdrawn, need, disk)
+    remove = (over & expired) | _safe_to_remove(withdrawn, required, disk)
     return Plan(
-        make_folders=tuple(model for model in need.models if model not in disk.folders),
-        bring=tuple(name for name in need.versions if name not in disk.shown),
+        make_folders=tuple(model for model in required.models if model not in disk.folders),
+        download=tuple(name for name in required.versions if name not in disk.shown),
         remove=tuple(sorted(remove)),
         discard=tuple(sorted(disk.staged - (needed - disk.shown))),
     )
 
 
-def _withdrawn(need: Need, disk: DiskView) -> frozenset[VersionName]:
-    """Return the versions that the store has taken back from under a server that follows the highest number."""
+def _withdrawn(required: RequiredVersions, disk: DiskView) -> frozenset[VersionName]:
+    """Return the versions that the store has withdrawn, of models whose server follows the highest number."""
     return frozenset(
-        name for name in disk.ours if name.model in need.highest and name.version > need.highest[name.model]
+        name for name in disk.ours if name.model in required.highest and name.version > required.highest[name.model]
     )
 
 
-def _safe_to_take_back(names: Iterable[VersionName], need: Need, disk: DiskView) -> set[VersionName]:
-    """Return those whose successor is there: an empty base path would unload the last version (contract 3.4)."""
-    return {name for name in names if VersionName(name.model, need.highest[name.model]) in disk.held}
+def _safe_to_remove(names: Iterable[VersionName], required: RequiredVersions, disk: DiskView) -> set[VersionName]:
+    """Return those whose model's highest version is held: an empty base path unloads the last one (contract 3.4)."""
+    return {name for name in names if VersionName(name.model, required.highest[name.model]) in disk.held}
 
 
 def _beyond(model: str, spare: Set[VersionName], keep: int) -> list[VersionName]:

@@ -1,4 +1,4 @@
-"""Where an agent learns what its model server needs: a group's desired state, or the highest versions of models."""
+"""The versions that a model server needs: from its group's desired state, or the highest of each model."""
 
 from __future__ import annotations
 
@@ -13,45 +13,45 @@ from tfs_deploy.errors import InvalidInput
 from tfs_deploy.jsonable import from_json
 from tfs_deploy.names import check_model_name, check_version
 from tfs_deploy.store.protocol import StateDocuments, Store
-from tfs_deploy.sync.plan import Need, VersionName
+from tfs_deploy.sync.plan import RequiredVersions, VersionName
 
 
-class Needs(Protocol):
-    """Something that knows what is needed; `read` costs the same however many old versions there are."""
+class RequiredVersionsSource(Protocol):
+    """Source of the required versions; the cost of `read` does not depend on the number of old versions."""
 
     @property
     def state(self) -> DesiredState | None:
         """Return the desired state that was read last; None where there is none."""
 
-    def read(self) -> Need | None:
-        """Return what is needed now, None if nobody has said so yet; raise what the store raises."""
+    def read(self) -> RequiredVersions | None:
+        """Return the required versions, None if the store names none yet; raise what the store raises."""
 
 
 class DesiredStateVersions:
-    """Follows the desired state of a serving group, and what its deployers wait for: two small reads."""
+    """Follows the desired state and the sync requests of a serving group, with two small reads."""
 
     def __init__(self, documents: StateDocuments, group: str) -> None:
         self._documents = documents
         self._group = group
         self._tags: tuple[str | None, str | None] = (None, None)
-        self._need: Need | None = None
+        self._required: RequiredVersions | None = None
         self.state: DesiredState | None = None
 
-    def read(self) -> Need | None:
+    def read(self) -> RequiredVersions | None:
         document = self._documents.read(desired_state.key(self._group))
         wanted, requests_tag = sync_requests.read(self._documents, self._group)
         tags = (None if document is None else document.tag, requests_tag)
         if tags != self._tags:
             state = None if document is None else from_json(DesiredState, document.body)
             known = state is not None or wanted.versions
-            # A state that cannot be used raises here, and then the one from before still holds.
-            need = with_requests(need_of(state or DesiredState()), wanted) if known else None
-            self.state, self._need, self._tags = state, need, tags
-        return self._need
+            # An unusable state raises here, before it replaces the previous one.
+            required = with_requests(required_by(state or DesiredState()), wanted) if known else None
+            self.state, self._required, self._tags = state, required, tags
+        return self._required
 
 
 class LatestModeVersions:
-    """Follows the highest complete version of models: one small read each, and a listing after a change."""
+    """Follows the highest complete version of models, with one small read each and a listing after a change."""
 
     def __init__(self, store: Store, models: Iterable[str]) -> None:
         self._store = store
@@ -62,7 +62,7 @@ class LatestModeVersions:
         if not self._models:
             raise InvalidInput("No model to follow is given.", "Name at least one with --latest.")
 
-    def read(self) -> Need:
+    def read(self) -> RequiredVersions:
         for model in self._models:
             # The token first: the next pass then sees a version that appears in between.
             token = self._store.change_token(model)
@@ -70,10 +70,10 @@ class LatestModeVersions:
                 continue
             versions = self._store.versions(model)
             self._tokens[model] = token
-            # A store that shows nothing any more says nothing about what the server has: it keeps that.
+            # The server keeps its version when the store has none left.
             if versions:
                 self._highest[model] = versions[-1]
-        return Need(
+        return RequiredVersions(
             models=self._models,
             versions=tuple(VersionName(model, version) for model, version in sorted(self._highest.items())),
             highest=dict(self._highest),
@@ -81,7 +81,7 @@ class LatestModeVersions:
         )
 
 
-def need_of(state: DesiredState) -> Need:
+def required_by(state: DesiredState) -> RequiredVersions:
     """Return every version that `state` lists or labels, a label that is about to move included.
 
     `stable` first, then `previous`, then other labels, then the rest from the newest on: a server that starts needs
@@ -98,14 +98,14 @@ def need_of(state: DesiredState) -> Need:
             rank = {STABLE: 0, PREVIOUS: 1}.get(label, 2)
             ranks[version] = min(rank, ranks.get(version, 3))
         ranked += [(rank, -check_version(version), VersionName(model, version)) for version, rank in ranks.items()]
-    return Need(tuple(sorted(state.models)), tuple(name for _, _, name in sorted(ranked)))
+    return RequiredVersions(tuple(sorted(state.models)), tuple(name for _, _, name in sorted(ranked)))
 
 
-def with_requests(need: Need, wanted: SyncRequests) -> Need:
-    """Return `need` with what deployers wait for behind it: what answers today is more urgent."""
+def with_requests(required: RequiredVersions, wanted: SyncRequests) -> RequiredVersions:
+    """Return `required` with what deployers wait for behind it: what answers today is more urgent."""
     names = [VersionName(check_model_name(each.model), check_version(each.version)) for each in wanted.versions]
     return replace(
-        need,
-        models=tuple(sorted({*need.models, *(name.model for name in names)})),
-        versions=tuple(dict.fromkeys((*need.versions, *names))),
+        required,
+        models=tuple(sorted({*required.models, *(name.model for name in names)})),
+        versions=tuple(dict.fromkeys((*required.versions, *names))),
     )

@@ -1,4 +1,4 @@
-"""Run an agent: for good, or once for an init container."""
+"""Run an agent until it is stopped, or once for an init container."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from enum import Enum
 
 from tfs_deploy.clock import Clock, Deadline
 from tfs_deploy.deployment.sync_agents import AgentProblem
-from tfs_deploy.sync.agent import Agent, Standing
+from tfs_deploy.sync.agent import Agent, AgentStatus
 from tfs_deploy.sync.plan import VersionName
 
 logger = logging.getLogger(__name__)
 
 
 class Outcome(str, Enum):
-    """How a single pass ended."""
+    """How `run_once` ended."""
 
     DONE = "done"
     NOTHING_NEEDED = "nothing_needed"
@@ -26,8 +26,8 @@ class Outcome(str, Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Once:
-    """What a single pass found; versions per model."""
+class RunResult:
+    """The result of `run_once`; versions per model."""
 
     outcome: Outcome
     group: str
@@ -38,9 +38,9 @@ class Once:
 
 
 def run_until(agent: Agent, stop: threading.Event) -> bool:
-    """Make a pass per poll period, and at once when a transfer ends, until `stop`; return `Agent.close`.
+    """Make a pass per poll period, and one whenever a download ends, until `stop`; return the result of `Agent.close`.
 
-    Whoever sets `stop` sets the agent's `wake` too.
+    The caller that sets `stop` also sets the agent's `wake`, which ends the pause between two passes.
     """
     while not stop.is_set():
         agent.poll()
@@ -49,41 +49,41 @@ def run_until(agent: Agent, stop: threading.Event) -> bool:
     return agent.close()
 
 
-def run_once(agent: Agent, stop: threading.Event, *, seconds: float, clock: Clock) -> Once:
-    """Make passes until everything needed is here, or until nothing is left to try and `seconds` are over."""
+def run_once(agent: Agent, stop: threading.Event, *, seconds: float, clock: Clock) -> RunResult:
+    """Make passes until every required version is on the disk, or until the agent is idle and `seconds` are over."""
     deadline = Deadline.after(seconds, clock)
     while not stop.is_set():
         agent.poll()
-        standing = agent.standing
-        if standing.ready or (standing.settled and deadline.passed()):
+        status = agent.status
+        if status.ready or (status.idle and deadline.passed()):
             break
-        agent.wake.wait(agent.settings.poll if standing.settled else min(agent.settings.poll, 0.1))
+        agent.wake.wait(agent.settings.poll if status.idle else min(agent.settings.poll, 0.1))
         agent.wake.clear()
-    standing = agent.standing
+    status = agent.status
     agent.close()
-    outcome = _outcome(standing, waited=seconds > 0.0)
-    return Once(
+    outcome = _outcome(status, waited=seconds > 0.0)
+    return RunResult(
         outcome,
         agent.settings.group,
-        _by_model(standing.needed or ()),
-        _by_model(tuple(standing.held)),
-        standing.without,
-        standing.problems,
+        _by_model(status.needed or ()),
+        _by_model(tuple(status.held)),
+        status.without,
+        status.problems,
     )
 
 
-def _outcome(standing: Standing, *, waited: bool) -> Outcome:
-    if standing.ready:
+def _outcome(status: AgentStatus, *, waited: bool) -> Outcome:
+    if status.ready:
         return Outcome.DONE
-    if standing.exit_codes & {1, 2}:
+    if status.exit_codes & {1, 2}:
         return Outcome.REFUSED
-    if standing.needed is None and not standing.problems and not waited:
+    if status.needed is None and not status.problems and not waited:
         return Outcome.NOTHING_NEEDED
     return Outcome.COULD_NOT_TELL
 
 
 def _by_model(names: tuple[VersionName, ...]) -> dict[str, tuple[int, ...]]:
-    found: dict[str, tuple[int, ...]] = {}
+    by_model: dict[str, tuple[int, ...]] = {}
     for name in sorted(names):
-        found[name.model] = (*found.get(name.model, ()), name.version)
-    return found
+        by_model[name.model] = (*by_model.get(name.model, ()), name.version)
+    return by_model

@@ -1,4 +1,4 @@
-"""What an agent is told when it starts, checked before anything is touched."""
+"""The settings of an agent, checked before it changes anything."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from pathlib import Path
 from tfs_deploy.errors import InvalidInput
 from tfs_deploy.names import check_group_name, check_model_name, is_model_name
 
-# How long a version stays after it is no longer needed: a replica may still hold it, and a deploy that failed and is
-# tried again needs it once more.
+# How long a version stays after it is no longer required: a replica may still serve it, and a repeated deploy needs it
+# again.
 LINGER_SECONDS = 60.0
-# A pass is also the agent's sign of life, and a deploy takes one that is silent for 120 s for gone.
+# A pass is also the heartbeat, and a deploy ignores agents without one for 120 s.
 LONGEST_POLL_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class AgentSettings:
-    """Whose agent this is and how it works.
+    """Settings of one agent.
 
-    `latest`: models whose highest version is brought, instead of what the group's desired state needs. `keep`: how
-    many versions of each model stay beyond the needed ones. `poll` and `linger` are seconds. `deep`: read every byte
-    of what lies there when the agent starts.
+    `latest`: models whose highest version the agent downloads, instead of the versions of the group's desired state.
+    `keep`: how many versions of each model stay beyond the required ones. `poll` and `linger` are seconds. `deep`: read
+    every byte of the versions that are on the disk when the agent starts.
     """
 
     group: str

@@ -1,8 +1,7 @@
-"""The start-up config file beside an agent: what a model server that restarts here serves before anybody speaks to it.
+"""The start-up config file on the agent's disk: what a model server serves after a restart, before the first reload.
 
-It is written when every version that it names is on this disk, and not before: the file from before comes up with what
-was stable then, and without one a new model server does not start, which is better than one that starts and lacks
-answers.
+The file is written only when every version that it labels is on the disk. Until then the previous file starts what was
+stable before, and without a file a new model server does not start, which is better than one that cannot answer.
 """
 
 from __future__ import annotations
@@ -23,16 +22,16 @@ _WHO = "The sync agent"
 
 
 class StartupFile:
-    """One file, replaced by a rename and only if its text changes."""
+    """One file, replaced by a rename when its text changes."""
 
     def __init__(self, path: Path, files: Filesystem | None = None) -> None:
         self._path = path.absolute()
         self._files = files or Filesystem()
 
-    def bring_up_to_date(self, state: DesiredState | None, held: Set[VersionName]) -> bool:
-        """Write what `state` says (None: the group has none yet), and return whether the file says just that now.
+    def update(self, state: DesiredState | None, held: Set[VersionName]) -> bool:
+        """Write the config of `state` (None: the group has none yet) and return whether the file is current.
 
-        `held` are the versions that are complete here.
+        `held` are the complete versions on the disk.
         """
         text = self._read()
         if state is None:
@@ -55,7 +54,7 @@ class StartupFile:
                 return None
 
     def _write(self, text: str) -> None:
-        # One name for all: the lock on the model root keeps other agents away, so one that is there is a leftover.
+        # The lock on the model root excludes other agents, so an existing partial file is a leftover.
         partial = self._path.with_name(f".{self._path.name}.partial")
         with reporting("write", self._path, who=_WHO):
             with contextlib.suppress(FileNotFoundError):
