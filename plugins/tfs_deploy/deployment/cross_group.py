@@ -45,11 +45,11 @@ def require_no_foreign_model(session: GroupSession, state: DesiredState) -> None
     """
     for name in _other_groups(session):
         other = _desired_state(session.store.documents, name)
-        for model, wanted in sorted(other.models.items() if other else ()):
+        for model, desired in sorted(other.models.items() if other else ()):
             if model in state.models:
                 continue
             for replica in observe(session, model, ()).replicas:
-                if replica.available() & set(wanted.versions):
+                if replica.available() & set(desired.versions):
                     raise Refused(
                         f"Replica {replica.target} serves model {model!r} of group {name!r}, and the first config of "
                         f"group {session.group.name!r} would unload it.",

@@ -168,7 +168,7 @@ def _move_replicas(session: GroupSession, lease: Lease, stored: StoredState, tar
     results = session.gather_results(move_replica)
     errors = [result for result in results.values() if isinstance(result, TFSDeployError)]
     if errors:
-        # The same error object, so that its kind still tells the caller whether to try again.
+        # The same error object, so that its class still says whether to try again.
         errors[0].remedy = f"{_revert_after(session, lease, stored, errors[0])} {errors[0].remedy}"
         raise errors[0]
 

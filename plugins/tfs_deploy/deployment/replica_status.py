@@ -67,7 +67,7 @@ def replica_status(client: ServingClient, model: str, labels: Iterable[str], tim
     """Ask one replica; a label that it does not know, or that dangles, is left out."""
     rows = client.status(model, timeout=timeout)
     answers: dict[str, int] = {}
-    # A server that never heard of the model has no labels for it either.
+    # A server that does not know the model has no labels for it either.
     for label in labels if rows else ():
         try:
             answers[label] = client.metadata(model, label=label, timeout=timeout).version

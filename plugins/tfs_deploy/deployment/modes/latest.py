@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from tfs_deploy.deployment import cross_group, desired_state, records, validation_results
 from tfs_deploy.deployment.agent_wait import wait_until_held
@@ -136,16 +136,9 @@ def rollback(
             wait_until_held(session, model, pending.target)
             wait_until_available(session, model, pending.target)
             wait_until_gone(session.clients, model, pending.live, limits=session.wait, clock=session.clock)
-            done = _record_move(
-                session,
-                model,
-                Action.ROLLED_BACK,
-                pending.target,
-                previous=pending.live,
-                reason=reason,
-                fingerprint=pending.fingerprint,
-                idempotency_key=idempotency_key,
-            )
+            record = records.new_record(session, model, Action.ROLLED_BACK, pending.target, reason=reason)
+            record = replace(record, previous=pending.live, fingerprint=pending.fingerprint)
+            done = records.append(session.store.documents, replace(record, idempotency_key=idempotency_key))
         session.store.documents.delete(_pending_key(session, model))
         return done
 
@@ -175,10 +168,9 @@ def reject(session: GroupSession, model: str, version: int, *, reason: str) -> D
     latest = records.latest_move(session.store.documents, session.group.name, model)
     if latest is not None and latest.version == version:
         # It had been promoted, so the next lower version answers now.
+        record = records.new_record(session, model, Action.PUT_BACK, left[-1], previous=version, reason=reason)
         fingerprint = session.store.manifest(model, left[-1]).fingerprint
-        _record_move(
-            session, model, Action.PUT_BACK, left[-1], previous=version, reason=reason, fingerprint=fingerprint
-        )
+        records.append(session.store.documents, replace(record, fingerprint=fingerprint))
     return rejected
 
 
@@ -304,21 +296,8 @@ def _record_promotion(session: GroupSession, before: GroupStatus, report: Valida
     latest = records.latest_move(session.store.documents, session.group.name, model)
     if latest is not None and latest.version == version:
         return latest
-    if latest is not None:
-        # After a crash the replicas may serve only the new version, so the record comes first.
-        previous = latest.version or None
-    else:
-        previous = max(before.available_everywhere() - {version}, default=None)
-    return _record_move(
-        session,
-        model,
-        Action.PROMOTED,
-        version,
-        previous=previous,
-        reason=report.reason(),
-        fingerprint=report.fingerprint,
-    )
-
-
-def _record_move(session: GroupSession, model: str, action: Action, version: int, **fields: Any) -> DeploymentRecord:
-    return records.append(session.store.documents, records.new_record(session, model, action, version, **fields))
+    # After a crash the replicas may serve only the new version, so the record comes first.
+    served = max(before.available_everywhere() - {version}, default=None)
+    previous = served if latest is None else latest.version or None
+    record = records.new_record(session, model, Action.PROMOTED, version, previous=previous, reason=report.reason())
+    return records.append(session.store.documents, replace(record, fingerprint=report.fingerprint))

@@ -56,9 +56,9 @@ def publish(
 
 
 def manifest_of(staged: Path, *, clock: Clock) -> Manifest:
-    """Return the manifest that the export wrote, or a new one for a SavedModel that somebody else made.
+    """Return the manifest that the export wrote, or a new one for a SavedModel from elsewhere.
 
-    Raises CorruptModel for one that a server would call AVAILABLE and that could not answer (contract 3.6).
+    Raises CorruptModel for a model that a server would report as AVAILABLE and that cannot answer (contract 3.6).
     """
     if not is_directory(staged):
         raise InvalidInput(f"There is no directory {staged}.", "Give the directory of an exported SavedModel.")

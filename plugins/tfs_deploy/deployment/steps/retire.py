@@ -30,7 +30,7 @@ def retire(session: GroupSession, model: str, *, keep: int = DEFAULT_KEEP, dry_r
     """Delete every version older than the stable one, except labelled ones and the newest `keep` of them.
 
     A version newer than the stable one may be on its way through a deploy, so it is left alone. Files go only after
-    every replica says END (invariant I5). A version that another group of the store serves keeps its files; only this
+    every replica says END (I5). A version that another group of the store serves keeps its files; only this
     group's replicas unload it. Raises InvalidInput, NotFound, Refused, Drift, Contention, Unreachable.
     """
     check_model_name(model)

@@ -18,7 +18,7 @@ _NO_MODEL = "tfs_deploy_status_probe"
 
 @dataclass(frozen=True, slots=True)
 class ModelReport:
-    """One model: what the group should serve, what each replica says, and what the store holds."""
+    """One model: the desired state, the status of each replica, and the published versions."""
 
     desired: DesiredModel | None
     observed: GroupStatus
@@ -27,7 +27,7 @@ class ModelReport:
 
 @dataclass(frozen=True, slots=True)
 class GroupReport:
-    """One serving group; `drift` is empty when every replica holds what it should."""
+    """One serving group; `drift` is empty if every replica serves what it should."""
 
     group: str
     mode: str
