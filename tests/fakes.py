@@ -18,7 +18,7 @@ from fake_model_server import (
     half_plus_two,
     signature_def,
 )
-from tfs_deploy.serving.client import AsyncClient, BlockingClient
+from tfs_deploy.serving.base_client import AsyncServingClient, ServingClient
 from tfs_deploy.serving.rpc import Method
 from tfs_deploy.serving.rpc_calls import CallFailed
 
@@ -61,7 +61,7 @@ class FakeClock:
             self._on_sleep()
 
 
-class FakeClient(BlockingClient):
+class FakeClient(ServingClient):
     """A `ServingClient` on a `FakeModelServer`, which `target` may name differently."""
 
     def __init__(self, server: FakeModelServer, target: str | None = None) -> None:
@@ -72,7 +72,7 @@ class FakeClient(BlockingClient):
         return _handle(self._server, method, request)
 
 
-class AsyncFakeClient(AsyncClient):
+class AsyncFakeClient(AsyncServingClient):
     """`FakeClient` with coroutines, for what talks to the asyncio client."""
 
     def __init__(self, server: FakeModelServer) -> None:

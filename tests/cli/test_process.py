@@ -17,7 +17,7 @@ import pytest
 from cli.replicas import PLUS_TWO_TF2, child
 from embedded_server import free_port
 from tfs_deploy.serving.client import connect
-from tfs_deploy.serving.protocol import VersionState
+from tfs_deploy.serving.replies import VersionState
 
 CLI = [sys.executable, "-m", "tfs_deploy.cli"]
 HEAVY = "tensorflow tensorflow_serving keras grpc numpy airflow boto3 docker tornado"

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from tfs_deploy.errors import InvalidInput, ModelServerError, NotFound
+from tfs_deploy.serving.base_client import ServingClient
 from tfs_deploy.serving.codec import messages
 from tfs_deploy.serving.config import ModelEntry, to_proto
-from tfs_deploy.serving.protocol import ServingClient, VersionState
+from tfs_deploy.serving.replies import VersionState
 
 X = np.array([1.0, 2.0], dtype=np.float32)
 Y = np.array([2.5, 3.0], dtype=np.float32)

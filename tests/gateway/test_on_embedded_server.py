@@ -27,7 +27,7 @@ from tfs_deploy.savedmodel.requests import parse_golden
 from tfs_deploy.savedmodel.source import CheckpointSource, ExportOptions, SourceKind
 from tfs_deploy.serving.client import connect
 from tfs_deploy.serving.config import ModelEntry, to_proto
-from tfs_deploy.serving.protocol import VersionState
+from tfs_deploy.serving.replies import VersionState
 
 # The first one trains and exports as well.
 pytestmark = [pytest.mark.tensorflow, pytest.mark.timeout(600)]

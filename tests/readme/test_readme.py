@@ -101,8 +101,7 @@ def test_the_gates_file_is_one(tmp_path: Path) -> None:
     (text,) = re.findall(r"cat > gates.yaml <<'END'\n(.*?)^END$", README, re.MULTILINE | re.DOTALL)
     (tmp_path / "gates.yaml").write_text(text, encoding="utf-8")
     gates = read_gates(tmp_path / "gates.yaml")
-    assert gates.accuracy is not None
-    assert gates.accuracy.floor == 0.8
+    assert gates.options["accuracy"].floor == 0.8
 
 
 @pytest.mark.airflow

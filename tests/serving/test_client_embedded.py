@@ -15,7 +15,7 @@ from contract.serving_client_suite import ServingClientSuite, loaded
 from embedded_server import EmbeddedServer
 from tfs_deploy.serving import client
 from tfs_deploy.serving.config import to_proto
-from tfs_deploy.serving.protocol import VersionState
+from tfs_deploy.serving.replies import VersionState
 
 __all__ = ["loaded"]  # a fixture of the suite
 

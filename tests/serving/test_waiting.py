@@ -11,7 +11,7 @@ from fakes import AsyncFakeClient, FakeClient, FakeClock, FakeModelServer, FakeV
 from tfs_deploy.clock import SystemClock
 from tfs_deploy.errors import Contention, DeadlineExceeded, LoadFailed, Unreachable
 from tfs_deploy.serving.config import ModelEntry, to_proto
-from tfs_deploy.serving.protocol import VersionState, VersionStatus
+from tfs_deploy.serving.replies import VersionState, VersionStatus
 from tfs_deploy.serving.waiting import (
     GroupWatch,
     WaitLimits,

@@ -15,7 +15,7 @@ from tfs_deploy.deployment.replica_status import ReplicaStatus
 from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.deployment.steps.status import GroupReport, ModelReport
 from tfs_deploy.names import plural
-from tfs_deploy.serving.protocol import VersionState
+from tfs_deploy.serving.replies import VersionState
 
 _STYLES = {
     VersionState.AVAILABLE: "green",

@@ -10,9 +10,9 @@ from tfs_deploy.deployment.lease import Lease
 from tfs_deploy.deployment.replica_status import GroupStatus, ReplicaStatus, replica_status
 from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.errors import DeadlineExceeded, ModelServerError, TFSDeployError
+from tfs_deploy.serving.base_client import ServingClient
 from tfs_deploy.serving.config import ModelEntry, to_proto
 from tfs_deploy.serving.config_linter import lint
-from tfs_deploy.serving.protocol import ServingClient
 from tfs_deploy.serving.waiting import wait_until_available
 
 

@@ -8,7 +8,7 @@ from tfs_deploy.deployment.desired_state import STABLE, DesiredModel, DesiredSta
 from tfs_deploy.deployment.replica_status import GroupStatus, ReplicaStatus, observe, replica_status
 from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.errors import Drift
-from tfs_deploy.serving.protocol import ServingClient
+from tfs_deploy.serving.base_client import ServingClient
 
 
 def require_no_drift(session: GroupSession, state: DesiredState) -> Mapping[str, GroupStatus]:

@@ -35,7 +35,7 @@ from tfs_deploy.deployment.replica_status import GroupStatus, ReplicaStatus, obs
 from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.deployment.startup_config import write_startup_config
 from tfs_deploy.errors import Refused, StoreError, TFSDeployError
-from tfs_deploy.serving.protocol import ServingClient
+from tfs_deploy.serving.base_client import ServingClient
 from tfs_deploy.validation.report import ValidationReport
 
 

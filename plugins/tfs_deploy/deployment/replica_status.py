@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.errors import NotFound, TFSDeployError
-from tfs_deploy.serving.protocol import ServingClient, VersionState, VersionStatus
+from tfs_deploy.serving.base_client import ServingClient
+from tfs_deploy.serving.replies import VersionState, VersionStatus
 
 
 @dataclass(frozen=True, slots=True)

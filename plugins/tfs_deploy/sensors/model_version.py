@@ -19,7 +19,7 @@ from tfs_deploy.operators.base import translate_errors, version_of
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from tfs_deploy.serving.protocol import ServingClient
+    from tfs_deploy.serving.base_client import ServingClient
 
 # For one status or metadata, which are answered from memory.
 _RPC_SECONDS = 5.0

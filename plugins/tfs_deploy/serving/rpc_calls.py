@@ -18,7 +18,7 @@ from tfs_deploy.errors import CorruptModel, InvalidInput, ModelServerError, NotF
 from tfs_deploy.serving import rpc
 from tfs_deploy.serving.codec import messages, status
 from tfs_deploy.serving.codec.predict import decode_predict_response, encode_predict_request
-from tfs_deploy.serving.protocol import Metadata, Prediction, VersionStatus
+from tfs_deploy.serving.replies import Metadata, Prediction, VersionStatus
 from tfs_deploy.serving.signature import DEFAULT_SIGNATURE, Signature, as_inputs, check_inputs, public_signatures
 
 T = TypeVar("T")

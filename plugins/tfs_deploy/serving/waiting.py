@@ -8,11 +8,11 @@ import math
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
 
 from tfs_deploy.clock import Clock
 from tfs_deploy.errors import Contention, DeadlineExceeded, LoadFailed, Transient, Unreachable
-from tfs_deploy.serving.protocol import ServingClient, VersionState, VersionStatus
+from tfs_deploy.serving.base_client import AsyncServingClient, ServingClient
+from tfs_deploy.serving.replies import VersionState, VersionStatus
 
 logger = logging.getLogger(__name__)
 
@@ -32,13 +32,6 @@ class WaitLimits:
     stale_end: float = 4.0
     interval: float = 0.2
     rpc: float = 5.0
-
-
-class AsyncStatusReader(Protocol):
-    """The one coroutine of an asyncio client that waiting needs."""
-
-    async def status(self, model: str, version: int | None = None, *, timeout: float) -> tuple[VersionStatus, ...]:
-        """Return the rows of `version`, none if the server does not know it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +213,7 @@ def _ask(client: ServingClient, model: str, version: int, timeout: float) -> tup
 
 
 async def wait_until_available_aio(
-    clients: Mapping[str, AsyncStatusReader],
+    clients: Mapping[str, AsyncServingClient],
     model: str,
     version: int,
     *,

@@ -15,7 +15,8 @@ import numpy as np
 from tfs_deploy.errors import CorruptModel, InvalidInput, NotFound, ValidationFailed
 from tfs_deploy.savedmodel.manifest import Manifest
 from tfs_deploy.savedmodel.requests import GOLDEN_PATH, GoldenRequest, parse_golden, read_golden
-from tfs_deploy.serving.protocol import Prediction, ServingClient
+from tfs_deploy.serving.base_client import ServingClient
+from tfs_deploy.serving.replies import Prediction
 from tfs_deploy.serving.signature import DEFAULT_SIGNATURE, Signature
 from tfs_deploy.validation.report import Verdict
 

@@ -10,7 +10,7 @@ from typing import Any
 from tfs_deploy.clock import Clock
 from tfs_deploy.errors import Inconclusive, Permanent, Transient, ValidationFailed
 from tfs_deploy.savedmodel.manifest import Manifest
-from tfs_deploy.serving.protocol import ServingClient
+from tfs_deploy.serving.base_client import ServingClient
 from tfs_deploy.validation import gates as registry
 from tfs_deploy.validation.config import Gates
 from tfs_deploy.validation.gate import Candidate, Gate, LiveVersion, ModelFiles, Outcome, ServedVersion, Worse

@@ -17,7 +17,7 @@ from tfs_deploy.errors import DeadlineExceeded, InvalidInput, ModelServerError, 
 from tfs_deploy.gateway.problem import Problem, bad_upstream, unusable
 from tfs_deploy.gateway.upstream.answer import Answer, Arrays
 from tfs_deploy.gateway.upstream.replica import Replica
-from tfs_deploy.serving.protocol import Metadata, Prediction
+from tfs_deploy.serving.replies import Metadata, Prediction
 from tfs_deploy.serving.signature import Signature, TensorSpec, check_inputs
 
 

@@ -19,7 +19,7 @@ from tfs_deploy.gateway.upstream.calls import Calls, RetryPolicy
 from tfs_deploy.gateway.upstream.micro_batching import MicroBatcher
 from tfs_deploy.gateway.upstream.watch import Connections, ReplicaWatch, Resolve
 from tfs_deploy.serving.group import parse_targets
-from tfs_deploy.serving.protocol import Metadata
+from tfs_deploy.serving.replies import Metadata
 from tfs_deploy.serving.signature import Signature
 
 logger = logging.getLogger(__name__)

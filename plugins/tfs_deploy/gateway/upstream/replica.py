@@ -15,7 +15,7 @@ from tfs_deploy.errors import DeadlineExceeded, NotFound, Permanent, TFSDeployEr
 from tfs_deploy.gateway.config import Health
 from tfs_deploy.gateway.upstream.answer import NEWEST, describe_label
 from tfs_deploy.serving.client import AsyncModelServerClient
-from tfs_deploy.serving.protocol import Metadata
+from tfs_deploy.serving.replies import Metadata
 
 # A latency that is this many seconds old has the weight 1/e.
 MEMORY_SECONDS = 10.0

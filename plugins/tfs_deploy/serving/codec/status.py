@@ -13,7 +13,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
 from tfs_deploy.serving.codec import messages
-from tfs_deploy.serving.protocol import VersionState, VersionStatus
+from tfs_deploy.serving.replies import VersionState, VersionStatus
 
 NOT_UTF8 = "(the server's message is not UTF-8; its unreadable bytes are replaced)"
 

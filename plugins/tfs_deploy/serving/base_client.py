@@ -1,0 +1,133 @@
+"""The blocking and the asyncio client of a model server, without the transport: `client` adds gRPC."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Coroutine, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+import numpy.typing as npt
+
+from tfs_deploy.clock import Clock, SystemClock
+from tfs_deploy.serving import rpc
+from tfs_deploy.serving.replies import Metadata, Prediction, VersionStatus
+from tfs_deploy.serving.rpc_calls import Address, RpcCalls, run_blocking
+from tfs_deploy.serving.signature import DEFAULT_SIGNATURE
+
+# What the methods return: the value itself, or a coroutine of it.
+Statuses = TypeVar("Statuses")
+MetadataOf = TypeVar("MetadataOf")
+PredictionOf = TypeVar("PredictionOf")
+Done = TypeVar("Done")
+
+
+class BaseClient(ABC, Generic[Statuses, MetadataOf, PredictionOf, Done]):
+    """The methods of every client of a model server, once for blocking and for asyncio clients.
+
+    Every method takes its `timeout` in seconds and raises errors of `tfs_deploy.errors` only; see `RpcCalls`.
+    """
+
+    def __init__(self, target: str, clock: Clock | None = None) -> None:
+        self._target = target
+        self._calls = RpcCalls(target, self._send, clock or SystemClock())
+
+    @abstractmethod
+    async def _send(self, method: rpc.Method, request: bytes, seconds: float) -> bytes:
+        """Make one RPC; raise CallFailed. A blocking client does not suspend here."""
+
+    @abstractmethod
+    def _run(self, operation: Coroutine[Any, Any, Any]) -> Any:
+        """Run `operation`, or return it for the event loop."""
+
+    @property
+    def target(self) -> str:
+        """Return the address, ``host:port``."""
+        return self._target
+
+    @property
+    def closed(self) -> bool:
+        """Tell whether the client was closed."""
+        return self._calls.closed
+
+    def status(self, model: str, version: int | None = None, *, timeout: float) -> Statuses:
+        """Return the known versions, newest first; none for an unknown model or version."""
+        statuses: Statuses = self._run(self._calls.status(Address(model, version), timeout))
+        return statuses
+
+    def metadata(
+        self, model: str, *, version: int | None = None, label: str | None = None, timeout: float
+    ) -> MetadataOf:
+        """Return the signatures of `model`: its highest AVAILABLE version unless a version or label is named."""
+        metadata: MetadataOf = self._run(self._calls.metadata(Address(model, version, label), timeout))
+        return metadata
+
+    def predict(
+        self,
+        model: str,
+        inputs: Mapping[str, npt.NDArray[Any]],
+        *,
+        version: int | None = None,
+        label: str | None = None,
+        signature: str = DEFAULT_SIGNATURE,
+        outputs: Sequence[str] = (),
+        timeout: float,
+    ) -> PredictionOf:
+        """Compare `inputs` with the signature, send them, return the answer; `outputs` names the wanted ones."""
+        address = Address(model, version, label)
+        prediction: PredictionOf = self._run(self._calls.predict(address, inputs, signature, outputs, timeout))
+        return prediction
+
+    def reload(self, config: Any, *, timeout: float) -> Done:
+        """Replace the server's whole configuration by the ModelServerConfig `config`."""
+        done: Done = self._run(self._calls.reload(config, timeout))
+        return done
+
+
+class ServingClient(BaseClient[tuple[VersionStatus, ...], Metadata, Prediction, None]):
+    """A client of one model server whose methods block; the tests have one in memory."""
+
+    def _run(self, operation: Coroutine[Any, Any, Any]) -> Any:
+        return run_blocking(operation)
+
+    def close(self) -> None:
+        """Close the connection; the client cannot be used after this."""
+        self._calls.closed = True
+
+    def __enter__(self: Client) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncServingClient(
+    BaseClient[
+        Coroutine[Any, Any, tuple[VersionStatus, ...]],
+        Coroutine[Any, Any, Metadata],
+        Coroutine[Any, Any, Prediction],
+        Coroutine[Any, Any, None],
+    ]
+):
+    """A client of one model server whose methods are coroutines."""
+
+    def _run(self, operation: Coroutine[Any, Any, Any]) -> Any:
+        return operation
+
+    async def close(self) -> None:
+        """Close the connection; the client cannot be used after this."""
+        self._calls.closed = True
+
+    async def __aenter__(self: AsyncioClient) -> AsyncioClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+Client = TypeVar("Client", bound=ServingClient)
+AsyncioClient = TypeVar("AsyncioClient", bound=AsyncServingClient)
