@@ -2,19 +2,18 @@
 
 ::
 
-      no move ◄───────────────────────────────────────────────────────────────────────────────┐
-         │ 1. write the intent (`move`) into the desired state                                │
-         ▼                                                                                    │
-      intended ──── a replica fails, or the deployer dies ──────────┐                         │
-         │ 2. move the labels on every replica                      ▼                         │
-         ▼                                                       reverting                    │
-      moved ─────── the deployer dies ────────────────────────►     │ every replica gets      │
-         │ 3. append the deployment record                          │ its old labels, then    │
-         ▼                                                          │ the desired state, then │
-      recorded ──── the deployer dies ──► finished by the next step │ a `put_back` record     │
-         │ 4. write the start-up file                               └────────────────────────►│
-         │ 5. write the desired state with the new labels and without `move`                  │
-         └────────────────────────────────────────────────────────────────────────────────────┘
+    no move ──1──► intended ──2──► moved ──3──► recorded ──4,5──► no move, new labels
+                      │              │              │                     ▲
+                      │ error, or    │ deployer     │ deployer died       │
+                      │ deployer     │ died         ▼                     │
+                      │ died         │           next step: 2, 4, 5 ──────┘
+                      ▼              ▼
+                   reverted ──► no move, old labels
+
+    1  write `move` into the desired state              4  write the start-up file
+    2  move the labels on every replica                 5  write the desired state with the new labels
+    3  append the deployment record                        and without `move`
+    reverted: every replica gets its old labels, `move` is dropped, and a `put_back` record is appended
 
 A deployer that dies leaves `move` in the desired state. The next step of any model recovers before it does anything
 else: a move with a record had reached every replica and is finished, one without is reverted. The same step run again
@@ -227,17 +226,10 @@ def _revert_move(
     before = replace(stored.state, move=None)
     session.call_all(lambda client: reconcile_replica(session, client, before, lease))
     reverted = desired_state.write(session.store.documents, session.group, stored, before)
-    records.append(
-        session.store.documents,
-        records.new_record(
-            session,
-            move.model,
-            Action.PUT_BACK,
-            before.labels(move.model).get(STABLE, 0),
-            previous=move.labels.get(STABLE),
-            reason=f"{move.action} by {move.actor}: {reason}",
-        ),
-    )
+    stable = before.labels(move.model).get(STABLE, 0)
+    record = records.new_record(session, move.model, Action.PUT_BACK, stable, previous=move.labels.get(STABLE))
+    record = replace(record, reason=f"{move.action} by {move.actor}: {reason}")
+    records.append(session.store.documents, record)
     return reverted
 
 

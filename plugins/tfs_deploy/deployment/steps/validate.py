@@ -1,4 +1,4 @@
-"""Step `validate`: every gate on every replica, by explicit version, and the verdict kept as evidence."""
+"""Step `validate`: every gate on every replica, by explicit version; the report is saved and recorded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tfs_deploy.validation.gate import LiveVersion
 from tfs_deploy.validation.report import Check, ValidationReport, Verdict, overall
 from tfs_deploy.validation.runner import prepare_gates, validate_replicas, worst_metrics
 
-# What is named in the place of a gate where a replica did not say what it serves.
+# Stands for a gate in the report on a replica whose status is unknown.
 _STATUS = "status"
 
 
@@ -34,7 +34,7 @@ def validate(
     *,
     live_on: Callable[[ReplicaStatus], int | None] = stable_on,
 ) -> ValidationReport:
-    """Run the gates and return the report, whatever its verdict; a replica that does not answer is inconclusive.
+    """Run the gates and return the report, whatever its verdict; a replica that does not answer makes it inconclusive.
 
     `live_on` returns the version that answers production traffic on a replica: the gates compare with it.
     Raises NotFound (not in the store, or not AVAILABLE on a replica that answers) and InvalidInput (gates or requests
@@ -56,25 +56,23 @@ def validate(
     )
     report = _with_silent_replicas(report, status)
     validation_results.save(session, report)
-    records.append(
-        session.store.documents,
-        records.new_record(
-            session,
-            model,
-            Action.VALIDATED,
-            version,
-            previous=desired_state.read(session.store.documents, session.group).state.labels(model).get(STABLE),
-            fingerprint=report.fingerprint,
-            reason=f"{report.verdict.value}: {report.reason()}",
-            measured=worst_metrics(report),
-            seconds=report.seconds,
-        ),
+    record = records.new_record(
+        session,
+        model,
+        Action.VALIDATED,
+        version,
+        previous=desired_state.read(session.store.documents, session.group).state.labels(model).get(STABLE),
+        fingerprint=report.fingerprint,
+        reason=f"{report.verdict.value}: {report.reason()}",
+        measured=worst_metrics(report),
+        seconds=report.seconds,
     )
+    records.append(session.store.documents, record)
     return report
 
 
 def _with_silent_replicas(report: ValidationReport, status: GroupStatus) -> ValidationReport:
-    """Return `report` undecided for each replica that did not say what it serves: nothing was compared with that."""
+    """Return `report` with an inconclusive check per replica without a status: it was compared with no live version."""
     decided = {check.replica for check in report.checks if check.verdict is Verdict.INCONCLUSIVE}
     silent = (replica for replica in status.replicas if replica.error and replica.target not in decided)
     added = tuple(Check(_STATUS, replica.target, Verdict.INCONCLUSIVE, replica.error) for replica in silent)
