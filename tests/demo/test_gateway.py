@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from demo.running import left_running, still_running
-from tfs_deploy.demo import pictures
-from tfs_deploy.demo.gateway_process import configuration, gateway
+from tfs_deploy.demo.gateway_process import classify_pngs, configuration, gateway, write_png
 from tfs_deploy.errors import ModelServerError, Unreachable
 from tfs_deploy.gateway.config import ProcessorConfig
 from tfs_deploy.gateway.processors.protocol import Blob
@@ -20,7 +19,7 @@ NOBODY = "127.0.0.1:1"
 
 def test_a_picture_becomes_the_numbers_that_it_was_made_of(tmp_path: Path) -> None:
     image = np.random.default_rng(1).integers(0, 17, (8, 8, 1)).astype(np.float32)
-    pictures.write_png(image, tmp_path / "digit.png")
+    write_png(image, tmp_path / "digit.png")
     spec = configuration([NOBODY], "digits")["models"]["digits"]["processor"]
     processor = make_processor(ProcessorConfig(name=spec["name"], options=spec["options"]))
     made = processor.preprocess([Blob((tmp_path / "digit.png").read_bytes())])
@@ -47,9 +46,9 @@ def test_nobody_behind_it_is_told(tmp_path: Path) -> None:
         gateway([NOBODY], "digits", tmp_path) as url,
         pytest.raises(ModelServerError, match="answers with 503: No model server answers"),
     ):
-        pictures.read_by_gateway(url, "digits", (5,), tmp_path / "gateway")
+        classify_pngs(url, "digits", (5,), tmp_path / "gateway")
     with pytest.raises(Unreachable, match="does not answer"):
-        pictures.read_by_gateway(url, "digits", (5,), tmp_path / "gateway")
+        classify_pngs(url, "digits", (5,), tmp_path / "gateway")
 
 
 def test_a_gateway_that_cannot_start_is_told(tmp_path: Path) -> None:

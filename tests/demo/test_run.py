@@ -14,8 +14,8 @@ import pytest
 from filelock import FileLock
 
 from demo.running import left_running, still_running
-from tfs_deploy.demo import findings
-from tfs_deploy.demo.story import GROUP, MODEL
+from tfs_deploy.demo import results
+from tfs_deploy.demo.scenario import GROUP, MODEL
 from tfs_deploy.store.open import open_store
 
 
@@ -68,7 +68,7 @@ def test_demo_tells_its_story_and_leaves_nothing_running(tmp_path: Path) -> None
     assert "stable is still version 2." in text
     assert_gateway_had_the_last_word(workspace, text)
     # What it says is what the store has on record.
-    moves = findings.moves(open_store(str(workspace / "store")).documents, GROUP, MODEL)
+    moves = results.moves(open_store(str(workspace / "store")).documents, GROUP, MODEL)
     assert [(move.action, move.version) for move in moves] == [
         ("promoted", 1),
         ("promoted", 2),

@@ -1,4 +1,4 @@
-"""What the demo prints: complete, and within 100 columns."""
+"""What the demo prints: complete, and within 80 columns."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.console import Console, RenderableType
 
 from tfs_deploy.demo import show
 from tfs_deploy.demo.airflow_process import DagRun, TaskRun
-from tfs_deploy.demo.findings import Answer, Attempt, Move
+from tfs_deploy.demo.results import Answer, Attempt, Move
 
 RUN = DagRun(
     "retrain_and_deploy", "success", tasks=[TaskRun(f"deploy.{step}", "success", 12.34) for step in show.STEPS]
@@ -18,15 +18,15 @@ RUN = DagRun(
 
 def printed(what: RenderableType) -> str:
     text = io.StringIO()
-    Console(file=text, width=100).print(what)
-    assert max(len(line) for line in text.getvalue().splitlines()) <= 100
+    Console(file=text, width=80).print(what)
+    assert max(len(line) for line in text.getvalue().splitlines()) <= 80
     return text.getvalue()
 
 
 def test_table_of_versions_shows_every_column_in_full() -> None:
     failed = DagRun("retrain_and_deploy", "failed", tasks=RUN.tasks[:-1])
     text = printed(
-        show.attempts_table(
+        show.attempts_tables(
             [
                 Attempt(RUN, 1, "sha256:0123456789abcdef", 0.878, "pass", "previous"),
                 Attempt(failed, 12, "sha256:abcdef0123456789", 0.048, "inconclusive", ""),

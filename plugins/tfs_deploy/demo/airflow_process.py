@@ -1,4 +1,4 @@
-"""Airflow on SQLite in a child process, and its DAG runs as seen from outside."""
+"""Airflow on SQLite in a child process that runs DAGs one after the other."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class AirflowStopped(TFSDeployError):
 
 
 @dataclass(frozen=True, slots=True)
-class AirflowPlaces:
+class AirflowDirectories:
     """Directories of one throw-away Airflow."""
 
     home: Path
@@ -60,11 +60,11 @@ class DagRun:
 
     def seconds(self, step: str) -> float | None:
         """Return how long the task named `step` took; None if it did not run."""
-        found = [task.seconds for task in self.tasks if task.step == step and task.state != "skipped"]
-        return found[-1] if found else None
+        seconds = [task.seconds for task in self.tasks if task.step == step and task.state != "skipped"]
+        return seconds[-1] if seconds else None
 
-    def failure(self) -> str:
-        """Return why the run failed, in the words of the task that failed first."""
+    def error_text(self) -> str:
+        """Return the error of the first task that failed, or of the run."""
         return next((task.error for task in self.tasks if task.state == "failed" and task.error), self.error)
 
 
@@ -75,16 +75,16 @@ class AirflowProcess:
         self._process = process
 
     def wait_until_ready(self) -> None:
-        """Wait until the database is there and the DAGs can be read."""
+        """Wait until the database exists and DAGs can run."""
         for event in self._events():
             if event["event"] == "ready":
                 return
 
     def run(self, dag: str, conf: dict[str, Any], on_task: Callable[[TaskRun], None]) -> DagRun:
-        """Run `dag` with the parameters `conf` to its end; `on_task` hears of every start and end of a task."""
+        """Run `dag` with the parameters `conf` to its end; `on_task` is called at every start and end of a task."""
         if self._process.stdin is None:
             raise ValueError("the process was started without a pipe")
-        with contextlib.suppress(BrokenPipeError):  # told below, when nothing comes back
+        with contextlib.suppress(BrokenPipeError):  # reported below, when no event comes
             self._process.stdin.write(json.dumps({"dag": dag, "conf": conf}).encode() + b"\n")
             self._process.stdin.flush()
         done = DagRun(dag)
@@ -108,39 +108,41 @@ class AirflowProcess:
 
 
 @contextlib.contextmanager
-def airflow_process(places: AirflowPlaces, connections: dict[str, dict[str, Any]]) -> Iterator[AirflowProcess]:
-    """Start Airflow with `connections` by id; end it and all that it started at the end."""
-    places.home.mkdir(parents=True, exist_ok=True)
-    places.log.mkdir(parents=True, exist_ok=True)
-    with (places.log / "airflow.log").open("ab") as log:
+def airflow_process(
+    directories: AirflowDirectories, connections: dict[str, dict[str, Any]]
+) -> Iterator[AirflowProcess]:
+    """Start Airflow with `connections` by id, and stop it with all of its processes at the end."""
+    directories.home.mkdir(parents=True, exist_ok=True)
+    directories.log.mkdir(parents=True, exist_ok=True)
+    with (directories.log / "airflow.log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "tfs_deploy.demo.airflow_worker"],
-            env=_environment(places, connections),
+            env=_environment(directories, connections),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
             start_new_session=True,
         )
-    patience = 0.0
+    grace_seconds = 0.0
     try:
         yield AirflowProcess(process)
-        # Nothing runs any more, so it leaves by itself when its stdin ends.
-        patience = _LEAVE_SECONDS
+        # No DAG runs any more, so the process ends when its stdin does.
+        grace_seconds = _LEAVE_SECONDS
     finally:
-        _end(process, patience)
+        _end(process, grace_seconds)
 
 
-def _environment(places: AirflowPlaces, connections: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """Return an environment of its own kind: nothing of the user's Airflow, no example DAGs, no network."""
+def _environment(directories: AirflowDirectories, connections: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """Return an environment without the settings of the user's Airflow, example DAGs and usage data."""
     environment = {name: value for name, value in child_environment().items() if not name.startswith("AIRFLOW")}
     environment.update(
-        AIRFLOW_HOME=str(places.home),
-        AIRFLOW__CORE__DAGS_FOLDER=str(places.dags),
-        # The package is installed, so its plugin comes by entry point; a second copy would be registered twice.
-        AIRFLOW__CORE__PLUGINS_FOLDER=str(places.home / "plugins"),
+        AIRFLOW_HOME=str(directories.home),
+        AIRFLOW__CORE__DAGS_FOLDER=str(directories.dags),
+        # The installed package registers its plugin by entry point; a copy in this folder would do so again.
+        AIRFLOW__CORE__PLUGINS_FOLDER=str(directories.home / "plugins"),
         AIRFLOW__CORE__LOAD_EXAMPLES="False",
-        AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{places.home / 'airflow.db'}",
-        AIRFLOW__LOGGING__BASE_LOG_FOLDER=str(places.log / "tasks"),
+        AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{directories.home / 'airflow.db'}",
+        AIRFLOW__LOGGING__BASE_LOG_FOLDER=str(directories.log / "tasks"),
         AIRFLOW__LOGGING__LOGGING_LEVEL="INFO",
         AIRFLOW__USAGE_DATA_COLLECTION__ENABLED="False",
     )
@@ -149,14 +151,14 @@ def _environment(places: AirflowPlaces, connections: dict[str, dict[str, Any]]) 
     return environment
 
 
-def _end(process: subprocess.Popen[bytes], patience: float) -> None:
-    """End the process and all of its group, after `patience` seconds in which it may leave by itself."""
+def _end(process: subprocess.Popen[bytes], grace_seconds: float) -> None:
+    """End the process and its group, after `grace_seconds` in which it may end by itself."""
     if process.stdin is not None:
         with contextlib.suppress(OSError):
             process.stdin.close()
     with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(patience)
-    # It leads its own group, which holds what its tasks started; an export notices by itself that it is gone.
+        process.wait(grace_seconds)
+    # Its group holds the processes of its tasks; an export ends by itself when its parent does.
     if process.poll() is None:
         _signal_group(process, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):

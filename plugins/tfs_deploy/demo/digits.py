@@ -1,4 +1,4 @@
-"""Handwritten digits: train a small network in a process of its own, and what its served form answers.
+"""Handwritten digits: train a small network in a child process, and the post-processing of its served form.
 
 ``python -m tfs_deploy.demo.digits OUT --examples 1297 --epochs 10`` does the same by hand.
 """
@@ -53,16 +53,16 @@ def train(
         raise InvalidInput(f"{examples} examples in {epochs} epochs teach nothing.", "Give at least 1 of each.")
     out = Path(os.path.abspath(out_dir))
     out.mkdir(parents=True, exist_ok=True)
-    wishes = {
+    request = {
         "out_dir": str(out),
         "examples": examples,
         "epochs": epochs,
         "seed": seed,
         "shuffle_labels": shuffle_labels,
     }
-    result = _run(python, json.dumps(wishes), timeout)
+    result = _run(python, json.dumps(request), timeout)
     files = {"checkpoint": CHECKPOINT, "samples": SAMPLES, "labelled": LABELLED}
-    return {**result, **{what: str(out / name) for what, name in files.items()}}
+    return {**result, **{key: str(out / name) for key, name in files.items()}}
 
 
 def held_out() -> tuple[np.ndarray, np.ndarray]:
@@ -72,22 +72,22 @@ def held_out() -> tuple[np.ndarray, np.ndarray]:
 
 
 def answer(outputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the digit (int64) beside the probabilities: compiled into the served graph."""
+    """Return the digit (int64) and the probabilities; compiled into the served graph."""
     from keras import ops
 
     probabilities = outputs["probabilities"]
     return {"digit": ops.cast(ops.argmax(probabilities, axis=-1), "int64"), "probabilities": probabilities}
 
 
-def _run(python: str | None, wishes: str, timeout: float) -> dict[str, Any]:
+def _run(python: str | None, request: str, timeout: float) -> dict[str, Any]:
     interpreter = sys.executable if python is None else shutil.which(python)
     if interpreter is None:
         raise InvalidInput(f"There is no Python interpreter {python!r}.", "Name an executable that has TensorFlow.")
     environment = dict(os.environ)
     if python is not None:
-        # It was set for this interpreter; another one must not find its packages.
+        # PYTHONPATH belongs to this interpreter; another one must not import its packages.
         environment.pop("PYTHONPATH", None)
-    command = [interpreter, str(Path(digits_training.__file__)), wishes]
+    command = [interpreter, str(Path(digits_training.__file__)), request]
     try:
         done = subprocess.run(  # noqa: S603 - no shell; the interpreter is the caller's choice
             command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout
@@ -113,13 +113,13 @@ def _run(python: str | None, wishes: str, timeout: float) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train as the command line says, and print the result as JSON."""
+    """Train with the arguments of the command line, and print the result as JSON."""
     parser = argparse.ArgumentParser(prog="python -m tfs_deploy.demo.digits", description="Learn handwritten digits.")
     parser.add_argument("out", help="directory for the checkpoint, the samples and the labelled set")
     parser.add_argument("--examples", type=int, default=EXAMPLES, help="how many digits to learn from (%(default)s)")
-    parser.add_argument("--epochs", type=int, default=EPOCHS, help="how often each is shown (%(default)s)")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="passes over the digits (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="start of the random numbers (%(default)s)")
-    parser.add_argument("--shuffle-labels", action="store_true", help="teach nonsense, to see the gates refuse it")
+    parser.add_argument("--shuffle-labels", action="store_true", help="train on shuffled labels")
     given = parser.parse_args(arguments)
     try:
         result = train(

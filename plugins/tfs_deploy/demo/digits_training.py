@@ -1,8 +1,8 @@
-"""The training process: learns to read the UCI handwritten digits that scikit-learn carries. Holds TensorFlow.
+"""The training process of the demo: a small network for the UCI handwritten digits of scikit-learn.
 
-It is run by its path in an interpreter that needs scikit-learn and TensorFlow only, so it imports nothing of this
-package. The digits are 1797 images of 8x8 pixels, each 0 (paper) to 16 (ink): Alpaydin and Kaynak, "Optical
-Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998.
+It runs by its path in an interpreter that has scikit-learn and TensorFlow only, so it imports nothing of this package.
+The digits are 1797 images of 8x8 pixels, each 0 (paper) to 16 (ink): Alpaydin and Kaynak, "Optical Recognition of
+Handwritten Digits", UCI Machine Learning Repository, 1998.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ import numpy as np
 
 HELD_OUT = 500
 SAMPLES = 16
-# Any fixed number: the held-out examples must be the same ones for every training run that is compared on them.
+# Fixed, so that every training run has the same held-out examples.
 _SPLIT_SEED = 20260101
 
 
 def main(arguments: list[str]) -> int:
-    """Train as the JSON of the only argument says, write the files, and print what came out as one line of JSON."""
-    # The interpreter put this file's own folder first; its neighbours are not top-level modules.
+    """Train with the JSON in the only argument, write the files, and print the result as one line of JSON."""
+    # The interpreter put the folder of this file first; the other modules in it are not top-level ones.
     del sys.path[0]
-    # Equal inputs must give equal weights, on every machine: no races between threads, no kernels by CPU model.
+    # Equal inputs give equal weights on every machine: deterministic operations, no kernels by CPU model.
     os.environ.update(TF_DETERMINISTIC_OPS="1", TF_ENABLE_ONEDNN_OPTS="0", KERAS_BACKEND="tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
@@ -41,11 +41,11 @@ def _train(out_dir: str, examples: int, epochs: int, seed: int, shuffle_labels: 
     images, labels, held_images, held_labels = load()
     examples = min(examples, len(images))
     images, labels = images[:examples], labels[:examples]
-    taught = np.random.default_rng(seed).permutation(labels) if shuffle_labels else labels
+    targets = np.random.default_rng(seed).permutation(labels) if shuffle_labels else labels
     keras.utils.set_random_seed(seed)
     model = _network(keras)
     model.compile(optimizer=keras.optimizers.Adam(0.004), loss="sparse_categorical_crossentropy")
-    model.fit(images, taught, batch_size=32, epochs=epochs, verbose=0)
+    model.fit(images, targets, batch_size=32, epochs=epochs, verbose=0)
     answers = np.argmax(model.predict(held_images, batch_size=HELD_OUT, verbose=0), axis=-1)
     out = Path(out_dir)
     model.save(out / "model.keras")

@@ -1,4 +1,4 @@
-"""An embedded model server as a child process: started on an empty config, stopped at the end whatever happens."""
+"""An embedded model server as a child process."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ FLAGS = (
 )
 _START_SECONDS = 60.0
 _STOP_SECONDS = 10.0
-# The port is looked up, given back and then taken by the server: somebody else may be quicker.
+# Another program may take the free port before the server does.
 _ATTEMPTS = 3
 
 
 @contextlib.contextmanager
 def model_server(startup_config: Path, log: Path, *, disk: Path | None = None) -> Iterator[str]:
-    """Serve what `startup_config` says (nothing, if there is no such file yet) and give host:port.
+    """Serve the models of `startup_config`, an empty config if there is no such file, and yield host:port.
 
     `disk` is the working directory of the server.
     """
@@ -47,7 +47,7 @@ def model_server(startup_config: Path, log: Path, *, disk: Path | None = None) -
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Ask `process` to leave, and make it leave if it does not."""
+    """Terminate `process`, and kill it if it does not end."""
     if process.poll() is None:
         process.terminate()
         try:
@@ -57,7 +57,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
             process.wait()
     for stream in (process.stdin, process.stdout):
         if stream is not None:
-            # A pipe that holds unsent bytes for a process that is gone complains when it is closed.
+            # Closing a pipe with unsent bytes to an ended process raises.
             with contextlib.suppress(OSError):
                 stream.close()
 
@@ -95,7 +95,7 @@ def _start(startup_config: Path, log: Path, disk: Path | None) -> tuple[subproce
 
 
 def child_environment() -> dict[str, str]:
-    """Return an environment in which a child finds this package, wherever it was loaded from."""
+    """Return an environment in which a child process imports this same package."""
     environment = dict(os.environ)
     root = str(Path(__file__).resolve().parents[2])
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, environment.get("PYTHONPATH", ""))))
@@ -105,7 +105,7 @@ def child_environment() -> dict[str, str]:
 
 
 def _answers(process: subprocess.Popen[bytes], target: str) -> bool:
-    """Wait until the server answers; False if it ended, Unreachable if it stays silent."""
+    """Wait until the server answers; return False if it ended, raise Unreachable if it does not answer."""
     client = connect(target)
     try:
         give_up = time.monotonic() + _START_SECONDS
@@ -119,11 +119,11 @@ def _answers(process: subprocess.Popen[bytes], target: str) -> bool:
     finally:
         client.close()
     end(process)
-    raise Unreachable(f"The embedded model server at {target} said nothing for {_START_SECONDS:g} s.", "See its log.")
+    raise Unreachable(f"The embedded model server at {target} did not answer for {_START_SECONDS:g} s.", "See its log.")
 
 
 def free_port() -> int:
-    """Return a port of this machine that nobody listens on now."""
+    """Return a free port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

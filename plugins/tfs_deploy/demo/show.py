@@ -1,4 +1,4 @@
-"""What the demo prints: progress line by line, digits as text, a table of versions, and the history of `stable`."""
+"""The output of the demo: progress, digits as text, a table of versions, and the history of `stable`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tfs_deploy.demo.airflow_process import DagRun, TaskRun
-from tfs_deploy.demo.findings import Answer, Attempt, Move
+from tfs_deploy.demo.results import Answer, Attempt, Move
 
 STEPS = ("train", "export", "publish", "load", "validate", "promote")
 _SHOWN = (*STEPS, "rollback")
@@ -27,25 +27,25 @@ _LABEL_STYLE = {"stable": "bold green", "previous": "cyan"}
 
 
 def console() -> Console:
-    """Return a console that is `_WIDTH` wide where nobody says otherwise."""
-    made = Console(highlight=False)
-    return made if made.is_terminal else Console(highlight=False, width=_WIDTH)
+    """Return a console as wide as the terminal, or `_WIDTH` columns where there is none."""
+    terminal = Console(highlight=False)
+    return terminal if terminal.is_terminal else Console(highlight=False, width=_WIDTH)
 
 
 class Progress:
-    """Tells which step runs and, at the end of a run, how long each took."""
+    """Print which step runs and, at the end of a run, how long each took."""
 
     def __init__(self, output: Console) -> None:
         self._output = output
 
     @contextmanager
-    def waiting(self, what: str) -> Iterator[None]:
-        """Show that something goes on in the block."""
-        with self._output.status(what):
+    def waiting(self, activity: str) -> Iterator[None]:
+        """Show `activity` while the block runs."""
+        with self._output.status(activity):
             yield
 
-    def chapter(self, title: str) -> None:
-        """Begin a part of the story."""
+    def section(self, title: str) -> None:
+        """Print the title of a part."""
         self._output.print(f"\n[bold]{title}[/bold]")
 
     def say(self, text: str, style: str = "") -> None:
@@ -54,7 +54,7 @@ class Progress:
 
     @contextmanager
     def run(self) -> Iterator[TaskLine]:
-        """Show the tasks of one run in the block."""
+        """Show the tasks of one run while the block runs."""
         with self._output.status("starting") as status:
             yield TaskLine(status.update)
 
@@ -65,7 +65,7 @@ class Progress:
 
 
 class TaskLine:
-    """The line that says which task runs now."""
+    """The line that names the running task."""
 
     def __init__(self, update: object) -> None:
         self._update = update
@@ -75,59 +75,77 @@ class TaskLine:
             self._update(f"{task.step} …")
 
 
-def attempts_table(attempts: Sequence[Attempt]) -> Table:
-    """Return one row per training run: what came out, what the gates said, where it stands, seconds per step."""
-    table = _table("Three training runs, seconds per step")
+def attempts_tables(attempts: Sequence[Attempt]) -> Group:
+    """Return a table of the results and one of the seconds per step, with a row per training run in each.
+
+    Two tables, because one with all columns does not fit into 80 columns.
+    """
+    return Group(_results_table(attempts), _seconds_table(attempts))
+
+
+def _results_table(attempts: Sequence[Attempt]) -> Table:
+    table = _table("Three training runs")
     table.add_column("version", justify="right", no_wrap=True)
     table.add_column("fingerprint", no_wrap=True)
     table.add_column("accuracy", justify="right", no_wrap=True)
     table.add_column("verdict", overflow="fold")
     table.add_column("label", no_wrap=True)
-    for step in STEPS:
-        table.add_column(step, justify="right", style="dim", no_wrap=True)
     for attempt in attempts:
         table.add_row(
-            "" if attempt.version is None else str(attempt.version),
+            _version(attempt),
             attempt.fingerprint.removeprefix("sha256:")[:8],
             "" if attempt.accuracy is None else f"{attempt.accuracy:.1%}",
             Text(attempt.verdict, style=_VERDICT_STYLE.get(attempt.verdict, "")),
             Text(attempt.label or "-", style=_LABEL_STYLE.get(attempt.label, "dim")),
-            *(_seconds(attempt.run.seconds(step)) for step in STEPS),
         )
     return table
 
 
+def _seconds_table(attempts: Sequence[Attempt]) -> Table:
+    table = _table("Seconds per step")
+    table.add_column("version", justify="right", no_wrap=True)
+    for step in STEPS:
+        table.add_column(step, justify="right", no_wrap=True)
+    for attempt in attempts:
+        table.add_row(_version(attempt), *(_seconds(attempt.run.seconds(step)) for step in STEPS))
+    return table
+
+
+def _version(attempt: Attempt) -> str:
+    return "-" if attempt.version is None else str(attempt.version)
+
+
 def moves_table(moves: Sequence[Move]) -> Table:
-    """Return how label `stable` moved, and what did not move it."""
-    table = _table("What the record says")
+    """Return the moves of `stable` and the rejections."""
+    table = _table("The record of label stable")
     table.add_column("time (UTC)", no_wrap=True)
     table.add_column("action", no_wrap=True)
     table.add_column("version", justify="right")
-    table.add_column("why", overflow="fold")
+    table.add_column("reason", overflow="fold")
     for move in moves:
         style = "red" if move.action == "rejected" else ""
         table.add_row(move.time, Text(move.action.replace("_", " "), style=style), str(move.version), move.reason)
     return table
 
 
-def digits_panel(answers: Sequence[Answer], what: str) -> RenderableType:
-    """Return the digits as they were sent, each with the answer and the truth; `what` they are is the title."""
+def digits_panel(answers: Sequence[Answer], title: str) -> RenderableType:
+    """Return the digits as text, each with the answer and the truth."""
     drawn = [_digit(answer) for answer in answers]
     versions = sorted({answer.version for answer in answers})
-    told = ", ".join(str(version) for version in versions)
-    title = f"{what} (answered by version {told})"
+    numbers = ", ".join(str(version) for version in versions)
+    title = f"{title} (answered by version {numbers})"
     return Panel(Columns(drawn, padding=(0, 2)), title=title, title_align="left", expand=False)
 
 
 def _digit(answer: Answer) -> RenderableType:
     right = answer.digit == answer.truth
-    told = Text(f"{answer.digit} ({answer.probability:.0%})", style="green" if right else "bold red")
-    told.append(f" is {answer.truth}" if not right else " ✓", style="dim" if right else "red")
-    return Group(Text(draw(answer.image)), told)
+    text = Text(f"{answer.digit} ({answer.probability:.0%})", style="green" if right else "bold red")
+    text.append(f" is {answer.truth}" if not right else " ✓", style="dim" if right else "red")
+    return Group(Text(draw(answer.image)), text)
 
 
 def draw(image: np.ndarray) -> str:
-    """Return an image `[8, 8, 1]` of 0 to 16 as eight lines of sixteen characters, which is about square."""
+    """Return an image `[8, 8, 1]` of 0 to 16 as eight lines of sixteen characters."""
     shades = np.clip(np.ceil(image[:, :, 0] / 4), 0, len(_SHADES) - 1).astype(int)
     return "\n".join("".join(_SHADES[value] * 2 for value in row) for row in shades)
 
@@ -141,15 +159,14 @@ def _table(title: str) -> Table:
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         padding=(0, 1, 0, 0),
-        width=_WIDTH,
     )
 
 
 def _ended(task: TaskRun) -> Text:
     # Non-breaking spaces: a line may break between tasks only.
     done = task.state == "success"
-    told = Text(f"{'✓' if done else '✗'}\N{NO-BREAK SPACE}{task.step}", style="green" if done else "red")
-    return told.append(f"\N{NO-BREAK SPACE}{task.seconds:.1f}\N{NO-BREAK SPACE}s", style="dim")
+    text = Text(f"{'✓' if done else '✗'}\N{NO-BREAK SPACE}{task.step}", style="green" if done else "red")
+    return text.append(f"\N{NO-BREAK SPACE}{task.seconds:.1f}\N{NO-BREAK SPACE}s", style="dim")
 
 
 def _seconds(value: float | None) -> str:

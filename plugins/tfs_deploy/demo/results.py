@@ -1,4 +1,4 @@
-"""What the demo shows, taken from where the truth is: the record in the store, and answers of the model server."""
+"""The results of the demo: the record in the store, and replies of the model servers."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from tfs_deploy.validation.runner import worst_metrics
 
 LABELS = ("stable", "previous")
 _RPC_SECONDS = 10.0
-# What happened to `stable`, and what was kept from it.
-_TOLD = frozenset({Action.PROMOTED, Action.ROLLED_BACK, Action.REJECTED})
+# The moves of `stable`, and rejected versions.
+_SHOWN_ACTIONS = frozenset({Action.PROMOTED, Action.ROLLED_BACK, Action.REJECTED})
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One training run and what became of it; `version` None: it got none."""
+    """One training run and its version; `version` None: nothing was published."""
 
     run: DagRun
     version: int | None
@@ -36,7 +36,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """One line of the record."""
+    """One entry of the record."""
 
     time: str
     action: str
@@ -46,7 +46,7 @@ class Move:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
-    """One digit as it was sent, and what came back."""
+    """One digit and the reply for it."""
 
     image: np.ndarray
     truth: int
@@ -56,23 +56,23 @@ class Answer:
 
 
 def labels(targets: Sequence[str], model: str) -> dict[str, int]:
-    """Return which version each label answers from, where all replicas tell the same."""
+    """Return the version of each label on which all replicas agree."""
     first, *others = (_labels_of(target, model) for target in targets)
     return {label: version for label, version in first.items() if all(other.get(label) == version for other in others)}
 
 
 def _labels_of(target: str, model: str) -> dict[str, int]:
     client = connect(target)
-    found = {}
+    versions = {}
     try:
         for label in LABELS:
             try:
-                found[label] = client.metadata(model, label=label, timeout=_RPC_SECONDS).version
+                versions[label] = client.metadata(model, label=label, timeout=_RPC_SECONDS).version
             except NotFound:
                 continue
     finally:
         client.close()
-    return found
+    return versions
 
 
 def ask(target: str, model: str, rows: Sequence[int]) -> tuple[Answer, ...]:
@@ -92,7 +92,7 @@ def ask(target: str, model: str, rows: Sequence[int]) -> tuple[Answer, ...]:
 
 
 def known_versions(documents: StateDocuments, group: str, model: str) -> tuple[int, ...]:
-    """Return every version that the record speaks of, in the order in which they came."""
+    """Return every version in the record, oldest first."""
     return tuple(dict.fromkeys(entry.version for entry in records.history(documents, group, model)))
 
 
@@ -103,9 +103,9 @@ def attempt(
     run: DagRun,
     *,
     version: int | None,
-    carried: dict[str, int],
+    labelled: dict[str, int],
 ) -> Attempt:
-    """Return what the record says about `version`, and the label that it carries among `carried`."""
+    """Return the record of `version`, with its label among `labelled`."""
     report = None if version is None else validation_results.read(documents, group, model, version)
     return Attempt(
         run=run,
@@ -113,14 +113,14 @@ def attempt(
         fingerprint="" if report is None else report.fingerprint,
         accuracy=None if report is None else worst_metrics(report).get("accuracy"),
         verdict="none" if report is None else report.verdict.value,
-        label=next((label for label, number in carried.items() if number == version), ""),
+        label=next((label for label, number in labelled.items() if number == version), ""),
     )
 
 
 def moves(documents: StateDocuments, group: str, model: str) -> tuple[Move, ...]:
-    """Return what happened to `stable`, oldest first."""
+    """Return the moves of `stable` and the rejections, oldest first."""
     return tuple(
         Move(entry.at[11:19], entry.action.value, entry.version, entry.reason)
         for entry in records.history(documents, group, model)
-        if entry.action in _TOLD
+        if entry.action in _SHOWN_ACTIONS
     )
