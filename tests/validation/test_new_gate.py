@@ -57,7 +57,7 @@ def test_its_key_is_read_and_named_in_messages(tmp_path):
     options = read_gates(file).options["size"]
     assert options == SizeOptions(limit=3, sizes=str(tmp_path / "sizes.csv"))
     assert "size" not in Gates().options
-    with pytest.raises(InvalidInput, match=r"`limits`.*Known keys: size\{limit,sizes,compare\}, signature"):
+    with pytest.raises(InvalidInput, match=r"`limits`.*Known keys: size\{limit, sizes, compare\}, signature"):
         gates_from({"size": {"limits": 3}})
 
 

@@ -20,15 +20,9 @@ from tfs_deploy.serving.group import Mode, ServingGroup
 from tfs_deploy.serving.group_settings import DEFAULT_GROUP, GroupSettings, Source, TLSFiles, TLSOptions
 from tfs_deploy.serving.waiting import WaitLimits
 from tfs_deploy.store.object_store.connection import S3Options
-from tfs_deploy.yamlfile import read_yaml
+from tfs_deploy.yamlfile import check_settings, read_yaml
 
 FILE_NAME = "tfs-deploy.yaml"
-KEYS = (
-    "store, target, group, model_root, mode (labels or latest), startup_config, "
-    "s3{endpoint_url, region, path_style, profile, ca_bundle}, "
-    "tls{root_certificates, private_key, certificate_chain, server_name}, "
-    "timeouts{status, reload, lease, discovery, load}"
-)
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:/")
 # A day: whoever waits longer than that has forgotten the command.
 _Seconds = Annotated[float, msgspec.Meta(gt=0.0, le=86400.0)]
@@ -147,10 +141,7 @@ def _read_file(path: Path, *, required: bool) -> SettingsFile:
     if not required and not path.exists():
         return SettingsFile()
     data = read_yaml(path, "settings file")
-    try:
-        return msgspec.convert({} if data is None else data, type=SettingsFile)
-    except msgspec.ValidationError as error:
-        raise InvalidInput(f"The settings file {path} does not fit: {error}.", f"Known keys: {KEYS}.") from error
+    return check_settings({} if data is None else data, SettingsFile, subject=f"The settings file {path}")
 
 
 def _joined(target: str | tuple[str, ...] | None) -> str:

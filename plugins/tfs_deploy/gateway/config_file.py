@@ -14,7 +14,7 @@ from tfs_deploy.gateway.config import GatewayConfig, ModelConfig
 from tfs_deploy.names import check_label, check_model_name
 from tfs_deploy.serving.group import Mode, check_targets
 from tfs_deploy.serving.group_settings import Source
-from tfs_deploy.yamlfile import read_yaml
+from tfs_deploy.yamlfile import check_settings, read_yaml
 
 # How messages name the settings of the model servers.
 REPLICA_SOURCE = Source("the gateway configuration", targets="replicas", tls_prefix="replica_tls.")
@@ -39,13 +39,8 @@ def read_config(path: str | Path) -> GatewayConfig:
 
 def config_from(data: object, *, base: Path = Path(), where: str = "The gateway configuration") -> GatewayConfig:
     """Return `data` (dicts and lists) as a configuration; raise InvalidInput naming the field that is wrong."""
-    try:
-        config = msgspec.convert(data, type=GatewayConfig)
-    except msgspec.ValidationError as error:
-        raise InvalidInput(
-            f"{where} does not fit: {error}.",
-            "Correct the field that the message names; README.md of the gateway lists all of them.",
-        ) from error
+    remedy = "Correct the field that the message names; README.md of the gateway lists all of them."
+    config = check_settings(data, GatewayConfig, subject=where, remedy=remedy)
     for problem in _problems(config):
         raise InvalidInput(f"{where} does not fit: {problem}.", "Correct that field.")
     if config.replica_tls is not None:

@@ -11,6 +11,7 @@ import msgspec
 from tfs_deploy.errors import InvalidInput
 from tfs_deploy.serving.group import DEFAULT_PORT, Mode
 from tfs_deploy.serving.group_settings import DEFAULT_GROUP, GroupSettings, Source, TLSFiles
+from tfs_deploy.yamlfile import check_settings
 
 
 # A struct, not a dataclass: a misspelt key must be an error here, or e.g. the start-up file would silently grow stale.
@@ -79,11 +80,5 @@ def read_settings(conn_id: str, *, host: str | None, port: int | None, extra: Ma
 def _extra(source: Source, extra: Mapping[str, Any]) -> GroupExtra:
     # A form sends an empty field as "" or null; both mean that nothing was said.
     given = {key: value for key, value in extra.items() if value not in ("", None)}
-    try:
-        # Not strict: a connection in the form of a URI holds text only, tls=true for instance.
-        return msgspec.convert(given, type=GroupExtra, strict=False)
-    except msgspec.ValidationError as error:
-        raise InvalidInput(
-            f"The extra of {source.name} does not fit: {error}.",
-            f"Known fields: {', '.join(GroupExtra.__struct_fields__)}.",
-        ) from error
+    # Not strict: a connection in the form of a URI holds text only, tls=true for instance.
+    return check_settings(given, GroupExtra, subject=f"The extra of {source.name}", strict=False)

@@ -9,12 +9,10 @@ from typing import Annotated, Any
 
 import msgspec
 
-from tfs_deploy.errors import InvalidInput
 from tfs_deploy.validation import gates as registry
 from tfs_deploy.validation.gate import Gate
-from tfs_deploy.yamlfile import read_yaml
+from tfs_deploy.yamlfile import check_settings, read_yaml
 
-_RPC_SECONDS = "rpc_seconds"
 _RpcSeconds = Annotated[float, msgspec.Meta(gt=0.0, le=3600.0)]
 _DEFAULT_RPC_SECONDS = 30.0
 
@@ -44,27 +42,24 @@ def read_gates(path: str | Path | None) -> Gates:
         return Gates()
     source = Path(path)
     data = read_yaml(source, "gates file")
-    gates = gates_from({} if data is None else data, where=f"The gates file {str(source)!r} does")
+    gates = gates_from({} if data is None else data, where=f"The gates file {str(source)!r}")
     options = {gate.name: _resolved(gate, options, source.parent) for gate, options in gates.enabled()}
     return Gates(options, gates.rpc_seconds)
 
 
-def gates_from(data: object, *, where: str = "The gates do", strict: bool = True) -> Gates:
-    """Return `data` (dicts and lists) as gates; raise InvalidInput that names the key that does not fit.
+def gates_from(data: object, *, where: str = "The dict of gates", strict: bool = True) -> Gates:
+    """Return `data` (dicts and lists) as gates; raise InvalidInput that names `where` and the key that does not fit.
 
-    `where` begins the message. Without `strict`, text is read as the number or switch that it spells ("0.9").
+    Without `strict`, text is read as the number or switch that it spells ("0.9").
     """
     fields = [(gate.name, _field_type(gate), gate.default) for gate in registry.GATES]
     # A struct: a misspelt key must be an error here, or a gate would be silently missing.
     file_type = msgspec.defstruct(
-        "GatesFile", [*fields, (_RPC_SECONDS, _RpcSeconds, _DEFAULT_RPC_SECONDS)], forbid_unknown_fields=True
+        "GatesFile", [*fields, ("rpc_seconds", _RpcSeconds, _DEFAULT_RPC_SECONDS)], forbid_unknown_fields=True
     )
-    try:
-        file = msgspec.convert(data, type=file_type, strict=strict)
-    except msgspec.ValidationError as error:
-        raise InvalidInput(f"{where} not fit: {error}.", f"Known keys: {_known_keys()}.") from error
+    file: Any = check_settings(data, file_type, subject=where, strict=strict)
     values = {gate.name: getattr(file, gate.name) for gate in registry.GATES}
-    return Gates({name: value for name, value in values.items() if _enabled(value)}, getattr(file, _RPC_SECONDS))
+    return Gates({name: value for name, value in values.items() if _enabled(value)}, file.rpc_seconds)
 
 
 def _enabled(options: object) -> bool:
@@ -73,12 +68,6 @@ def _enabled(options: object) -> bool:
 
 def _field_type(gate: Gate[Any, Any]) -> Any:
     return gate.options if gate.default is not None else gate.options | None
-
-
-def _known_keys() -> str:
-    fields = {gate.name: getattr(gate.options, "__struct_fields__", ()) for gate in registry.GATES}
-    keys = (name + (f"{{{','.join(options)}}}" if options else "") for name, options in fields.items())
-    return ", ".join((*keys, _RPC_SECONDS))
 
 
 def _resolved(gate: Gate[Any, Any], options: Any, base: Path) -> Any:
