@@ -285,7 +285,7 @@ def test_finished_files_are_copied_to_the_store(tmp_path: Path) -> None:
 
     store = str(tmp_path / "store")
     config = CaptureConfig(str(tmp_path / "captures"), percent=100.0, file_mib=0.001, upload=store)
-    capture = Capture("m", config, uploader=CaptureUploader.of(config, "m"))
+    capture = Capture("m", config, uploader=CaptureUploader.from_config(config, "m"))
     capture.start()
     for number in range(10):
         capture.offer(captured(float(number)))
@@ -301,7 +301,7 @@ def test_finished_files_are_copied_to_the_store(tmp_path: Path) -> None:
 def test_files_that_no_store_takes_are_refused_at_the_start(tmp_path: Path) -> None:
     config = CaptureConfig(str(tmp_path), file_mib=17.0, upload=str(tmp_path / "store"))
     with pytest.raises(InvalidInput, match="16 MiB"):
-        CaptureUploader.of(config, "m")
+        CaptureUploader.from_config(config, "m")
 
 
 def test_a_store_that_is_away_is_tried_again_and_holds_up_nothing(tmp_path: Path) -> None:

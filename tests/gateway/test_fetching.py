@@ -130,13 +130,13 @@ def test_redirects_are_followed_and_counted() -> None:
         (redirect("ftp://web.test/"), 422, "http://"),
         (redirect("http://user:pass@web.test/"), 422, "user name"),
         (redirect("http://web.test/ x"), 422, "space"),
-        (redirect("http://[x"), 422, "cannot be read"),
+        (redirect("http://[x"), 422, "is malformed"),
         (reply(b"", "404 Not Found"), 422, "status 404"),
         (reply(b"", "206 Partial Content"), 422, "status 206"),
         (reply(b"", "503 Busy"), 502, "status 503"),
         (reply(b"<html>", Content_Type="text/html"), 422, "content type 'text/html'"),
         (reply(PICTURE, Content_Encoding="br"), 422, "coding 'br'"),
-        (reply(PICTURE, Content_Encoding="gzip"), 422, "not the gzip"),
+        (reply(PICTURE, Content_Encoding="gzip"), 422, "not valid gzip"),
         (reply(gzip.compress(PICTURE)[:-9], Content_Encoding="gzip"), 502, "middle of its body"),
         (reply(PICTURE, Content_Length="1000"), 502, "middle of its body"),
         (reply(PICTURE, Content_Length="-5"), 502, ""),
@@ -180,10 +180,10 @@ def test_names_that_lead_nowhere() -> None:
     async def scenario(world: World) -> None:
         for url in ("http://nowhere.test/", "http://empty.test/"):
             told = await world.refused(url)
-            assert (told.status, "cannot be found" in told.detail) == (422, True)
+            assert (told.status, "cannot be resolved" in told.detail) == (422, True)
         world.wires._server = None
         told = await world.refused("http://web.test/")
-        assert (told.status, "does not answer" in told.detail) == (502, True)
+        assert (told.status, "does not accept" in told.detail) == (502, True)
 
     on_the_web({}, scenario)
 
@@ -260,7 +260,7 @@ def test_loopback_with_the_machines_own_resolver_if_it_is_allowed() -> None:
 def test_fetching_can_be_turned_off() -> None:
     async def scenario(world: World) -> None:
         told = await world.refused("http://web.test/")
-        assert (told.status, "fetches none" in told.detail) == (422, True)
+        assert (told.status, "fetches no URLs" in told.detail) == (422, True)
         assert world.resolver.asked == []
 
     on_the_web({}, scenario, enabled=False)

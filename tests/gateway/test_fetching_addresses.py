@@ -139,9 +139,9 @@ def test_the_host_header_has_the_port_only_where_it_is_unusual() -> None:
         ("http://a.test\\@b.test/", "backslash"),
         ("http://a.test/\r\nX: y", "control character"),
         ("http://a.test/ x", "space"),
-        ("http://a.test:99999/", "cannot be read"),
-        ("http://a.test:port/", "cannot be read"),
-        ("http://[::1", "cannot be read"),
+        ("http://a.test:99999/", "is malformed"),
+        ("http://a.test:port/", "is malformed"),
+        ("http://[::1", "is malformed"),
         ("http://[fe80::1%25eth0]/", "zone"),
         ("http://a.test:0/", "port 0"),
         ("http://%31%32%37.0.0.1/", "no usable host"),
@@ -188,7 +188,7 @@ def test_where_a_redirect_leads() -> None:
         ("http://a.test/", "from https to http"),
         ("file:///etc/passwd", "http://"),
         ("https://u@a.test/", "user name"),
-        ("https://[", "cannot be read"),
+        ("https://[", "is malformed"),
     ):
         with pytest.raises(BadURL, match=said):
             redirect_target(start, location)
@@ -244,5 +244,5 @@ def test_a_list_of_all_that_may_be_fetched_from() -> None:
 
 @pytest.mark.parametrize("text", ["", "http://a.test", "a.test:0", "a.test:99999", "user@a.test", "a.test:x", "[::1"])
 def test_hosts_of_the_configuration_that_are_not_usable(text: str) -> None:
-    with pytest.raises(InvalidInput, match="section fetch"):
+    with pytest.raises(InvalidInput, match="section `fetch`"):
         FetchRules(allow_hosts=[text])

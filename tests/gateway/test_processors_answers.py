@@ -62,7 +62,7 @@ def test_logits_and_one_score_for_two_classes() -> None:
         ({}, {"p": np.zeros(2)}, "[items, classes]"),
         ({}, {"p": np.zeros((1, 2), np.int64)}, "int64 [1, 2]"),
         ({"binary": True}, {"p": np.zeros((1, 2))}, "[items, 1]"),
-        ({"labels": ["a"]}, {"p": np.zeros((1, 2))}, "scores 2 classes, and there are 1 labels"),
+        ({"labels": ["a"]}, {"p": np.zeros((1, 2))}, "has 2 classes, but the number of labels is 1"),
         ({}, {"p": np.array([[np.nan, 1.0]])}, "NaN"),
     ],
 )
@@ -187,7 +187,7 @@ def test_lists_of_boxes_with_classes() -> None:
     [
         ({}, {"out": np.zeros((1, 4, 4, 6), np.float32)}, "[items, h, w, 5]"),
         ({}, {"out": np.zeros((1, 4, 4, 5), np.int32)}, "int32"),
-        ({}, {"out": np.zeros((2, 4, 4, 5)), FRAMES: np.zeros((1, 8))}, "answered for 2 items, and 1 were sent"),
+        ({}, {"out": np.zeros((2, 4, 4, 5)), FRAMES: np.zeros((1, 8))}, "returned boxes for 2 items"),
         ({"layout": "lists"}, lists(detection_scores=np.zeros((1, 4))), "[items, k]"),
         ({"layout": "lists"}, lists(detection_boxes=np.full((1, 3, 4), b"x", object)), "boxes object"),
         ({"layout": "lists", "classes_output": "x"}, lists(), "no output 'x'"),

@@ -112,7 +112,7 @@ def test_only_pictures_need_pillow() -> None:
 
 def test_a_processor_that_goes_by_the_signature_stays_out_of_the_pool() -> None:
     model = ModelConfig(processor=ProcessorConfig(name="tensors", in_pool=True))
-    with pytest.raises(InvalidInput, match="'tensors' of model 'm' goes by the model's signature"):
+    with pytest.raises(InvalidInput, match="'tensors' of model 'm' needs the model's signature"):
         ModelProcessors("m", model)
     inputs = {"x": {"dtype": "float32"}}
     model = ModelConfig(processor=ProcessorConfig(name="tensors", options={"inputs": inputs}, in_pool=True))

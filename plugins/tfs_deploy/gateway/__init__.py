@@ -1,1 +1,1 @@
-"""The gateway: JSON, pictures and text in over HTTP, predictions of the live version out."""
+"""The gateway: an HTTP server that takes JSON, pictures and text, and returns predictions of the live version."""

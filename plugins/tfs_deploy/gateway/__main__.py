@@ -6,12 +6,12 @@ import os
 import sys
 
 if __name__ == "__main__":
-    # Read by gRPC when it is imported. Nothing forks here: the processes for processors are spawned.
+    # gRPC reads this at its import. Processes of the pool are spawned, not forked.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     from tfs_deploy.gateway.main import main
 
     code = main(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()
-    # A store or a disk that hangs in a thread must not hold up the end.
+    # A thread that hangs in a store or a disk must not delay the exit.
     os._exit(code)

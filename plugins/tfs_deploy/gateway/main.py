@@ -1,4 +1,4 @@
-"""The gateway and its process: everything that its configuration names is started, served and drained in order."""
+"""The gateway and its process: start of all parts, and an orderly shutdown."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from tfs_deploy.gateway.web.server import Listener
 
 logger = logging.getLogger(__name__)
 
-# After the first sign of the end, requests are answered as before until none came for so long: whoever balances the
-# load asks /readyz first and sends others a moment later.
+# After the stop signal, requests are answered until none came for this time: a load balancer notices the failing
+# /readyz only after its own interval.
 QUIET_SECONDS = 1.0
 _POLL_SECONDS = 0.05
 _CLOSE_SECONDS = 5.0
 
 
 class Gateway:
-    """Made of a checked configuration; `start` and `stop` on one event loop.
+    """A gateway for a checked configuration; `start` and `stop` on one event loop.
 
-    Making it raises InvalidInput (and MissingExtra) for what cannot work: a key, a certificate, a processor.
+    The constructor raises InvalidInput or MissingExtra for keys, certificates and processors that cannot be used.
     """
 
     def __init__(self, config: GatewayConfig, *, log: BinaryIO | None = None, fetcher: Fetcher | None = None) -> None:
@@ -74,13 +74,13 @@ class Gateway:
 
     @property
     def url(self) -> str:
-        """Return where it listens."""
+        """Return the URL of the listener."""
         return self._listener.url
 
     async def start(self) -> None:
-        """Start everything, the port last; raise InvalidInput, StoreError or Unreachable where that fails.
+        """Start all parts, the listener last; raise InvalidInput, StoreError or Unreachable.
 
-        Model servers that are away are no error: /readyz says so.
+        Unavailable model servers are no error; /readyz reports them.
         """
         if self._pool is not None:
             await self._pool.start()
@@ -92,9 +92,9 @@ class Gateway:
         logger.info("Serving %s on %s", ", ".join(self._config.models), self.url)
 
     async def stop(self, *, quiet: float = QUIET_SECONDS) -> bool:
-        """Fail /readyz, answer what comes until nothing does for `quiet` seconds, finish.
+        """Fail /readyz, answer requests until none came for `quiet` seconds, close; return whether all were answered.
 
-        Tells whether every request was answered. Takes `limits.drain_seconds` at most, and a moment.
+        This takes little more than `limits.drain_seconds` at most.
         """
         until = time.monotonic() + self._config.limits.drain_seconds
         self.app.health.draining = True
@@ -113,7 +113,7 @@ class Gateway:
         return answered
 
     async def _until_quiet(self, quiet: float, until: float) -> None:
-        # Half of the time is for the last requests.
+        # The other half of the time is for the last requests.
         until -= self._config.limits.drain_seconds / 2
         model_requests, since = self.app.model_requests, time.monotonic()
         while (now := time.monotonic()) < until and now - since < quiet:
@@ -142,7 +142,7 @@ def _make_endpoint(
     traffic = Traffic(name, model, upstream, capacity=upstream.admission, shadow_seconds=seconds, meter=meter)
     capture = None
     if model.capture is not None:
-        capture = Capture(name, model.capture, uploader=CaptureUploader.of(model.capture, name))
+        capture = Capture(name, model.capture, uploader=CaptureUploader.from_config(model.capture, name))
     return Endpoint(name, model, upstream, traffic, processors[name], capture)
 
 
@@ -153,10 +153,10 @@ _OTHER_FILES = 512
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Serve until SIGTERM or SIGINT; return 0, 1 if the end was cut short, or an error's own exit code."""
-    parser = argparse.ArgumentParser(prog=_PROGRAM, description=__doc__)
+    """Serve until SIGTERM or SIGINT; return 0, 1 where requests were interrupted, or the exit code of an error."""
+    parser = argparse.ArgumentParser(prog=_PROGRAM, description="Serve models over HTTP.")
     parser.add_argument("--config", required=True, metavar="FILE", help="the gateway's YAML file")
-    parser.add_argument("--check", action="store_true", help="read and check the file, make the processors, and end")
+    parser.add_argument("--check", action="store_true", help="check the file and its processors, and exit")
     parser.add_argument("--debug", action="store_true", help="log every step")
     chosen = parser.parse_args(arguments)
     _configure_logging(debug=chosen.debug)
@@ -164,16 +164,16 @@ def main(arguments: Sequence[str]) -> int:
         config = read_config(chosen.config)
         return asyncio.run(_check(config) if chosen.check else _serve(config))
     except TFSDeployError as error:
-        text = " ".join(str(error).split())
-        print(f"{_PROGRAM}: {text}", file=sys.stderr, flush=True)  # noqa: T201
+        message = " ".join(str(error).split())
+        print(f"{_PROGRAM}: {message}", file=sys.stderr, flush=True)  # noqa: T201
         return error.exit_code
-    except KeyboardInterrupt:  # a second signal: whoever was still served is cut off
+    except KeyboardInterrupt:  # a second signal ends requests in flight
         return _INTERRUPTED
 
 
 async def _check(config: GatewayConfig) -> int:
     Gateway(config)
-    logger.info("The configuration can be served")
+    logger.info("The configuration is valid")
     return 0
 
 
@@ -190,12 +190,12 @@ async def _serve(config: GatewayConfig) -> int:
     if await gateway.stop():
         logger.info("Stopped; every request was answered")
         return 0
-    logger.warning("Stopped; requests were cut off after %g s", config.limits.drain_seconds)
+    logger.warning("Stopped; requests were interrupted after %g s", config.limits.drain_seconds)
     return _INTERRUPTED
 
 
 def _allow_open_files(connections: int) -> None:
-    """Let the process have as many open files as it may take connections, if the system does."""
+    """Raise the limit of open files to the number of connections, as far as the system allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     sampled = connections + _OTHER_FILES
     if hard != resource.RLIM_INFINITY:
@@ -203,11 +203,13 @@ def _allow_open_files(connections: int) -> None:
     if sampled > soft:
         resource.setrlimit(resource.RLIMIT_NOFILE, (sampled, hard))
     if sampled < connections + _OTHER_FILES:
-        logger.warning("The system allows %d open files, fewer than `limits.connections` needs", sampled)
+        logger.warning(
+            "The system allows %d open files, too few for `limits.connections`; raise its hard limit", sampled
+        )
 
 
 def _on_signal(stop_requested: asyncio.Event) -> None:
-    if stop_requested.is_set():  # the second time: whoever sends it wants an end, not a drain
+    if stop_requested.is_set():  # the second signal asks for an immediate end
         raise KeyboardInterrupt
     stop_requested.set()
 
@@ -219,5 +221,5 @@ def _configure_logging(*, debug: bool) -> None:
         datefmt="%Y-%m-%dT%H:%M:%S",
     )  # fmt: skip
     logging.getLogger("tfs_deploy").setLevel(logging.DEBUG if debug else logging.INFO)
-    # What a stranger sends is no news: Tornado tells of every malformed message.
+    # Tornado logs every malformed message of a client.
     logging.getLogger("tornado.general").setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""What a client is told when its request is not answered: RFC 9457's problem+json, one sentence, no stack trace."""
+"""Errors as problem+json (RFC 9457): a cause and a remedy in plain sentences, without a stack trace."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from tfs_deploy.errors import (
 
 CONTENT_TYPE = "application/problem+json"
 
-# What TF Serving may say about the client's own request. Its texts name nodes of the graph, and nothing of the host.
+# Codes for a mistake in the client's request. Texts of TF Serving name nodes of the graph, but nothing of the host.
 _CLIENTS_FAULT = {"INVALID_ARGUMENT", "OUT_OF_RANGE"}
 _BUSY = {"RESOURCE_EXHAUSTED"}
-# The model server, or what stands before it, is not there: the same request may be answered a moment later.
+# The model server or a proxy before it is not available; the same request may succeed later.
 _AWAY = {"UNAVAILABLE", "CANCELLED", "ABORTED"}
 _MAX_QUOTE = 300
 
 
 class Problem(Exception):
-    """One HTTP answer that is an error.
+    """One HTTP error reply.
 
-    `detail` is one or two sentences for the person who wrote the client; `title` names the kind, the same for every
-    problem of that kind; `retry_after` is in seconds; `extra` are further members, e.g. ``{"item": 3}``.
+    `detail` is one or two sentences for the author of the client; `title` is constant per kind of problem;
+    `retry_after` is in seconds; `extra` are further members, e.g. ``{"item": 3}``.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Problem(Exception):
         extra: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(status, title, detail)
-        self.status = status
+        self.status = int(status)
         self.title = title
         self.detail = detail
         self.retry_after = retry_after
@@ -63,7 +63,7 @@ class Problem(Exception):
         return headers
 
     def body(self, *, instance: str = "", request_id: str = "") -> bytes:
-        """Return the document; `instance` is the path that was asked."""
+        """Return the document; `instance` is the path of the request."""
         document: dict[str, Any] = {
             **self.extra,
             "type": "about:blank",
@@ -79,43 +79,43 @@ class Problem(Exception):
 
 
 def bad_request(detail: str) -> Problem:
-    """Return the problem of a request that cannot be read."""
+    """Return the problem of a malformed request (400)."""
     return Problem(HTTPStatus.BAD_REQUEST, "Bad request", detail)
 
 
 def unusable(detail: str, *, item: int | None = None) -> Problem:
-    """Return the problem of a request that can be read, but not used; `item` counts from 0."""
+    """Return the problem of a well-formed request that cannot be used (422); `item` counts from 0."""
     extra = None if item is None else {"item": item}
     return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "Unusable input", detail, extra=extra)
 
 
 def not_found(detail: str) -> Problem:
-    """Return the problem of a name that nothing has."""
+    """Return the problem of an unknown name (404)."""
     return Problem(HTTPStatus.NOT_FOUND, "Not found", detail)
 
 
 def too_busy(detail: str, *, retry_after: float = 1.0) -> Problem:
-    """Return the problem of a request for which there is no room now."""
+    """Return the problem of a request beyond a limit (429)."""
     return Problem(HTTPStatus.TOO_MANY_REQUESTS, "Too many requests", detail, retry_after=retry_after)
 
 
 def unavailable(detail: str, *, retry_after: float = 1.0) -> Problem:
-    """Return the problem of a request that nobody can answer at the moment."""
+    """Return the problem of a request that no model server can answer at the moment (503)."""
     return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "Service unavailable", detail, retry_after=retry_after)
 
 
 def too_late(detail: str) -> Problem:
-    """Return the problem of a request whose deadline passed."""
+    """Return the problem of a request whose deadline passed (504)."""
     return Problem(HTTPStatus.GATEWAY_TIMEOUT, "Deadline passed", detail)
 
 
 def bad_upstream(detail: str) -> Problem:
-    """Return the problem of a model server that does not do what the gateway was told it does."""
+    """Return the problem of a model server that does not fit the configuration or misbehaves (502)."""
     return Problem(HTTPStatus.BAD_GATEWAY, "Bad gateway", detail)
 
 
 def internal() -> Problem:
-    """Return what a client is told of a mistake of the gateway itself: nothing but the fact."""
+    """Return the problem of a bug in the gateway (500), without details."""
     return Problem(
         HTTPStatus.INTERNAL_SERVER_ERROR,
         "Internal error",
@@ -124,15 +124,15 @@ def internal() -> Problem:
 
 
 def from_error(error: TFSDeployError, model: str) -> Problem:
-    """Return what a client of `model` is told of an error from a model server, addresses and hosts left out."""
+    """Return the problem for a client of `model` after an error from a model server, without addresses."""
     if isinstance(error, InvalidInput):
         return unusable(str(error))
     if isinstance(error, DeadlineExceeded):
-        return too_late(f"Model {model!r} did not answer within the request's time.")
+        return too_late(f"Model {model!r} did not answer before the request's deadline; try again.")
     if isinstance(error, Unreachable):
         return unavailable(f"No model server answers for model {model!r} at the moment; try again.")
     if isinstance(error, NotFound):
-        return unavailable(f"Model {model!r} is not served as configured at the moment; try again.")
+        return unavailable(f"Model {model!r} is not served with this label or version at the moment; try again.")
     if isinstance(error, ModelServerError):
         return _from_code(error, model)
     return internal()
@@ -145,12 +145,14 @@ def _from_code(error: ModelServerError, model: str) -> Problem:
         return too_busy(f"The model servers of {model!r} are busy; try again.")
     if error.code in _AWAY:
         return unavailable(f"No model server answers for model {model!r} at the moment; try again.")
-    return bad_upstream(f"A model server failed on a request for model {model!r} with {error.code}.")
+    return bad_upstream(
+        f"A model server failed on a request for model {model!r} with {error.code}; ask the operator of this gateway."
+    )
 
 
 def _quote(error: ModelServerError) -> str:
-    """Return the first line of what the model server said."""
-    said = error.__cause__
-    text = (said.details() or "") if isinstance(said, grpc.aio.AioRpcError) else ""
+    """Return the first line of the model server's message."""
+    cause = error.__cause__
+    text = (cause.details() or "") if isinstance(cause, grpc.aio.AioRpcError) else ""
     line = next(iter(text.strip().splitlines()), "").rstrip(".") or "it gives no reason"
     return f"{line[:_MAX_QUOTE]}."

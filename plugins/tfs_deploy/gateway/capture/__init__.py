@@ -1,1 +1,1 @@
-"""Samples of the traffic, kept as PredictionLog files: what golden requests and warm-up requests are made from."""
+"""Samples of the traffic as PredictionLog files, the source of golden requests and warm-up requests."""

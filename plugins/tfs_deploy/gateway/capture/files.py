@@ -24,7 +24,7 @@ from tfs_deploy.serving.codec import messages, tensors
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CapturedRequest:
-    """What went to a model server and what came back; `at` is in seconds since 1970."""
+    """The inputs and the outputs of one request at a model server; `at` is in seconds since 1970."""
 
     model: str
     signature: str
@@ -36,18 +36,18 @@ class CapturedRequest:
 
     @property
     def size(self) -> int:
-        """Return about how many bytes its record takes."""
+        """Return the approximate size of its record in bytes."""
         return sum(_size(array) for arrays in (self.inputs, self.outputs) for array in arrays.values())
 
     def with_own_arrays(self) -> CapturedRequest:
-        """Return it with arrays of its own: an answer may be a few rows of a batch, and keep all of that in memory."""
+        """Return a copy with arrays of its own; rows of a batch would keep the whole batch in memory."""
         return replace(self, inputs=_own_arrays(self.inputs), outputs=_own_arrays(self.outputs))
 
 
 def encode(request: CapturedRequest, *, rate: float) -> bytes:
-    """Return the serialized PredictionLog of `request`, one of a sample of this `rate` (0 to 1).
+    """Return the serialized PredictionLog of `request`; `rate` (0 to 1) is the sampling rate.
 
-    It says which version answered, and which label was asked for.
+    It includes the version that answered and the requested label.
     """
     log = messages.PredictionLog()
     metadata = log.log_metadata
@@ -84,12 +84,12 @@ def _size(array: Any) -> int:
 def redact(request: CapturedRequest, names: Collection[str]) -> CapturedRequest:
     """Return `request` without the values of the inputs and outputs `names`.
 
-    An input keeps its dtype and shape, zeros or empty strings in it, so that the request can still warm a model up.
-    Its answer goes then, all of it: it would tell of what was asked, and no model answers the blanks like that.
+    A redacted input keeps its dtype and shape, with zeros or empty strings, so that the request can still warm up a
+    model. All outputs are removed then: they would reveal the input, and do not match the blank one.
     """
-    blanked = set(names) & request.inputs.keys()
-    if blanked:
-        inputs = {alias: _blank(array) if alias in blanked else array for alias, array in request.inputs.items()}
+    redacted = set(names) & request.inputs.keys()
+    if redacted:
+        inputs = {alias: _blank(array) if alias in redacted else array for alias, array in request.inputs.items()}
         return dataclasses.replace(request, inputs=inputs, outputs={})
     kept = {alias: array for alias, array in request.outputs.items() if alias not in names}
     return request if len(kept) == len(request.outputs) else dataclasses.replace(request, outputs=kept)
@@ -104,18 +104,18 @@ def _blank(array: np.ndarray) -> np.ndarray:
 logger = logging.getLogger(__name__)
 
 SUFFIX = ".tfrecord"
-# A file that is still written to: nobody else should read it.
+# Suffix of a file that is still being written.
 PARTIAL = ".partial"
-# So that a model with little traffic has finished files too.
+# A model with little traffic must have finished files too.
 _MAX_OPEN_SECONDS = 300.0
 _RETRY_SECONDS = 5.0
 
 
 class CaptureFiles:
-    """Belongs to one thread. Names are ``MODEL-TIME-RANDOM.tfrecord``, so that several gateways may share a directory.
+    """Writes the capture files of one model; belongs to one thread.
 
-    `finished` is called with every closed file. Files of earlier runs count as its own: all files of the model
-    together take at most `total_bytes`.
+    Names are ``MODEL-TIME-RANDOM.tfrecord``, so that several gateways may share a directory. `finished` is called with
+    every closed file. All files of the model, those of earlier runs included, take at most `total_bytes`.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class CaptureFiles:
         self._not_before = 0.0
 
     def prepare(self) -> None:
-        """Make the directory; raise StoreError where that is not possible, at start-up rather than hours later."""
+        """Make the directory and check that it is writable; raise StoreError."""
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             probe = self._directory / f".{uuid4().hex}"
@@ -150,11 +150,11 @@ class CaptureFiles:
         except OSError as error:
             raise StoreError(
                 f"The capture directory {self._directory} cannot be written: {error.strerror}.",
-                "Correct capture.directory, or its rights.",
+                "Correct `capture.directory`, or its permissions.",
             ) from error
 
     def append(self, record: bytes) -> bool:
-        """Write one record, whole or not at all; tell whether it is there."""
+        """Write one record, whole or not at all; return whether it was written."""
         if self._clock.monotonic() < self._not_before:
             return False
         data = b"".join(tfrecord.encode([record]))
@@ -167,7 +167,9 @@ class CaptureFiles:
                 self._open(len(data))
             self._write(data)
         except OSError as error:
-            logger.warning("Captures of %s cannot be written: %s; again in %g s", self._model, error, _RETRY_SECONDS)
+            logger.warning(
+                "Captures of %s cannot be written: %s; next attempt in %g s", self._model, error, _RETRY_SECONDS
+            )
             self._not_before = self._clock.monotonic() + _RETRY_SECONDS
             with contextlib.suppress(OSError):
                 self.close()
@@ -175,13 +177,13 @@ class CaptureFiles:
         return True
 
     def close_if_old(self) -> None:
-        """Close the file if it has been open for long."""
+        """Close the file if it has been open for `_MAX_OPEN_SECONDS`."""
         if self._descriptor >= 0 and self._clock.monotonic() - self._opened_at >= _MAX_OPEN_SECONDS:
             with contextlib.suppress(OSError):
                 self.close()
 
     def close(self) -> None:
-        """Close the file and give it its final name, or remove it if nothing is in it."""
+        """Close the file and give it its final name, or remove it if it is empty."""
         if self._descriptor < 0:
             return
         descriptor, self._descriptor = self._descriptor, -1
@@ -197,7 +199,7 @@ class CaptureFiles:
         self._prune(room)
         name = f"{self._model}-{self._clock.now():%Y%m%dT%H%M%S}-{uuid4().hex[:8]}{SUFFIX}{PARTIAL}"
         self._path = self._directory / name
-        # For the owner only: what people sent is in it.
+        # Readable by the owner only, because the content is users' data.
         self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         self._size = 0
         self._opened_at = self._clock.monotonic()
@@ -208,7 +210,7 @@ class CaptureFiles:
             while view:
                 view = view[os.write(self._descriptor, view) :]
         except OSError:
-            # A full disk takes the beginning of a record: back to the end of the one before.
+            # A full disk may have a part of the record: truncate to the end of the previous one.
             os.ftruncate(self._descriptor, self._size)
             raise
         self._size += len(data)
@@ -218,15 +220,15 @@ class CaptureFiles:
         pattern = re.compile(
             re.escape(self._model) + r"-\d{8}T\d{6}-[0-9a-f]{8}" + re.escape(SUFFIX) + f"({re.escape(PARTIAL)})?"
         )
-        found = []
+        files = []
         with os.scandir(self._directory) as entries:
             for entry in entries:
                 if pattern.fullmatch(entry.name):
                     with contextlib.suppress(FileNotFoundError):
                         state = entry.stat()
-                        found.append((state.st_mtime, entry.path, state.st_size))
-        total = sum(size for _, _, size in found) + max(room, self._file_bytes)
-        for _, path, size in sorted(found):
+                        files.append((state.st_mtime, entry.path, state.st_size))
+        total = sum(size for _, _, size in files) + max(room, self._file_bytes)
+        for _, path, size in sorted(files):
             if total <= self._total:
                 break
             with contextlib.suppress(FileNotFoundError):

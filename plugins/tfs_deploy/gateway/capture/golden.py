@@ -22,14 +22,14 @@ logger = logging.getLogger(__name__)
 
 GOLDEN_FILE = Path(requests.GOLDEN_PATH).name
 WARMUP_FILE = Path(requests.WARMUP_PATH).name
-# TF Serving runs every warm-up request inside the load: a handful compiles what there is to compile.
+# TF Serving runs every warm-up request during the load; a few are enough to compile the graph.
 MAX_WARMUP = 8
 
 
 @dataclass(frozen=True, slots=True)
 class GoldenResult:
-    """What `make_golden` wrote; `read` counts records, `repeated` those whose inputs were there already, `other` those
-    of other versions and models, `without_answer` those whose answer was redacted away.
+    """The result of `make_golden`; `read` counts records, `repeated` those with equal inputs, `other` those of
+    other versions and models, `without_answer` those with redacted outputs.
     """
 
     model: str
@@ -66,17 +66,19 @@ class _Captured:
 def make_golden(captures: Sequence[Path], out: Path, *, model: str = "", most: int = 32) -> GoldenResult:
     """Write up to `most` different requests of the newest version in `captures` (files and directories) below `out`.
 
-    They are spread evenly over the time of the captures. Only one version's answers are taken: those of another one
-    need not agree with them. Raises InvalidInput where there is nothing to choose from, or more than one model and
-    none named; NotFound and CorruptModel for files that cannot be read.
+    They are spread evenly over the time of the captures, and all of one version, because outputs of versions differ.
+    Raises InvalidInput without requests, or with several models and none named; NotFound and CorruptModel for files
+    that cannot be read.
     """
     if most < 1:
-        raise InvalidInput(f"{most} golden requests are asked for.", "Ask for at least one.")
-    found = [captured for path in _files(captures) for captured in _read(path)]
-    name = _model(found, model)
-    of_model = [captured for captured in found if captured.model == name]
+        raise InvalidInput(f"The number of golden requests is {most}.", "Use 1 or more.")
+    records = [captured for path in _files(captures) for captured in _read(path)]
+    name = _model(records, model)
+    of_model = [captured for captured in records if captured.model == name]
     version = max(captured.version for captured in of_model)
-    usable = sorted((captured for captured in of_model if captured.version == version), key=lambda one: one.at)
+    usable = sorted(
+        (captured for captured in of_model if captured.version == version), key=lambda captured: captured.at
+    )
     different = list({captured.digest(): captured for captured in usable}.values())
     answered = [captured for captured in different if captured.answered]
     golden = [_golden(captured) for captured in _spread_evenly(answered, most)]
@@ -93,9 +95,9 @@ def make_golden(captures: Sequence[Path], out: Path, *, model: str = "", most: i
         version,
         len(golden),
         len(warmup),
-        len(found),
+        len(records),
         len(usable) - len(different),
-        len(found) - len(usable),
+        len(records) - len(usable),
         len(different) - len(answered),
         str(golden_path) if golden else "",
         str(warmup_path),
@@ -103,16 +105,19 @@ def make_golden(captures: Sequence[Path], out: Path, *, model: str = "", most: i
 
 
 def _files(captures: Sequence[Path]) -> list[Path]:
-    found: list[Path] = []
+    files: list[Path] = []
     for path in captures:
         if path.is_dir():
-            files = path.rglob(f"*{SUFFIX}*")
-            found += sorted(file for file in files if file.name.endswith((SUFFIX, SUFFIX + PARTIAL)))
+            candidates = path.rglob(f"*{SUFFIX}*")
+            files += sorted(file for file in candidates if file.name.endswith((SUFFIX, SUFFIX + PARTIAL)))
         else:
-            found.append(path)
-    if not found:
-        raise NotFound(f"There are no capture files in {', '.join(map(str, captures))}.", f"They end with {SUFFIX}.")
-    return list(dict.fromkeys(found))
+            files.append(path)
+    if not files:
+        raise NotFound(
+            f"There are no capture files in {', '.join(map(str, captures))}.",
+            f"Name files or directories with files that end with {SUFFIX}.",
+        )
+    return list(dict.fromkeys(files))
 
 
 def _read(path: Path) -> Iterator[_Captured]:
@@ -120,14 +125,14 @@ def _read(path: Path) -> Iterator[_Captured]:
         try:
             log = messages.PredictionLog.FromString(record)
         except DecodeError as error:
-            raise CorruptModel(f"{path} holds what is not a PredictionLog.", "Leave that file out.") from error
+            raise CorruptModel(f"{path} has a record that is not a PredictionLog.", "Leave that file out.") from error
         if log.WhichOneof("log_type") == "predict_log":
             spec = log.predict_log.response.model_spec
             yield _Captured(spec.name, spec.version.value, log.log_metadata.timestamp_secs, log)
 
 
 def _records(path: Path) -> Iterator[bytes]:
-    """Yield the records of `path`; of a file that is still written to, or was never closed, those that are whole."""
+    """Yield the records of `path`; of a file that was not closed, its complete records."""
     try:
         yield from tfrecord.read_records(path)
     except CorruptModel as error:
@@ -136,25 +141,25 @@ def _records(path: Path) -> Iterator[bytes]:
         logger.warning("The rest of %s is left out: %s", path, error.cause)
 
 
-def _model(found: Iterable[_Captured], sampled: str) -> str:
-    counts = Counter(captured.model for captured in found)
+def _model(records: Iterable[_Captured], sampled: str) -> str:
+    counts = Counter(captured.model for captured in records)
     if sampled and sampled not in counts:
         raise InvalidInput(
             f"The captures hold no request for model {sampled!r}.",
-            f"They hold: {', '.join(sorted(counts)) or 'nothing'}.",
+            f"Name one of: {', '.join(sorted(counts)) or 'none'}.",
         )
     if not counts:
-        raise InvalidInput("The captures hold no request.", "Capture some traffic first.")
+        raise InvalidInput("The captures have no request.", "Capture some traffic first.")
     if not sampled and len(counts) > 1:
         raise InvalidInput(
-            f"The captures hold requests for {len(counts)} models: {', '.join(sorted(counts))}.",
+            f"The captures have requests for {len(counts)} models: {', '.join(sorted(counts))}.",
             "Name one with --model.",
         )
     return sampled or next(iter(counts))
 
 
 def _spread_evenly(captured: Sequence[_Captured], most: int) -> list[_Captured]:
-    """Return at most `most` of `captured`, the first and the last among them, evenly spread."""
+    """Return at most `most` of `captured`, evenly spread, with the first and the last."""
     if len(captured) <= most:
         return list(captured)
     if most == 1:

@@ -38,12 +38,12 @@ class CaptureCounts:
             self.written_bytes += size
 
     def count_dropped(self, reason: str) -> None:
-        """Count one request that was to be captured and was not."""
+        """Count one sampled request that was not captured."""
         with self._lock:
             self.dropped[reason] = self.dropped.get(reason, 0) + 1
 
     def count_copied(self, *, done: bool) -> None:
-        """Count one finished file that was copied to the store, or could not be."""
+        """Count one finished file that was uploaded, or could not be."""
         with self._lock:
             self.copied += done
             self.copies_failed += not done
@@ -56,7 +56,7 @@ _ATTEMPTS = 5
 
 
 class CaptureUploader:
-    """Copies in a thread of its own, so that a store that hangs holds up no capture."""
+    """Copies finished files to a store, in a thread of its own so that a store that hangs delays no capture."""
 
     def __init__(self, store: Store, model: str) -> None:
         self._store = store
@@ -66,24 +66,24 @@ class CaptureUploader:
         self._closing = threading.Event()
 
     @classmethod
-    def of(cls, config: CaptureConfig, model: str) -> CaptureUploader | None:
-        """Return what copies the captures of `model`, None if nothing is to; raise InvalidInput or MissingExtra."""
+    def from_config(cls, config: CaptureConfig, model: str) -> CaptureUploader | None:
+        """Return the uploader of `model`, None where none is configured; raise InvalidInput or MissingExtra."""
         if not config.upload:
             return None
         if config.file_mib * MIB > MAX_DOCUMENT_BYTES:
             raise InvalidInput(
-                f"Capture files of model {model!r} may have {config.file_mib:g} MiB, and a store takes "
-                f"{MAX_DOCUMENT_BYTES // MIB} MiB at most.",
-                "Set capture.file_mib to less.",
+                f"`capture.file_mib` of model {model!r} is {config.file_mib:g}, but documents of a store have at most "
+                f"{MAX_DOCUMENT_BYTES // MIB} MiB.",
+                "Set `capture.file_mib` to a smaller value.",
             )
         return cls(open_store(config.upload), model)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def offer(self, path: Path, counts: CaptureCounts) -> bool:
-        """Copy `path` when its turn comes; tell whether there is room for it."""
+        """Queue `path` for its upload; return False where the queue is full."""
         try:
             self._queue.put_nowait((path, counts))
         except queue.Full:
@@ -91,7 +91,7 @@ class CaptureUploader:
         return True
 
     def close(self, seconds: float) -> None:
-        """Copy what waits, within `seconds`; what is left stays in the directory."""
+        """Upload the queued files within `seconds`; the others stay in the directory."""
         self._closing.set()
         if not self._thread.is_alive():
             return
@@ -102,13 +102,13 @@ class CaptureUploader:
         self._thread.join(seconds)
 
     def _run(self) -> None:
-        while (found := self._queue.get()) is not None:
-            path, counts = found
+        while (job := self._queue.get()) is not None:
+            path, counts = job
             try:
                 self._copy(path)
             except (TFSDeployError, RetryError, OSError) as error:
                 cause = error.last_attempt.exception() if isinstance(error, RetryError) else error
-                logger.warning("The captures in %s were not copied: %s", path, cause)
+                logger.warning("The captures in %s were not uploaded: %s", path, cause)
                 counts.count_copied(done=False)
             else:
                 counts.count_copied(done=True)
@@ -127,33 +127,33 @@ class CaptureUploader:
                 try:
                     self._store.documents.write(key, body, expected=None)
                 except Contention:
-                    # An attempt whose answer was lost: the name is of this file alone.
+                    # An earlier attempt succeeded but its answer was lost; no other file has this name.
                     if self._store.documents.read(key) is None:
                         raise
 
     def _pause(self, seconds: float) -> None:
-        self._closing.wait(seconds)  # not at all once the gateway ends
+        self._closing.wait(seconds)  # returns at once while the gateway stops
 
 
 class Sampler:
-    """Takes `percent` of what it is asked about."""
+    """Selects a random `percent` of all requests."""
 
     def __init__(self, percent: float, draw: random.Random | None = None) -> None:
         self.rate = percent / 100.0
         self._draw = draw or random.Random()  # noqa: S311 - which requests are kept is no secret
 
     def sample(self) -> bool:
-        """Tell whether the next one is captured."""
+        """Return whether the next request is selected."""
         return self._draw.random() < self.rate
 
 
-# What waits to be written, over all of the queue: a slow disk must not fill the memory.
+# The bytes that may wait to be written, so that a slow disk does not fill the memory.
 _MAX_WAITING_BYTES = 64 * MIB
 _POLL_SECONDS = 1.0
 
 
 class Capture:
-    """The captures of one model; `sampled` and `offer` on the event loop, everything else in a thread of its own."""
+    """The captures of one model; `sampled` and `offer` run on the event loop, the rest in a thread of its own."""
 
     def __init__(
         self,
@@ -184,28 +184,28 @@ class Capture:
         self._thread = threading.Thread(target=self._run, name=f"capture-{model}", daemon=True)
 
     def start(self) -> None:
-        """Make the directory and begin; raise StoreError where that is not possible."""
+        """Make the directory and start the threads; raise StoreError."""
         self._files.prepare()
         if self._uploader is not None:
             self._uploader.start()
         self._thread.start()
 
     def sampled(self) -> bool:
-        """Tell whether the next request is one of the sample."""
+        """Return whether the next request is captured."""
         return self._sampler.sample()
 
     def offer(self, request: CapturedRequest) -> None:
-        """Keep `request` if there is room for it; never waits, never raises."""
+        """Queue `request`, or drop and count it where the queue is full; never waits, never raises."""
         try:
             self._enqueue(request)
         except queue.Full:
             self.counts.count_dropped("busy")
-        except Exception:  # whatever is wrong with a capture, the answer is on its way
+        except Exception:  # an error of a capture must not fail the request
             logger.exception("A request could not be captured")
             self.counts.count_dropped("failed")
 
     def close(self, seconds: float) -> None:
-        """Write what waits and close the file, within `seconds`."""
+        """Write the queued requests and close the file, within `seconds`."""
         if not self._thread.is_alive():
             return
         try:
@@ -252,7 +252,7 @@ class Capture:
         try:
             record = encode(redact(request, self._config.redact), rate=self._sampler.rate)
             kept = self._files.append(record)
-        except Exception:  # the thread must live
+        except Exception:  # the thread must continue
             logger.exception("A request could not be captured")
             self.counts.count_dropped("failed")
             return

@@ -1,1 +1,1 @@
-"""Fetch what a client's URL names, without letting a stranger reach into the network that the gateway stands in."""
+"""Fetch the URLs of clients, without giving them access to the network of the gateway."""

@@ -17,12 +17,12 @@ from tfs_deploy.gateway.fetching.rules import Address
 
 
 class CannotResolve(Exception):
-    """There is no such name, or no answer for it."""
+    """The host name does not exist, or the resolver does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class SocketAddress:
-    """One address and port, as a socket takes them."""
+    """One IP address and port, in the form that sockets take."""
 
     address: Address
     port: int
@@ -34,19 +34,19 @@ class SocketAddress:
 
     @property
     def sockaddr(self) -> tuple[str, int]:
-        """Return what the socket connects to; a number, so that nothing is resolved again."""
+        """Return the address for `connect`; numeric, so that nothing is resolved again."""
         return (str(self.address), self.port)
 
 
 class Resolve(Protocol):
-    """Where addresses come from."""
+    """Resolves host names."""
 
     async def __call__(self, host: str, port: int) -> Sequence[SocketAddress]:
-        """Return the places of `host`, which may be a number in any spelling; raise CannotResolve."""
+        """Return the places of `host`, which may be a numeric address in any spelling; raise CannotResolve."""
 
 
 class SystemResolver:
-    """The machine's own resolver, in `threads` threads of its own: a name server that hangs blocks nobody else."""
+    """The machine's resolver, in `threads` threads of its own, so that a name server that hangs blocks nothing else."""
 
     def __init__(self, threads: int = 16) -> None:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="resolve")
@@ -61,7 +61,7 @@ class SystemResolver:
         return [socket_address(sockaddr[0], port) for *_, sockaddr in addresses]
 
     def close(self) -> None:
-        """Wait for nobody."""
+        """Stop the threads, without waiting for lookups."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
@@ -75,7 +75,7 @@ def _resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, int, int,
 
 
 class Connect(Protocol):
-    """How a connection comes about."""
+    """Opens connections."""
 
     async def __call__(
         self, socket_address: SocketAddress, *, tls: ssl.SSLContext | None, name: str, buffer: int
@@ -84,7 +84,7 @@ class Connect(Protocol):
 
 
 async def connect(socket_address: SocketAddress, *, tls: ssl.SSLContext | None, name: str, buffer: int) -> IOStream:
-    """Connect for real; `name` is what the certificate must be for, `buffer` the most bytes held unread."""
+    """Return a connected stream; `name` is checked in the certificate, `buffer` bounds the unread bytes."""
     raw = socket.socket(socket_address.family, socket.SOCK_STREAM)
     raw.setblocking(False)
     if tls is None:
@@ -94,7 +94,7 @@ async def connect(socket_address: SocketAddress, *, tls: ssl.SSLContext | None, 
     try:
         await stream.connect(socket_address.sockaddr, server_hostname=name if tls else None)
     except BaseException:
-        # Cancelled too: a stream that is registered with the loop does not end by itself.
+        # After a cancellation too: a stream that is registered with the loop is never closed by itself.
         stream.close()
         raise
     return stream

@@ -1,8 +1,8 @@
-"""Fetch what a URL names, within limits of size, time, redirects and content type.
+"""Fetch a URL within limits of size, time, redirects and content type.
 
-No proxy, no environment, no cookies, nothing kept between two fetches. A name is resolved once per hop, every address
-it has is checked, and the connection goes to a checked address by its number: what the name means a moment later does
-not matter. Redirects are followed here, each one checked like the first URL.
+There is no proxy, no cookie and no state between two fetches. A name is resolved once per redirect, each of its
+addresses is checked, and the connection goes to a checked address by its number: a later change of the name has no
+effect. Every redirect is checked like the first URL.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from tfs_deploy.gateway.fetching.rules import BadURL, FetchRules, Target, parse_
 from tfs_deploy.gateway.processors.protocol import Blob
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-# A server that sends many interim answers (RFC 9110, 15.2) only holds a place.
+# A server that sends many interim responses (RFC 9110, 15.2) only keeps a slot busy.
 _MAX_INTERIM = 4
 _GZIP_WBITS = 16 + zlib.MAX_WBITS
 
 
 class FetchRefused(Exception):
-    """The answer is not taken; the text ends a sentence that begins with «The URL». `client_error`: by its choice."""
+    """The response is refused; `reason` completes "The URL …", `client_error` says that the client chose a bad URL."""
 
     def __init__(self, reason: str, *, client_error: bool = True) -> None:
         super().__init__(reason)
@@ -49,7 +49,7 @@ class FetchRefused(Exception):
 
 
 class FetchResponse(httputil.HTTPMessageDelegate):
-    """Collects one answer; calls `close` as soon as it wants no more of it, and then has `refusal` or `location`."""
+    """Collects one response; calls `close` when it needs no more, and then has `refusal` or `location`."""
 
     def __init__(self, *, max_bytes: int, content_types: Sequence[str], close: Callable[[], None]) -> None:
         self.body = bytearray()
@@ -68,12 +68,12 @@ class FetchResponse(httputil.HTTPMessageDelegate):
     def headers_received(
         self, start_line: httputil.RequestStartLine | httputil.ResponseStartLine, headers: httputil.HTTPHeaders
     ) -> None:
-        """Decide by the head whether the body is wanted."""
+        """Decide by status and headers whether to read the body."""
         assert isinstance(start_line, httputil.ResponseStartLine)
         if 100 <= start_line.code < 200:
             self._interim += 1
             if self._interim > _MAX_INTERIM:
-                self._refuse("is answered without end", client_error=False)
+                self._refuse("sends interim responses without end", client_error=False)
             return
         self.began = True
         if start_line.code in _REDIRECTS and "Location" in headers:
@@ -83,15 +83,15 @@ class FetchResponse(httputil.HTTPMessageDelegate):
         self._check_head(start_line.code, headers)
 
     def data_received(self, chunk: bytes) -> None:
-        """Take a part of the body, or close where it becomes too large."""
+        """Add a part of the body, or close where it becomes too large."""
         if self.refusal is not None:
             return
         self._received += len(chunk)
         try:
-            # One byte more than allowed is enough to know.
+            # One byte above the limit is enough to detect a body that is too large.
             data = self._inflate(chunk, self._max_bytes + 1 - len(self.body)) if self._inflate else chunk
         except zlib.error:
-            self._refuse("sends a body that is not the gzip that it says it is")
+            self._refuse("sends a body that is not valid gzip")
             return
         if self._received > self._max_bytes or len(self.body) + len(data) > self._max_bytes:
             self._refuse(self._too_large())
@@ -99,13 +99,13 @@ class FetchResponse(httputil.HTTPMessageDelegate):
         self.body += data
 
     def finish(self) -> None:
-        """Note that the whole answer is here."""
+        """Note that the response is complete."""
         if self.refusal is None and self._inflate is not None and not self._inflate.whole:
             self._refuse("ends in the middle of its body", client_error=False)
         self.complete = self.refusal is None
 
     def on_connection_close(self) -> None:
-        """Leave it as it is: incomplete."""
+        """Leave the response incomplete."""
 
     def _check_head(self, code: int, headers: httputil.HTTPHeaders) -> None:
         if code != 200:
@@ -115,13 +115,15 @@ class FetchResponse(httputil.HTTPMessageDelegate):
         length = headers.get("Content-Length", "")
         coding = headers.get("Content-Encoding", "identity").strip().lower()
         if not any(fnmatchcase(self.content_type, pattern.lower()) for pattern in self._content_types):
-            self._refuse(f"has the content type {self.content_type[:100]!r}, which is not taken")
+            self._refuse(
+                f"has the content type {self.content_type[:100]!r}; allowed are {', '.join(self._content_types)}"
+            )
         elif length.isdecimal() and int(length[:20]) > self._max_bytes:
             self._refuse(self._too_large())
         elif coding in ("gzip", "x-gzip"):
             self._inflate = _Gunzip()
         elif coding not in ("", "identity"):
-            self._refuse(f"has a body in the coding {coding[:40]!r}, which was not asked for")
+            self._refuse(f"has a body in the coding {coding[:40]!r}; only gzip is supported")
 
     def _refuse(self, reason: str, *, client_error: bool = True) -> None:
         self.refusal = FetchRefused(reason, client_error=client_error)
@@ -132,19 +134,19 @@ class FetchResponse(httputil.HTTPMessageDelegate):
 
 
 class _Gunzip:
-    """Takes gzip in parts and gives no more than it is asked for, however much is in it."""
+    """Decompresses gzip in parts, with a bounded output."""
 
     def __init__(self) -> None:
         self._stream = zlib.decompressobj(_GZIP_WBITS)
 
     @property
     def whole(self) -> bool:
-        """Tell whether the end of the compressed data was seen."""
+        """Return whether the compressed data has ended."""
         return self._stream.eof
 
-    def __call__(self, data: bytes, most: int) -> bytes:
-        """Return what `data` decompresses to, cut off after `most` bytes; what follows the end is ignored."""
-        return self._stream.decompress(data, most)
+    def __call__(self, data: bytes, max_bytes: int) -> bytes:
+        """Return at most `max_bytes` of decompressed `data`; bytes after the end of the stream are ignored."""
+        return self._stream.decompress(data, max_bytes)
 
 
 logger = logging.getLogger(__name__)
@@ -152,14 +154,14 @@ logger = logging.getLogger(__name__)
 _MAX_HEADER_BYTES = 16 << 10
 _CHUNK_BYTES = 64 << 10
 _NO_LIMIT = 1 << 62
-# A name with many addresses is tried at this many of them.
+# The number of addresses of one name that are tried.
 _MAX_ADDRESSES = 4
 _NOT_ALLOWED = "leads to an address or a port that may not be fetched from"
 _USER_AGENT = "tfs-deploy-gateway"
 
 
 class Fetcher:
-    """Fetches for all requests of a gateway, `total_parallel` at once; `close` when it ends."""
+    """Fetches URLs for all requests of a gateway, `total_parallel` at once."""
 
     def __init__(
         self,
@@ -172,7 +174,7 @@ class Fetcher:
     ) -> None:
         self._config = config
         self._rules = FetchRules(allow_hosts=config.allow_hosts, only_hosts=config.only_hosts)
-        own = SystemResolver()  # no thread before its first use
+        own = SystemResolver()  # starts no thread before its first use
         self._resolve: Resolve = resolve or own
         self._close_resolver = own.close
         self._connect = connect
@@ -181,14 +183,17 @@ class Fetcher:
         self._slots = asyncio.Semaphore(config.total_parallel)
 
     async def fetch(self, url: str, *, deadline: float, item: int | None = None) -> Blob:
-        """Return what `url` holds; `deadline` is on the monotonic clock, `item` names the URL's place in the request.
+        """Return the body of `url`; `deadline` is on the monotonic clock, `item` is the index of its item.
 
-        Raise Problem: 422 where the URL cannot or may not be fetched, 502 where its server fails, 504 where it is
-        slow. The problem never tells an address: what a name means inside this network is nobody's business.
+        Raise Problem: 422 where the URL cannot or may not be fetched, 502 where its server fails, 504 where it is slow.
+        The problem never has an address, because that would reveal names of the gateway's own network.
         """
         which = "The URL" if item is None else f"The URL of item {item}"
         if not self._config.enabled:
-            raise problem.unusable(f"{which} cannot be fetched: this gateway fetches none; send the bytes.", item=item)
+            raise problem.unusable(
+                f"{which} cannot be fetched: this gateway fetches no URLs; send the bytes.",
+                item=item,
+            )
         seconds = min(self._config.timeout_seconds, deadline - self._monotonic())
         try:
             return await asyncio.wait_for(self._fetch_in_slot(url), max(0.0, seconds))
@@ -202,7 +207,7 @@ class Fetcher:
             raise problem.bad_upstream(f"{which} {error.reason}.") from error
 
     def close(self) -> None:
-        """Let the resolver's threads go."""
+        """Stop the resolver's threads."""
         self._close_resolver()
 
     async def _fetch_in_slot(self, url: str) -> Blob:
@@ -216,7 +221,7 @@ class Fetcher:
                 name = unquote(target.path.split("?")[0].rsplit("/", 1)[-1])
                 return Blob(bytes(response.body), response.content_type, name)
             target = redirect_target(target, response.location)
-        raise FetchRefused(f"leads on more than {self._config.redirects} times")
+        raise FetchRefused(f"redirects more than {self._config.redirects} times")
 
     async def _request(self, target: Target) -> FetchResponse:
         stream = await self._connect_any(target, await self._resolve_allowed(target))
@@ -232,13 +237,15 @@ class Fetcher:
         try:
             addresses = list(await self._resolve(target.host, target.port))
         except CannotResolve as error:
-            raise FetchRefused("has a host that cannot be found") from error
+            raise FetchRefused("has a host that cannot be resolved") from error
         if not addresses:
-            raise FetchRefused("has a host that cannot be found")
+            raise FetchRefused("has a host that cannot be resolved")
         for socket_address in addresses:
             if not self._rules.permits(target, socket_address.address) or socket_address.port != target.port:
                 logger.warning(
-                    "The URL of a client was not fetched: %s is %s.", target.host_header, socket_address.address
+                    "Refused to fetch the URL of a client: %s resolves to %s.",
+                    target.host_header,
+                    socket_address.address,
                 )
                 raise FetchRefused(_NOT_ALLOWED)
         return addresses[:_MAX_ADDRESSES]
@@ -252,13 +259,13 @@ class Fetcher:
                 raise FetchRefused("has a certificate that is not valid for it", client_error=False) from error
             except OSError as error:
                 logger.info("No connection to %s at %s: %s", target.host_header, socket_address.address, error)
-        raise FetchRefused("has a server that does not answer", client_error=False)
+        raise FetchRefused("has a server that does not accept a connection", client_error=False)
 
     async def _connect_one(self, target: Target, socket_address: SocketAddress, seconds: float) -> IOStream:
         tls = self._tls if target.scheme == "https" else None
         buffer = self._config.max_bytes + _MAX_HEADER_BYTES
         task = asyncio.ensure_future(self._connect(socket_address, tls=tls, name=target.host, buffer=buffer))
-        # Not wait_for(): before Python 3.12 it may lose the stream, or the cancelling, where both come at once.
+        # Not wait_for(): before Python 3.12 it may lose the stream or the cancellation where both come at once.
         try:
             done, _ = await asyncio.wait({task}, timeout=seconds)
         except asyncio.CancelledError:
@@ -266,7 +273,7 @@ class Fetcher:
             raise
         if not done:
             _cancel_connect(task)
-            raise TimeoutError(f"nothing in {seconds:g} s")
+            raise TimeoutError(f"no connection in {seconds:g} s")
         return task.result()
 
     async def _exchange(self, target: Target, stream: IOStream) -> FetchResponse:
@@ -277,7 +284,7 @@ class Fetcher:
             no_keep_alive=True,
             chunk_size=_CHUNK_BYTES,
             max_header_size=_MAX_HEADER_BYTES,
-            # `response` counts, and refuses with its reason; Tornado would only hang up.
+            # `response` counts the bytes and refuses with a reason; Tornado would only close the connection.
             max_body_size=_NO_LIMIT,
         )
         connection = HTTP1Connection(stream, True, parameters)
@@ -286,7 +293,7 @@ class Fetcher:
             connection.finish()
             await connection.read_response(response)
         except StreamClosedError:
-            pass  # by the server, or by `response`, which then says why
+            pass  # closed by the server, or by `response`, which has the reason then
         if response.refusal is not None:
             raise response.refusal
         if response.location is None and not response.complete:
@@ -296,7 +303,7 @@ class Fetcher:
 
 
 def _cancel_connect(connecting: asyncio.Future[IOStream]) -> None:
-    """End an attempt to connect, and close what it has made all the same."""
+    """Cancel an attempt to connect, and close a stream that it returns nevertheless."""
     connecting.cancel()
 
     def close(ended: asyncio.Future[IOStream]) -> None:

@@ -1,4 +1,4 @@
-"""Which URLs may be fetched: how a URL is parsed, which addresses are public, and which hosts the configuration allows.
+"""Which URLs may be fetched: parsing of URLs, the public addresses, and the hosts that the configuration allows.
 
 The address lists are the IANA special-purpose registries (RFC 6890 and its updates). They are written out because
 `is_global` of the standard library differs between versions of Python; an address must pass both.
@@ -18,20 +18,20 @@ from tfs_deploy.errors import InvalidInput
 
 MAX_LENGTH = 4096
 _PORTS = {"http": 80, "https": 443}
-# What is in a name that a resolver may be asked for. Names like 0x7f.1 are in it: their addresses are checked.
+# Names for the resolver. Numeric spellings like 0x7f.1 match too; their addresses are checked.
 _NAME = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-9_-]{1,63})*\.?")
 _CONTROL_OR_SPACE = re.compile(r"[\x00-\x20\x7f\\]")
-# RFC 3986: what may stand in a path and a query as it is; "%" because it already is an escape.
+# RFC 3986: characters that need no escape in a path and a query; "%" begins an escape.
 _PATH = "/%:@!$&'()*+,;=-._~"
 
 
 class BadURL(ValueError):
-    """The text is no URL that may be fetched; it ends a sentence that begins with «The URL»."""
+    """The text is not a URL that may be fetched; the message completes "The URL …"."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where to go: `host` is ASCII and in lower case, without brackets; `path` has the query and is escaped."""
+    """A parsed URL: `host` is ASCII in lower case without brackets; `path` is escaped and includes the query."""
 
     scheme: str
     host: str
@@ -40,7 +40,7 @@ class Target:
 
     @property
     def host_header(self) -> str:
-        """Return what the Host field of the request says."""
+        """Return the value of the Host header."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
@@ -51,38 +51,38 @@ class Target:
 
 
 def parse_url(text: object) -> Target:
-    """Return where the URL `text` leads; raise BadURL."""
+    """Return the target of the URL `text`; raise BadURL."""
     if not isinstance(text, str):
         raise BadURL("is not a string")
     if len(text) > MAX_LENGTH:
         raise BadURL(f"is longer than {MAX_LENGTH} characters")
     if _CONTROL_OR_SPACE.search(text):
-        raise BadURL("has a space, a backslash or a control character in it")
+        raise BadURL("has a space, a backslash or a control character")
     try:
         parts = urlsplit(text)
         port = parts.port
     except ValueError as error:
-        raise BadURL("cannot be read") from error
+        raise BadURL("is malformed") from error
     if parts.scheme not in _PORTS:
         raise BadURL("does not begin with http:// or https://")
     if port == 0:
         raise BadURL("has the port 0")
     if "@" in parts.netloc:
-        raise BadURL("has a user name or a password in it")
+        raise BadURL("has a user name or a password")
     return Target(
         parts.scheme, _host(parts.hostname or ""), port or _PORTS[parts.scheme], _path(parts.path, parts.query)
     )
 
 
 def redirect_target(target: Target, location: str) -> Target:
-    """Return where `location`, from an answer of `target`, leads; raise BadURL."""
+    """Return the target of the redirect `location` in a response of `target`; raise BadURL."""
     try:
         joined = urljoin(target.url, location)
     except ValueError as error:
-        raise BadURL("cannot be read") from error
+        raise BadURL("is malformed") from error
     addresses = parse_url(joined)
     if target.scheme == "https" and addresses.scheme == "http":
-        raise BadURL("leads from https to http")
+        raise BadURL("redirects from https to http")
     return addresses
 
 
@@ -117,12 +117,12 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class AddressScope(Enum):
-    """How far an address reaches."""
+    """Where an address is reachable."""
 
     PUBLIC = "public"
-    # Loopback and private networks: only where the configuration allows the host by its name.
+    # Loopback and private networks: fetched only where the configuration lists the host name or the address.
     PRIVATE = "inside"
-    # Nothing to fetch from, or the metadata service of a cloud: only where the configuration lists the address itself.
+    # Not a host, or the metadata service of a cloud: fetched only where the configuration lists the address itself.
     FORBIDDEN = "never"
 
 
@@ -139,7 +139,7 @@ _PRIVATE = [
         "fc00::/7",  # unique local
     )
 ]
-# Metadata services of clouds that are not link-local; they hand out credentials to whoever asks.
+# Metadata services of clouds that are not link-local; they give credentials to every client.
 _METADATA = frozenset(
     ipaddress.ip_address(text)
     for text in (
@@ -167,14 +167,14 @@ _FORBIDDEN = [
         "3fff::/20",  # documentation
     )
 ]
-# All that is assigned to hosts on the IPv6 internet (RFC 4291, 2.4).
+# Global unicast addresses (RFC 4291, 2.4).
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
-# The well-known prefix of NAT64 (RFC 6052, 2.1): a network without IPv4 reaches the public internet by it.
+# The well-known prefix of NAT64 (RFC 6052, 2.1), through which IPv6-only networks reach IPv4 hosts.
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 def address_scope(address: Address) -> AddressScope:
-    """Return how far `address` reaches; an IPv4 address inside an IPv6 one counts."""
+    """Return the scope of `address`; an IPv4 address embedded in an IPv6 one is checked itself."""
     if isinstance(address, ipaddress.IPv6Address):
         if address.scope_id is not None:
             return AddressScope.FORBIDDEN
@@ -194,7 +194,7 @@ def address_scope(address: Address) -> AddressScope:
     return AddressScope.PUBLIC if address.is_global and not address.is_multicast else AddressScope.FORBIDDEN
 
 
-_USUAL_PORTS = frozenset({80, 443})
+_DEFAULT_PORTS = frozenset({80, 443})
 _ENTRY = re.compile(
     r"(?:\[(?P<six>[^\]]+)\]|(?P<name>[^:\[\]]+)|(?P<bare>[^\[\]]*:[^\[\]]*:[^\[\]]*))(?::(?P<port>\d{1,5}))?"
 )
@@ -203,7 +203,7 @@ _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 @dataclass(frozen=True, slots=True)
 class HostRule:
-    """One line of a list: a host name (``*.example`` for all below it) or a network, and a port if only that one."""
+    """One entry of a list: a host name (``*.example`` matches all below) or a network, and optionally a port."""
 
     name: str
     network: _Network | None
@@ -211,14 +211,14 @@ class HostRule:
 
     @classmethod
     def parse_url(cls, text: str) -> HostRule:
-        """Return the entry in `text`: ``name``, ``10.1.0.0/16``, ``[::1]:8080``, …; raise InvalidInput."""
+        """Return the rule in `text`: ``name``, ``10.1.0.0/16``, ``[::1]:8080``, …; raise InvalidInput."""
         addresses = _ENTRY.fullmatch(text.strip())
         port = int(addresses["port"]) if addresses and addresses["port"] else None
         host = (addresses["six"] or addresses["name"] or addresses["bare"] or "").lower() if addresses else ""
         if not host or (port is not None and not 0 < port < 65536) or "@" in host or "//" in text:
             raise InvalidInput(
-                f"The host {text!r} of the section fetch is not usable.",
-                "Use a name, '*.name', an address or a network such as 10.1.0.0/16, and ':port' if needed.",
+                f"The host {text!r} in the section `fetch` is not valid.",
+                "Use a name, '*.name', an address or a network such as 10.1.0.0/16, optionally with ':port'.",
             )
         try:
             network = ipaddress.ip_network(host, strict=False)
@@ -227,35 +227,35 @@ class HostRule:
         return cls("", network, port)
 
     def matches_name(self, target: Target) -> bool:
-        """Tell whether this entry is the name that `target` was asked for by."""
+        """Return whether the host name of `target` matches this rule."""
         host = target.host.rstrip(".")
         below = self.name.startswith("*.") and host.endswith(self.name[1:])
-        return self.network is None and (below or host == self.name) and self._port_fits(target)
+        return self.network is None and (below or host == self.name) and self._matches_port(target)
 
     def matches_address(self, target: Target, address: Address) -> bool:
-        """Tell whether `address` is in the network of this entry."""
+        """Return whether `address` is in the network of this rule."""
         if self.network is None or address.version != self.network.version:
             return False
-        return address in self.network and self._port_fits(target)
+        return address in self.network and self._matches_port(target)
 
-    def _port_fits(self, target: Target) -> bool:
-        return target.port in _USUAL_PORTS if self.port is None else target.port == self.port
+    def _matches_port(self, target: Target) -> bool:
+        return target.port in _DEFAULT_PORTS if self.port is None else target.port == self.port
 
 
 class FetchRules:
-    """Decides about one target and one of its addresses."""
+    """Decides whether a target may be fetched, by its name and by each of its addresses."""
 
     def __init__(self, *, allow_hosts: Sequence[str] = (), only_hosts: Sequence[str] = ()) -> None:
         self._allowed = [HostRule.parse_url(text) for text in allow_hosts]
         self._only = [HostRule.parse_url(text) for text in only_hosts]
 
     def may_resolve(self, target: Target) -> bool:
-        """Tell whether the addresses of `target` need to be known at all; a list of names alone can say no at once."""
+        """Return whether `target` may be resolved; where `only_hosts` has names alone, the name decides."""
         by_name = not any(entry.network for entry in self._only)
         return not self._only or not by_name or any(entry.matches_name(target) for entry in self._only)
 
     def permits(self, target: Target, address: Address) -> bool:
-        """Tell whether `target` may be fetched from `address`."""
+        """Return whether `target` may be fetched from `address`."""
         listed = any(entry.matches_name(target) or entry.matches_address(target, address) for entry in self._only)
         if self._only and not listed:
             return False
@@ -264,4 +264,4 @@ class FetchRules:
         scope = address_scope(address)
         if any(entry.matches_name(target) for entry in self._allowed):
             return scope is not AddressScope.FORBIDDEN
-        return scope is AddressScope.PUBLIC and (listed or target.port in _USUAL_PORTS)
+        return scope is AddressScope.PUBLIC and (listed or target.port in _DEFAULT_PORTS)

@@ -1,1 +1,1 @@
-"""From what a person sends to what a model takes, and from what it answers to what a person reads."""
+"""Convert the items of a request to input tensors, and output tensors to JSON results."""

@@ -1,7 +1,7 @@
-"""Boxes out of a detector's answer: an EAST-style map of scores and distances, or lists of boxes and scores.
+"""Boxes from the output of a detector: an EAST-style map of scores and distances, or lists of boxes and scores.
 
-EAST (Zhou et al., "EAST: An Efficient and Accurate Scene Text Detector", 2017) answers for every fourth pixel of the
-picture with a score and the distances from there to the top, right, bottom and left edge of the box it belongs to.
+EAST (Zhou et al., "EAST: An Efficient and Accurate Scene Text Detector", 2017) gives, for every fourth pixel, a score
+and the distances to the top, right, bottom and left edge of the box around it.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from tfs_deploy.gateway.processors.tensors import short_float
 def nms_per_class(
     boxes: Array, scores: Array, classes: Array, *, overlap: float, candidates: int, most: int
 ) -> npt.NDArray[np.intp]:
-    """Return the numbers of the boxes to keep, the best first; boxes of different classes do not suppress each other.
+    """Return the indexes of the boxes to keep, the best first; boxes of different classes do not suppress each other.
 
-    Looked at are the `candidates` best ones; boxes with a corner that is no number are left out.
+    Only the `candidates` best boxes are compared; boxes with NaN or infinite corners are left out.
     """
     usable = np.flatnonzero(np.isfinite(boxes).all(axis=1))
     usable = usable[np.argsort(-scores[usable], kind="stable")[:candidates]]
@@ -36,11 +36,11 @@ def nms_per_class(
 
 
 def nms(boxes: Array, scores: Array, *, overlap: float, most: int) -> npt.NDArray[np.intp]:
-    """Return the numbers of the boxes to keep, the best first: at most `most`, no two with more than `overlap`.
+    """Return the indexes of the boxes to keep, the best first: at most `most`, no two with more than `overlap`.
 
     `boxes` is float `[n, 4]` as left, top, right, bottom; the overlap of two is intersection over union.
     """
-    # Stable, so that of equal scores the first box wins on every machine.
+    # Stable, so that the first of equal scores wins on every machine.
     order = np.argsort(-scores, kind="stable")
     widths = np.maximum(0, boxes[:, 2] - boxes[:, 0])
     heights = np.maximum(0, boxes[:, 3] - boxes[:, 1])
@@ -51,13 +51,13 @@ def nms(boxes: Array, scores: Array, *, overlap: float, most: int) -> npt.NDArra
         chosen.append(best)
         shared = _intersection(boxes[best], boxes[rest])
         union = areas[best] + areas[rest] - shared
-        # Boxes without any area overlap nothing.
+        # Boxes without area overlap no other box.
         order = rest[shared <= overlap * union]
     return np.array(chosen, dtype=np.intp)
 
 
 def _intersection(box: Array, others: Array) -> Array:
-    """Return the area that each of `others` has in common with `box`."""
+    """Return the area of the intersection of `box` with each of `others`."""
     width = np.minimum(box[2], others[:, 2]) - np.maximum(box[0], others[:, 0])
     height = np.minimum(box[3], others[:, 3]) - np.maximum(box[1], others[:, 1])
     area: Array = np.maximum(0, width) * np.maximum(0, height)
@@ -73,10 +73,9 @@ _EAST_CHANNELS = ("score", "top", "right", "bottom", "left")
 class BoxOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`layout` ``east``: `output` is `[n, h / stride, w / stride, 5]`, its channels in the order of `channels`.
 
-    ``lists``: `boxes_output` `[n, k, 4]` in the order of `corners`, `scores_output` `[n, k]`, and, where named,
-    `classes_output` `[n, k]` (numbers into `labels` from `first_class`) and `count_output` `[n]`; `normalized` says
-    that coordinates go from 0 to 1 over the picture. `most` boxes at most are answered per item, of the
-    `candidates` best ones.
+    ``lists``: `boxes_output` `[n, k, 4]` in the order of `corners`, `scores_output` `[n, k]`, and optionally
+    `classes_output` `[n, k]` (indexes into `labels` from `first_class`) and `count_output` `[n]`; `normalized` means
+    coordinates from 0 to 1. At most `most` boxes are returned per item, of the `candidates` best ones.
     """
 
     layout: Literal["east", "lists"] = "east"
@@ -99,10 +98,10 @@ class BoxOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class BoxProcessor:
-    """Answers ``{"boxes": [{"left": …, "top": …, "right": …, "bottom": …, "score": …, "label": …}, …]}``.
+    """Returns ``{"boxes": [{"left": …, "top": …, "right": …, "bottom": …, "score": …, "label": …}, …]}``.
 
-    After the processor ``images`` the numbers are pixels of the original picture, whose ``width`` and ``height`` are
-    answered too; otherwise those of what the model was given.
+    After the processor ``images`` the coordinates are pixels of the original picture, and ``width`` and ``height`` are
+    added; otherwise they are pixels of the model's input.
     """
 
     Options = BoxOptions
@@ -128,7 +127,8 @@ class BoxProcessor:
             return [self._answer(*row, None) for row in detections]
         if len(frames) != len(detections):
             raise BadAnswer(
-                f"The model answered for {len(detections)} items, and {len(frames)} were sent.", "Look at the model."
+                f"The model returned boxes for {len(detections)} items, and {len(frames)} were sent.",
+                "Check the model.",
             )
         return [self._answer(*row, Frame(*map(float, frame))) for row, frame in zip(detections, frames, strict=True)]
 
@@ -139,11 +139,11 @@ class BoxProcessor:
                 f"The model answered with {maps.dtype} {list(maps.shape)} where [items, h, w, 5] is expected.",
                 "Set the box option output to the map of scores and distances, or use layout: lists.",
             )
-        return [self._east_boxes(np.asarray(one, dtype=np.float32)) for one in maps]
+        return [self._east_boxes(np.asarray(east_map, dtype=np.float32)) for east_map in maps]
 
-    def _east_boxes(self, one: Array) -> _Detections:
-        channel = {name: one[..., number] for number, name in enumerate(self._options.channels)}
-        # A score that is not a number is never at the threshold.
+    def _east_boxes(self, east_map: Array) -> _Detections:
+        channel = {name: east_map[..., number] for number, name in enumerate(self._options.channels)}
+        # NaN scores are never at the threshold.
         rows, columns = np.nonzero(channel["score"] >= self._options.threshold)
         score, top, right, bottom, left = (channel[name][rows, columns] for name in _EAST_CHANNELS)
         x, y = columns * self._options.stride, rows * self._options.stride
@@ -173,7 +173,7 @@ class BoxProcessor:
         return detections
 
     def _optional_output(self, outputs: Arrays, name: str, shape: tuple[int, ...], otherwise: Array) -> Array:
-        """Return the output `name` in `shape`, or `otherwise` where the options name none."""
+        """Return the output `name`, which must have `shape`, or `otherwise` where the options name none."""
         if not name:
             return otherwise
         given = output_named(outputs, name)
@@ -206,7 +206,7 @@ class BoxProcessor:
 
 
 def _in_original(boxes: Array, frame: Frame, *, normalized: bool) -> Array:
-    """Return `boxes` in pixels of the original picture, cut off at its edges."""
+    """Return `boxes` in pixels of the original picture, clipped at its edges."""
     if normalized:
         boxes = boxes * np.tile([frame.sent_width, frame.sent_height], 2)
     moved = boxes - np.tile([frame.offset_x, frame.offset_y], 2)

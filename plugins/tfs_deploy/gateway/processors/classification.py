@@ -1,4 +1,4 @@
-"""Scores per class to the names of the best ones."""
+"""Scores per class to the labels of the best classes."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def read_labels(labels: Sequence[str], labels_file: str) -> tuple[str, ...]:
 
 
 class ClassificationOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`labels`, or `labels_file` (UTF-8, one per line), in the order of the classes; without them the number is told.
+    """`labels`, or `labels_file` (UTF-8, one per line), in the order of the classes; without them the class index.
 
-    `activation` is applied first, for models that give logits. `binary`: the model gives one score per item, that of
-    the second of two classes.
+    `activation` is applied first, for models that return logits. `binary` means that the model returns one score per
+    item, that of the second of two classes.
     """
 
     output: str = ""
@@ -44,7 +44,7 @@ class ClassificationOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=T
 
 
 class ClassificationProcessor:
-    """Answers ``{"label": …, "score": …, "classes": [{"label": …, "index": …, "score": …}, …]}``, the best first."""
+    """Returns ``{"label": …, "score": …, "classes": [{"label": …, "index": …, "score": …}, …]}``, the best first."""
 
     Options = ClassificationOptions
     reentrant = True
@@ -57,13 +57,13 @@ class ClassificationProcessor:
         self._labels = read_labels(options.labels, options.labels_file)
 
     def postprocess(self, outputs: Arrays) -> list[Any]:
-        """Return the classes of each row of scores `[n, classes]`; label and score are null if none passes."""
+        """Return the classes of each row of scores `[n, classes]`; label and score are null where none passes."""
         scores = self._scores(outputs)
         if self._options.binary:
             scores = np.concatenate([1 - scores, scores], axis=1)
         if self._labels and scores.shape[1] != len(self._labels):
             raise BadAnswer(
-                f"The model scores {scores.shape[1]} classes, and there are {len(self._labels)} labels.",
+                f"The model has {scores.shape[1]} classes, but the number of labels is {len(self._labels)}.",
                 "Give one label per class, in the order of the model's output.",
             )
         return [self._answer(row) for row in scores]
@@ -81,14 +81,14 @@ class ClassificationProcessor:
             )
         activated = _activated(scores.astype(np.float64), self._options.activation)
         if np.isnan(activated).any():
-            raise BadAnswer("The model's scores hold NaN.", "Look at the input, or roll the model back.")
+            raise BadAnswer("The model's scores have NaN.", "Check the input, or roll the model back.")
         return activated
 
     def _answer(self, row: Array) -> dict[str, Any]:
-        # Stable, so that of equal scores the smaller class number comes first on every machine.
+        # Stable, so that the smaller of equal classes comes first on every machine.
         order = np.argsort(-row, kind="stable")[: self._options.top]
-        least = self._options.threshold
-        classes = [self._class(int(i), row[i]) for i in order if least is None or row[i] >= least]
+        threshold = self._options.threshold
+        classes = [self._class(int(i), row[i]) for i in order if threshold is None or row[i] >= threshold]
         best = classes[0] if classes else {"label": None, "score": None}
         return {"label": best["label"], "score": best["score"], "classes": classes}
 
@@ -99,11 +99,11 @@ class ClassificationProcessor:
 
 def _activated(scores: Array, activation: str) -> Array:
     if activation == "softmax":
-        # Less the largest, so that no exponential overflows; a row of no classes has no largest.
-        with np.errstate(invalid="ignore"):  # infinite logits give NaN, which is refused
+        # The largest is subtracted so that no exponential overflows; an empty row has none.
+        with np.errstate(invalid="ignore"):  # infinite logits give NaN, which is an error
             exponentials = np.exp(scores - scores.max(axis=1, keepdims=True, initial=-np.inf))
             return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
     if activation == "sigmoid":
-        # By tanh, which does not overflow.
+        # tanh does not overflow.
         return np.asarray(0.5 * (1 + np.tanh(0.5 * scores)))
     return scores

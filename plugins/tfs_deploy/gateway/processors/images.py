@@ -1,4 +1,4 @@
-"""Pictures to arrays: decode, turn upright, bring to the model's size, normalise."""
+"""Pictures to arrays: decode within limits, apply the EXIF orientation, resize, normalise."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tfs_deploy.gateway.processors.tensors import parse_dtype, rows_as_json
 Mode = Literal["RGB", "L"]
 Format = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP"]
 FORMATS: tuple[Format, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
-# Pillow itself warns above about this number of pixels (`Image.MAX_IMAGE_PIXELS`) and refuses above twice as many.
-# The warning is left alone, since filters for warnings are not safe between threads; it is given once.
+# Pillow warns above about this number of pixels (`Image.MAX_IMAGE_PIXELS`) and refuses twice as many. The warning is
+# not filtered, because warning filters are not thread-safe; it appears once.
 MAX_PIXELS = 89_000_000
 
 _ORIENTATION = 0x0112  # EXIF 2.32, 4.6.4
-# What brings a picture that was stored with this orientation upright.
+# The operation that turns a picture with this EXIF orientation upright.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -45,9 +45,9 @@ def decode(
     max_pixels: int,
     background: tuple[int, int, int],
 ) -> Image.Image:
-    """Return the picture (the first one of an animation) in `data`, upright, transparency laid over `background`.
+    """Return the picture (the first frame of an animation) in `data`, upright, with transparency over `background`.
 
-    Size and format are read from the header; nothing is decoded before both are found good. Raise BadItem.
+    Size and format are read from the header and checked before anything is decoded. Raise BadItem.
     """
     if not data:
         raise BadItem(index, "is empty")
@@ -56,7 +56,7 @@ def decode(
             image.load()
             turned = _upright(image)
             return _in_mode(turned, mode, background)
-        except Exception as error:  # Pillow's decoders raise whatever their parser trips over
+        except Exception as error:  # Pillow's decoders raise many kinds of exceptions
             raise BadItem(
                 index, f"is a {image.format} file that is damaged or cut short", "Send the whole file."
             ) from error
@@ -75,13 +75,13 @@ def _opened(index: int, data: bytes, formats: Collection[str], max_pixels: int) 
     if image.width * image.height > max_pixels:
         raise _too_large(index, f"{image.width} x {image.height}", max_pixels)
     if image.format == "BMP" and image.info.get("compression") not in (None, 0, 3):
-        # Pillow reads run lengths byte by byte in Python: seconds for a file of a few megabytes.
+        # Pillow decodes run lengths byte by byte in Python, which takes seconds for a few megabytes.
         raise BadItem(index, "is a BMP file with run-length compression", "Save it as PNG.")
     return image
 
 
 def _check_canvas(index: int, data: bytes, max_pixels: int) -> None:
-    """Refuse a large WebP before Pillow opens it, because opening one allocates its canvas (RFC 9649, 2.7)."""
+    """Refuse a large WebP before Pillow opens it, because that allocates its canvas (RFC 9649, 2.7)."""
     if data[:4] != b"RIFF" or data[8:16] != b"WEBPVP8X" or len(data) < _WEBP_HEADER_BYTES:
         return
     width = int.from_bytes(data[24:27], "little") + 1
@@ -91,13 +91,13 @@ def _check_canvas(index: int, data: bytes, max_pixels: int) -> None:
 
 
 def _too_large(index: int, size: str, max_pixels: int) -> BadItem:
-    return BadItem(index, f"has {size} pixels; at most {max_pixels} are taken", "Send it smaller.")
+    return BadItem(index, f"has {size} pixels; at most {max_pixels} are allowed", "Send a smaller picture.")
 
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
         turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # broken EXIF is common and harms nothing: the picture is taken as it is stored
+    except Exception:  # broken EXIF is common; the picture is used as stored
         turn = None
     return image if turn is None else image.transpose(turn)
 
@@ -113,10 +113,10 @@ def _in_mode(image: Image.Image, mode: Mode, background: tuple[int, int, int]) -
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Return a picture of 16 bits per pixel with 8; Pillow's own conversion would cut every brighter one off at 255."""
+    """Return a 16-bit picture with 8 bits; Pillow's conversion would clip every value above 255."""
     values = np.clip(np.asarray(image), 0, 65535)
     grey = Image.fromarray((values // 257).astype(np.uint8))
-    clear = image.info.get("transparency")  # one brightness, of all 16 bits
+    clear = image.info.get("transparency")  # one 16-bit value
     if not isinstance(clear, int):
         return grey
     return Image.merge("LA", (grey, Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8))))
@@ -128,9 +128,9 @@ _Numbers = float | tuple[float, ...]
 
 
 class ImageOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`size` is (height, width), as TensorFlow counts; without it each picture keeps its own, rounded to `multiple_of`
-    and at most `max_side`, and goes to the model alone. Sent is ``(pixel * scale - mean) / std``, pixels 0 to 255,
-    `mean` and `std` one number or one per channel in the order that is sent.
+    """`size` is (height, width), as in TensorFlow; without it each picture keeps its size, rounded to `multiple_of` and
+    at most `max_side`, and is a Predict of its own. The model gets ``(pixel * scale - mean) / std`` of pixels 0 to 255;
+    `mean` and `std` are one number, or one per channel in the order of the input.
     """
 
     input: str = "images"
@@ -141,7 +141,7 @@ class ImageOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mode: Mode = "RGB"
     channel_order: Literal["RGB", "BGR"] = "RGB"
     layout: Literal["HWC", "CHW", "HW"] = "HWC"
-    # Pillow widens the filter when it makes a picture smaller; tf.image.resize does so with antialias=True only.
+    # Pillow widens the filter for a smaller size; tf.image.resize does so with antialias=True only.
     resample: Literal["nearest", "box", "bilinear", "bicubic", "lanczos"] = "bilinear"
     fill: tuple[_Byte, _Byte, _Byte] = (0, 0, 0)
     background: tuple[_Byte, _Byte, _Byte] = (255, 255, 255)
@@ -164,19 +164,19 @@ class ImageProcessor:
     splits = True
 
     def __init__(self, options: ImageOptions) -> None:
-        # Now, not with the first picture: Pillow looks for its plug-ins when it meets a format for the first time.
+        # Pillow loads its plug-ins here, instead of with the first picture.
         Image.init()
         self.batches = options.size is not None
         self._options = options
         self._dtype = _checked_dtype(options)
         self._mean, self._std = (_per_channel(options, name) for name in ("mean", "std"))
         if not np.all(self._std):
-            raise InvalidInput("The image option std is 0.", "Give what the model was trained with.")
+            raise InvalidInput("The image option std is 0.", "Use the value from the training.")
         if options.layout == "HW" and options.mode != "L":
             raise InvalidInput("The image option layout is HW, but mode is RGB.", "Use mode: L, or HWC.")
 
     def preprocess(self, items: Sequence[Any]) -> dict[str, Array]:
-        """Return the pictures `[n, height, width, channels]`, and one row per picture with where its original went."""
+        """Return the pictures `[n, height, width, channels]`, and their frames `[n, 8]`."""
         if not items:
             raise InvalidInput("There are no items.", "Send at least one.")
         pictures, frames = zip(*(self._picture(index, item) for index, item in enumerate(items)), strict=True)
@@ -210,7 +210,7 @@ class ImageProcessor:
         if options.size is not None:
             return resize_image(image, options.size[::-1], fit=options.fit, resample=resample, fill=fill)
         size = multiple_size(image.size, multiple=options.multiple_of, max_side=options.max_side, fit=options.fit)
-        # Top left, so that the padding does not move a pixel of the picture.
+        # Not centered: padding at the right and the bottom moves no pixel.
         return resize_image(image, size, fit=options.fit, resample=resample, fill=fill, centered=False)
 
     def _values(self, image: Image.Image) -> Array:
@@ -223,7 +223,7 @@ class ImageProcessor:
         if options.invert:
             pixels = 255 - pixels
         if self._dtype.kind not in "iu":
-            # In place: a large picture as float32 is four times its bytes, and each step would make one more of it.
+            # In place, because each step would copy a float32 picture of four times the bytes.
             values = pixels.astype(np.float32)
             values *= np.float32(options.scale)
             values -= self._mean

@@ -1,4 +1,4 @@
-"""The two processors of one model, wherever they run: items to batches for Predict, and its answers to JSON."""
+"""The processor and the postprocessor of one model: items to batches for Predict, and its answers to JSON."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from tfs_deploy.gateway.processors.protocol import Array, Arrays, BadAnswer, Bad
 from tfs_deploy.gateway.processors.registry import make_postprocessor, make_processor
 from tfs_deploy.serving.signature import Signature
 
-# A job with more bytes than this takes one item only: sending it holds the interpreter, and others may help.
+# A job above this size has one item only, because sending it holds the interpreter lock.
 _JOB_BYTES = 1 << 20
-# Bytes, characters or elements: some milliseconds of work.
+# Bytes, characters or elements that take some milliseconds.
 _LARGE = 10_000
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """What goes to the model as one Predict: `inputs`, for `rows` items; `aux` are for the postprocessor."""
+    """The inputs of one Predict for `rows` items; `aux` are the auxiliary arrays for the postprocessor."""
 
     inputs: dict[str, Array]
     aux: dict[str, Array]
@@ -37,7 +37,7 @@ class Batch:
 
 
 class ModelProcessors:
-    """The processor and the postprocessor of the model `name`; `pooled` are those steps that run in the pool."""
+    """The processors of the model `name`; `pooled` are the steps that run in the pool."""
 
     def __init__(self, name: str, model: ModelConfig) -> None:
         after = model.postprocessor or model.processor
@@ -51,8 +51,8 @@ class ModelProcessors:
             self.pooled[self._keys["postprocess"]] = after
         if self._keys["preprocess"] in self.pooled and getattr(self._processor, "needs_signature", False):
             raise InvalidInput(
-                f"The processor {model.processor.name!r} of model {name!r} goes by the model's signature, "
-                "which its process in the pool does not see.",
+                f"The processor {model.processor.name!r} of model {name!r} needs the model's signature, "
+                "which a process of the pool does not have.",
                 "Set its option inputs, or in_pool: false.",
             )
         self.takes_blobs = bool(getattr(self._processor, "takes_blobs", False))
@@ -61,7 +61,7 @@ class ModelProcessors:
         self._bound: tuple[Signature, Any] | None = None
 
     def attach_pool(self, pool: ProcessorPool) -> None:
-        """Run what is in `pooled` in the processes of `pool` from now on."""
+        """Run the steps in `pooled` in the processes of `pool` from now on."""
         self._pool = pool
 
     async def preprocess(
@@ -69,10 +69,10 @@ class ModelProcessors:
     ) -> list[Batch]:
         """Return the batches for `items`, in their order: one, or one per item; raise Problem.
 
-        `signature` is that of the version which is to answer, for processors that go by it.
+        `signature` is that of the live version, for processors that depend on it.
         """
         if not items:
-            raise problem.unusable("There are no items; send at least one.")
+            raise problem.unusable("The request has no items; send at least one.")
         parts = self._parts(items)
         tasks = [asyncio.ensure_future(self._part(first, part, deadline, signature)) for first, part in parts]
         try:
@@ -82,7 +82,7 @@ class ModelProcessors:
                 task.cancel()
         if not self.batches:
             return [_batch(arrays, len(part)) for arrays, (_, part) in zip(made, parts, strict=True)]
-        # In a thread: numpy copies without holding the interpreter, and a batch of pictures is large.
+        # In a thread: numpy copies large arrays without the interpreter lock.
         whole = made[0] if len(made) == 1 else await asyncio.to_thread(_joined, made)
         return [_batch(whole, len(items))]
 
@@ -90,12 +90,12 @@ class ModelProcessors:
         """Return one JSON-able value per item of `batch`; raise Problem."""
         values = await self._step("postprocess", self._postprocessor, {**outputs, **batch.aux}, deadline)
         if not isinstance(values, list) or len(values) != batch.rows:
-            received = f"{len(values)} values" if isinstance(values, list) else f"a {type(values).__name__}"
-            raise problem.bad_upstream(f"The answer of the model gives {received} for {batch.rows} items.")
+            count = f"{len(values)} values" if isinstance(values, list) else f"a {type(values).__name__}"
+            raise problem.bad_upstream(f"The postprocessor returned {count} for {batch.rows} items.")
         return values
 
     def _parts(self, items: Sequence[Any]) -> list[tuple[int, Sequence[Any]]]:
-        """Return the items of each job, with the number of the first: all together, or spread over the processes."""
+        """Return the items of each job with the index of the first: one job, or jobs for all processes."""
         if not self.batches:
             return [(index, items[index : index + 1]) for index in range(len(items))]
         if not (self._pool and self._keys["preprocess"] in self.pooled and getattr(self._processor, "splits", False)):
@@ -140,13 +140,13 @@ class ModelProcessors:
             raise problem.internal() from error
 
     async def _run_locally(self, step: worker.Step, processor: Any, payload: Any) -> Any:
-        """Run one step in this process: at once, or in a thread if it may take long."""
+        """Run one step in this process: directly, or in a thread where the payload is large."""
         if getattr(processor, "reentrant", False) and _size_of(payload) > _LARGE:
             return await asyncio.to_thread(worker.run_locally, processor, step, payload)
         return worker.run_locally(processor, step, payload)
 
     def _processor_for(self, signature: Signature | None) -> Any:
-        """Return the processor for a model with `signature`, made again when that changes."""
+        """Return the processor for `signature`, cached until the signature changes."""
         bind = getattr(self._processor, "with_signature", None)
         if bind is None or signature is None:
             return self._processor
@@ -160,15 +160,15 @@ def make_model_processors(
 ) -> tuple[dict[str, ModelProcessors], ProcessorPool | None]:
     """Return the processors of all models, and the pool they use (to be started) if any of them is heavy.
 
-    Raise InvalidInput for the first one that cannot be made.
+    Raise InvalidInput for the first processor that cannot be made.
     """
     made = {name: ModelProcessors(name, model) for name, model in models.items()}
-    specs = {key: spec for one in made.values() for key, spec in one.pooled.items()}
+    specs = {key: spec for each in made.values() for key, spec in each.pooled.items()}
     if not specs:
         return made, None
     processes = ProcessorPool(specs, workers=pool.workers, queue=pool.queue, timeout_seconds=pool.timeout_seconds)
-    for one in made.values():
-        one.attach_pool(processes)
+    for each in made.values():
+        each.attach_pool(processes)
     return made, processes
 
 
@@ -177,14 +177,14 @@ def _in_pool(spec: ProcessorConfig, made: Any, step: worker.Step) -> bool:
 
 
 def _size_of(payload: Any) -> int:
-    """Return about how many bytes, characters or elements `payload` (items, or arrays by name) has, quickly."""
+    """Return an estimate of the bytes, characters or elements in `payload` (items, or arrays by name)."""
     parts = payload.values() if isinstance(payload, Mapping) else payload
     return sum(map(_size_of_one, parts))
 
 
 def _size_of_one(value: Any) -> int:
     size = 1
-    # Lists are nested to one regular shape, or refused in the end. Not by recursion: they may be nested deeply.
+    # Assumes one regular shape, because other lists are refused later. Not recursive, because the nesting may be deep.
     while type(value) is list and value:
         size *= len(value)
         value = value[0]

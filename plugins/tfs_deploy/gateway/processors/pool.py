@@ -1,7 +1,7 @@
-"""Processes for the CPU-heavy processors, so that decoding a picture never holds up the requests of others.
+"""A pool of processes for CPU-heavy processors, so that decoding a picture does not delay other requests.
 
-Each process is an executor of its own and has one job at a time: a job that hangs or takes its process down with it
-ends alone, and the process is replaced.
+Each process is an executor of its own with one job at a time. A job that hangs or crashes its process affects no other
+job, and the process is replaced.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ logger = logging.getLogger(__name__)
 
 
 class ProcessEnded(Exception):
-    """The process ended while it had nothing to do; the job was not begun."""
+    """The process had ended before it started the job."""
 
 
 class WorkerProcess:
-    """A process with the processors in `configured` (as `worker.prepare` takes them)."""
+    """A process with the processors in `configured` (see `worker.make_processors`)."""
 
     def __init__(self, configured: bytes) -> None:
         self._configured = configured
         self._executor: ProcessPoolExecutor | None = None
         self._context = _TrackingContext()
         self._jobs = 0
-        # The number of the job that the process began last. It tells a job that ended a process from one that came
-        # just after its end, which an executor does not.
+        # The number of the last job that the process started, in shared memory. It distinguishes a job that ended the
+        # process from one that came after its end; the executor reports both alike.
         self._started_job = self._context.RawValue("Q", 0)
 
     async def start(self, seconds: float) -> None:
-        """Start it and make its processors; raise InvalidInput or Unreachable."""
+        """Start the process and make its processors; raise InvalidInput or Unreachable."""
         self._context = _TrackingContext()
         self._executor = ProcessPoolExecutor(
             1, mp_context=self._context, initializer=worker.init_process, initargs=(self._started_job,)
@@ -52,14 +52,16 @@ class WorkerProcess:
         try:
             failure = await _result(self._executor.submit(worker.make_processors, self._configured), seconds)
         except BrokenProcessPool as error:
-            raise Unreachable("A process for processors ended while it started.", "Look at the logger.") from error
+            raise Unreachable(
+                "A process of the pool ended during its start.", "Check the log for the reason."
+            ) from error
         except asyncio.TimeoutError as error:
-            raise Unreachable(f"A process for processors did not start in {seconds:g} s.", "Try again.") from error
+            raise Unreachable(f"A process of the pool did not start within {seconds:g} s.", "Try again.") from error
         if failure:
             raise InvalidInput(failure, "Correct the gateway's configuration.")
 
     async def run(self, seconds: float, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Return the result of one job; raise Gone or a Problem, after which this process has to be replaced."""
+        """Return the result of one job; raise ProcessEnded or a Problem, after which it must be replaced."""
         if self._executor is None:
             raise ProcessEnded
         self._jobs += 1
@@ -68,14 +70,16 @@ class WorkerProcess:
         except BrokenProcessPool:
             if self._started_job.value != self._jobs:
                 raise ProcessEnded from None
-            logger.warning("A process for processors ended in the middle of a job.")
+            logger.warning("A process of the pool ended during a job.")
             raise problem.internal() from None
         except asyncio.TimeoutError:
-            logger.warning("A process for processors is ended after %g s with one job.", seconds)
-            raise problem.too_late(f"The items took longer than {seconds:g} s to process.") from None
+            logger.warning("A process of the pool is killed: its job took longer than %g s.", seconds)
+            raise problem.too_late(
+                f"The items took longer than {seconds:g} s to process; send fewer or smaller items."
+            ) from None
 
     async def stop(self) -> None:
-        """Kill it: what it does is not wanted any more, and it may not listen."""
+        """Kill the process; it may hang, so it is not asked to end."""
         executor, self._executor = self._executor, None
         if executor is None:
             return
@@ -85,9 +89,9 @@ class WorkerProcess:
 
 
 class _TrackingContext(SpawnContext):
-    """Spawns, and remembers which processes: an executor has no way to kill its own before Python 3.14.
+    """A spawn context that records its processes, because an executor cannot kill them before Python 3.14.
 
-    Not forked: the gateway has threads (gRPC's among them), whose locks a fork would copy.
+    Not a fork context: a fork would copy the locks of the gateway's threads, gRPC's among them.
     """
 
     def __init__(self) -> None:
@@ -103,15 +107,15 @@ async def _result(future: Future[Any], seconds: float) -> Any:
     return await asyncio.wait_for(asyncio.wrap_future(future), seconds)
 
 
-# A new process imports numpy and Pillow (a second, more on a busy machine) and reads vocabularies.
+# A new process imports numpy and Pillow (about a second, more under load) and reads vocabularies.
 START_SECONDS = 60.0
 _RESTART_SECONDS = 1.0
 
 
 class ProcessorPool:
-    """`workers` processes (0: one per CPU this process may use) that hold every processor of `specs`, by its key.
+    """`workers` processes (0: one per usable CPU), each with every processor of `specs` by its key.
 
-    At most `queue` jobs wait; a job that takes longer than `timeout_seconds` is ended, with its process.
+    At most `queue` jobs wait; a job that takes longer than `timeout_seconds` is ended together with its process.
     """
 
     def __init__(
@@ -134,96 +138,99 @@ class ProcessorPool:
 
     @property
     def size(self) -> int:
-        """Return how many processes there are."""
+        """Return the number of processes."""
         return len(self._workers)
 
     @property
     def waiting(self) -> int:
-        """Return how many jobs wait for a process."""
+        """Return the number of jobs that wait for a process."""
         return self._waiting
 
     async def start(self) -> None:
-        """Start every process and make its processors; raise InvalidInput or Unreachable if that fails."""
+        """Start every process and make its processors; raise InvalidInput or Unreachable."""
         try:
-            await asyncio.gather(*(one.start(START_SECONDS) for one in self._workers))
+            await asyncio.gather(*(process.start(START_SECONDS) for process in self._workers))
         except BaseException:
             await self.stop()
             raise
-        for one in self._workers:
-            self._idle.put_nowait(one)
+        for process in self._workers:
+            self._idle.put_nowait(process)
 
     async def run(self, key: str, step: worker.Step, payload: Any, *, deadline: float) -> Any:
-        """Return what `step` of the processor `key` makes of `payload`; `deadline` is on the monotonic clock.
+        """Return the result of `step` of the processor `key` for `payload`; `deadline` is on the monotonic clock.
 
-        Raise BadItem, InvalidInput, BadAnswer or ProcessorMistake as the processor did, or a Problem: too many jobs
-        wait, no time is left, the process ended.
+        Raise BadItem, InvalidInput, BadAnswer or ProcessorError of the processor, or a Problem where too many jobs
+        wait, the deadline passed, or the process ended.
         """
         if self._waiting >= self._queue and self._idle.empty():
-            raise problem.too_busy("Too many items wait to be processed; try again.")
+            raise problem.too_busy("Too many items wait to be processed; try again later.")
         while True:
-            one = await self._next_idle(deadline)
-            # A task of its own: a client that goes away must not take the process out of the pool.
-            task = self._spawn(self._job(one, key, step, payload))
+            process = await self._next_idle(deadline)
+            # A task of its own, so that a client that disconnects does not take the process out of the pool.
+            task = self._spawn(self._job(process, key, step, payload))
             done, _ = await asyncio.wait({task}, timeout=max(0.0, deadline - self._monotonic()))
             if not done:
-                raise problem.too_late("The items were not processed within the request's time.")
+                raise problem.too_late("The items were not processed before the request's deadline; try again.")
             try:
                 return worker.unpack_reply(task.result())
             except ProcessEnded:
-                logger.warning("A process for processors had ended; another one takes the job.")
+                logger.warning("A process of the pool had ended; another one gets the job.")
 
     async def stop(self) -> None:
-        """End the processes, whatever they do."""
+        """Kill the processes, and cancel all jobs."""
         self._stopping = True
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.gather(*(one.stop() for one in self._workers))
+        await asyncio.gather(*(process.stop() for process in self._workers))
 
     async def _next_idle(self, deadline: float) -> WorkerProcess:
         self._waiting += 1
         try:
             return await asyncio.wait_for(self._idle.get(), max(0.0, deadline - self._monotonic()))
         except asyncio.TimeoutError:
-            raise problem.too_late("The items waited for their turn until the request's time was over.") from None
+            raise problem.too_late("The items waited for a process until the request's deadline; try again.") from None
         finally:
             self._waiting -= 1
 
-    async def _job(self, one: WorkerProcess, key: str, step: worker.Step, payload: Any) -> tuple[Any, ...]:
+    async def _job(self, process: WorkerProcess, key: str, step: worker.Step, payload: Any) -> tuple[Any, ...]:
         try:
-            reply: tuple[Any, ...] = await one.run(self._timeout, worker.run, key, step, payload)
+            reply: tuple[Any, ...] = await process.run(self._timeout, worker.run, key, step, payload)
             if step == "preprocess" and reply[0] == "done":
-                reply = ("done", {name: await self._read_large(one, name, array) for name, array in reply[1].items()})
+                reply = (
+                    "done",
+                    {name: await self._read_large(process, name, array) for name, array in reply[1].items()},
+                )
         except BaseException:
             if not self._stopping:
-                self._spawn(self._replace(one))
+                self._spawn(self._replace(process))
             raise
-        self._idle.put_nowait(one)
+        self._idle.put_nowait(process)
         return reply
 
-    async def _read_large(self, one: WorkerProcess, name: str, given: Any) -> Any:
-        """Return the array `name` that a job gave, its bytes asked for in pieces if it is a large one."""
+    async def _read_large(self, process: WorkerProcess, name: str, given: Any) -> Any:
+        """Return the array `name` of a job's result; a large one is read in chunks."""
         if not isinstance(given, tuple):
             return given
         shape, kind = given
         array = np.empty(shape, kind.dtype)
         flat = array.reshape(-1).view(np.uint8)
         for start in range(0, flat.size, worker.PIECE_BYTES):
-            read_piece = await one.run(self._timeout, worker.read_piece, name, start)
-            flat[start : start + len(read_piece)] = np.frombuffer(read_piece, np.uint8)
+            chunk = await process.run(self._timeout, worker.read_piece, name, start)
+            flat[start : start + len(chunk)] = np.frombuffer(chunk, np.uint8)
         return array
 
-    async def _replace(self, one: WorkerProcess) -> None:
+    async def _replace(self, process: WorkerProcess) -> None:
         while True:
-            await one.stop()
+            await process.stop()
             try:
-                await one.start(START_SECONDS)
-            except Exception as error:  # such as no descriptors now: a place that is given up never comes back
-                logger.warning("A process for processors could not be started: %s", error)
+                await process.start(START_SECONDS)
+            except Exception as error:  # such as no free descriptors; the pool must not shrink
+                logger.warning("A process of the pool could not be started: %s", error)
                 await asyncio.sleep(_RESTART_SECONDS)
             else:
-                self._idle.put_nowait(one)
+                self._idle.put_nowait(process)
                 return
 
     def _spawn(self, coroutine: Any) -> asyncio.Task[Any]:
@@ -235,10 +242,10 @@ class ProcessorPool:
     def _task_done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            # Looked at here as well, so that a job whose client went away does not complain in the logger.
+            # Retrieved, so that asyncio does not log the error of a job whose client disconnected.
             task.exception()
 
 
 def _cpus() -> int:
-    # Not everywhere (macOS): which CPUs a container may use is known on Linux only.
+    # Linux alone knows the CPUs of a container; macOS has no sched_getaffinity.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

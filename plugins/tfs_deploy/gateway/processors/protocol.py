@@ -1,4 +1,4 @@
-"""What a processor is: items in, one batch of arrays out; the model's arrays in, one JSON value per item out."""
+"""The interface of a processor (items to arrays, output arrays to JSON values), and the bytes of items."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tfs_deploy.errors import InvalidInput, Permanent
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
 
-# An array under such a name is not for the model: `preprocess` leaves it for `postprocess`, one row per item.
+# Prefix of auxiliary arrays: `preprocess` passes them to `postprocess`, one row per item, and not to the model.
 AUX_PREFIX = "@"
 
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """The bytes of one item: an upload, a fetched URL or decoded base64, with what the sender says they are."""
+    """The bytes of one item (an upload, a fetched URL or decoded base64), with the media type and file name."""
 
     data: bytes
     content_type: str = ""
@@ -29,7 +29,7 @@ class Blob:
 
 
 class BadItem(InvalidInput):
-    """One item of a request is not usable; `index` is its place among the items, `reason` ends a sentence."""
+    """One item of a request cannot be used; `reason` completes "Item `index` …"."""
 
     def __init__(self, index: int, reason: str, remedy: str = "Correct this item and send the request again.") -> None:
         super().__init__(f"Item {index} {reason}.", remedy)
@@ -38,37 +38,37 @@ class BadItem(InvalidInput):
 
 
 class BadAnswer(Permanent):
-    """The model answered with arrays that the processor cannot read: its options and the model do not fit."""
+    """The processor cannot read the output arrays: its options do not fit the model."""
 
 
 @runtime_checkable
 class Postprocessor(Protocol):
-    """Half a processor, for models whose input another one makes."""
+    """The second half of a processor: output arrays to JSON values."""
 
     def postprocess(self, outputs: Arrays) -> list[Any]:
-        """Return one JSON-able value per row of `outputs` (and of the notes among them); raise BadAnswer."""
+        """Return one JSON-able value per row of `outputs` (and of the auxiliary arrays among them); raise BadAnswer."""
 
 
 @runtime_checkable
 class Processor(Postprocessor, Protocol):
-    """Both ways. More attributes are read where a class has them:
+    """Both directions. Further attributes are optional:
 
-    ``takes_blobs`` (False): items ``{"url": …}`` and ``{"b64": …}`` are to arrive as a `Blob`.
-    ``batches`` (True): False where items give arrays of different shapes, so that each is one Predict of its own.
-    ``heavy`` (()): those of its methods that run in a process of the pool, unless the configuration says otherwise.
-    ``reentrant`` (False): its methods may run in several threads, which they do for large items outside of the pool.
-    ``splits`` (False): the rows of one request may be made in several processes; none depends on the others.
+    ``takes_blobs`` (False): items ``{"url": …}`` and ``{"b64": …}`` are replaced by a `Blob`.
+    ``batches`` (True): False where items give arrays of different shapes, so that each one is a Predict of its own.
+    ``heavy`` (()): the methods that run in a process of the pool, unless the configuration says otherwise.
+    ``reentrant`` (False): its methods may run in several threads; large items outside of the pool do.
+    ``splits`` (False): the items of one request are independent, and may be split over several processes.
     ``with_signature(signature)``: returns the processor for a model that has this signature.
-    ``needs_signature`` (False): it cannot work without, so it cannot run in the pool.
-    ``paths`` (()): its options that name files; relative ones are made to count from the configuration's directory.
+    ``needs_signature`` (False): it requires the signature, so it cannot run in the pool.
+    ``paths`` (()): its options that are file names; relative ones start at the configuration's directory.
     """
 
     def preprocess(self, items: Sequence[Any]) -> Arrays:
-        """Return arrays with one row per item along axis 0; raise BadItem for the first item that is not usable."""
+        """Return arrays with one row per item along axis 0; raise BadItem for the first item that cannot be used."""
 
 
 def split_aux(arrays: Arrays) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Return what goes to the model, and what `preprocess` left for `postprocess`."""
+    """Return the arrays for the model, and the auxiliary arrays for `postprocess`."""
     inputs = {name: array for name, array in arrays.items() if not name.startswith(AUX_PREFIX)}
     return inputs, {name: array for name, array in arrays.items() if name.startswith(AUX_PREFIX)}
 
@@ -88,13 +88,13 @@ def output_named(outputs: Arrays, name: str) -> Array:
 
 
 def bytes_of(index: int, item: Any) -> bytes:
-    """Return the bytes that `item`, a Blob or ``{"b64": …}``, holds; raise BadItem."""
+    """Return the bytes of `item`, a Blob or ``{"b64": …}``; raise BadItem."""
     if isinstance(item, Blob):
         return item.data
     if isinstance(item, dict) and item.keys() == {"b64"}:
         return decode_b64(index, item["b64"])
     if isinstance(item, dict) and "url" in item:
-        raise BadItem(index, "is a URL, and nothing was fetched for it", 'Send the bytes as {"b64": …} instead.')
+        raise BadItem(index, "is a URL that was not fetched", 'Send the bytes as {"b64": …} instead.')
     raise BadItem(
         index, f"is {json_kind(item)} where bytes were expected", 'Send {"b64": …}, {"url": …}, or upload a file.'
     )
@@ -112,7 +112,7 @@ def decode_b64(index: int, text: Any) -> bytes:
 
 
 def json_kind(value: Any) -> str:
-    """Return what kind of JSON value `value` is, with its article; never the value itself, which may be private."""
+    """Return the kind of the JSON value with its article, e.g. ``a string``; the value itself may be private."""
     if value is None:
         return "null"
     # bool before int: True is an int to Python.
@@ -125,7 +125,7 @@ def json_kind(value: Any) -> str:
         (dict, "an object"),
         (Blob, "a file"),
     )
-    return next((said for kind, said in kinds if isinstance(value, kind)), f"a {type(value).__name__}")
+    return next((text for kind, text in kinds if isinstance(value, kind)), f"a {type(value).__name__}")
 
 
 _STANDARD = bytes.maketrans(b"-_", b"+/")

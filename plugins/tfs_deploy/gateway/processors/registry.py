@@ -1,4 +1,4 @@
-"""Make the processors that the configuration names, and refuse at start-up what cannot work later."""
+"""Make the processors that the configuration names, and report mistakes at start-up."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def make_processor(spec: ProcessorConfig) -> Processor:
     if not isinstance(made, Processor):
         raise InvalidInput(
             f"The processor {spec.name!r} has no method preprocess.",
-            "Name it as the postprocessor, beside a processor that makes the model's input.",
+            "Use it as the postprocessor, with a processor that makes the model's input.",
         )
     return made
 
@@ -49,7 +49,7 @@ def _made(spec: ProcessorConfig) -> Postprocessor:
         made = factory(**given) if options is None else factory(_converted(given, options))
     except TFSDeployError as error:
         raise InvalidInput(f"The processor {spec.name!r} cannot be made: {error.cause}", error.remedy) from error
-    except Exception as error:  # code of the user's: whatever it raises, the configuration is what names it
+    except Exception as error:  # user code may raise anything
         raise InvalidInput(
             f"The processor {spec.name!r} cannot be made: {type(error).__name__}: {error}.",
             "Correct its options.",
@@ -63,7 +63,7 @@ def _made(spec: ProcessorConfig) -> Postprocessor:
 
 
 def _anchored(spec: ProcessorConfig, paths: Iterable[str]) -> dict[str, Any]:
-    """Return the options of `spec`, relative ones of `paths` below its directory."""
+    """Return the options of `spec`, with relative paths below its directory."""
     return {
         name: str(Path(spec.base, value)) if name in paths and isinstance(value, str) and value else value
         for name, value in spec.options.items()
@@ -79,7 +79,7 @@ def _converted(given: Mapping[str, Any], options: Any) -> Any:
 
 
 def _factory(name: str) -> Any:
-    """Return what makes the processor `name`: a built-in, an entry point, or ``module:attribute``."""
+    """Return the factory of the processor `name`: a built-in, an entry point, or ``module:attribute``."""
     path = BUILT_IN.get(name, name)
     if ":" in path:
         return _attribute(path)
@@ -104,7 +104,7 @@ def _attribute(path: str) -> Any:
         if error.name == "PIL":
             raise MissingExtra("pillow", "gateway") from error
         raise InvalidInput(f"The processor {path!r} needs the module {error.name!r}.", "Install it.") from error
-    except Exception as error:  # importing runs the module, which may raise anything
+    except Exception as error:  # an import runs user code, which may raise anything
         raise InvalidInput(
             f"The processor {path!r} cannot be imported: {type(error).__name__}: {error}.",
             "Use a name of the form module:attribute.",

@@ -1,4 +1,4 @@
-"""The size that a picture gets, and how it comes to it: stretched, cropped, or padded with its aspect kept."""
+"""Resize pictures: stretched, cropped, or padded with the aspect ratio kept; and the mapping back to the original."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Fit = Literal["stretch", "pad", "crop"]
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Where the original ended up: original pixel = (pixel - offset) / scale, in x and in y.
+    """The mapping to the original: original pixel = (pixel - offset) / scale, in x and in y.
 
-    `width` and `height` are the original's, upright; `sent_width` and `sent_height` those of what the model gets.
+    `width` and `height` are those of the upright original, `sent_width` and `sent_height` those of the model's input.
     """
 
     width: float
@@ -34,7 +34,7 @@ class Frame:
     offset_y: float
 
     def row(self) -> tuple[float, ...]:
-        """Return the numbers in the order of the fields, which is how they travel in an array."""
+        """Return the fields in their order, as a row of an array."""
         return dataclasses.astuple(self)
 
 
@@ -47,10 +47,10 @@ def resize_image(
     fill: int | tuple[int, int, int],
     centered: bool = True,
 ) -> tuple[Image.Image, Frame]:
-    """Return `image` as `size` (width, height), and where the original went.
+    """Return `image` in `size` (width, height), and the mapping to the original.
 
-    ``pad`` keeps the whole picture and its aspect and fills the rest, ``crop`` fills all and loses the edges. Not
-    `centered`: padding goes to the right and the bottom only, and a picture that fits is not made larger.
+    ``pad`` keeps the whole picture and its aspect ratio, ``crop`` cuts the edges off. Without `centered` the padding is
+    at the right and the bottom only, and a small picture is not enlarged.
     """
     width, height = size
     if fit == "stretch":
@@ -76,7 +76,7 @@ def multiple_size(size: tuple[int, int], *, multiple: int, max_side: int, fit: F
     most = max(multiple, max_side // multiple * multiple)
     scale = min(1.0, most / max(size))
     steps = math.ceil if fit == "pad" else round
-    # A hair less, because most / max(size) * max(size) may be just above `most`.
+    # Minus an epsilon, because most / max(size) * max(size) may be just above `most`.
     sides = (steps(side * scale / multiple - 1e-9) * multiple for side in size)
     width, height = (min(most, max(multiple, side)) for side in sides)
     return width, height
@@ -85,7 +85,7 @@ def multiple_size(size: tuple[int, int], *, multiple: int, max_side: int, fit: F
 def _cropped(
     image: Image.Image, size: tuple[int, int], scale: float, resample: Image.Resampling
 ) -> tuple[Image.Image, Frame]:
-    # The part of the original that is kept, so that nothing larger than the result is ever made.
+    # Crops before it resizes, so that no picture larger than the result is allocated.
     kept_width, kept_height = size[0] / scale, size[1] / scale
     left, top = (image.width - kept_width) / 2, (image.height - kept_height) / 2
     box = (max(0.0, left), max(0.0, top), min(image.width, left + kept_width), min(image.height, top + kept_height))

@@ -1,4 +1,8 @@
-"""Plain tensors: JSON values in the shape that the model takes, and its outputs as they are."""
+"""Plain tensors: nested JSON lists to arrays of a declared dtype, and back; no value is cast, rounded or padded.
+
+Floats that JSON cannot write are the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``, as in protobuf's JSON;
+strings that are not UTF-8 are ``{"b64": …}``, as in TF Serving's REST API.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +31,7 @@ from tfs_deploy.serving.codec.tensors import NUMPY_BY_NAME
 from tfs_deploy.serving.signature import Signature, shape_text
 
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-# Elements that are looked at in one call: calls hold the interpreter, and a thread's must let the event loop go on.
+# Elements per call: a call holds the interpreter lock, and between two calls of a thread the event loop runs.
 _BLOCK = 10_000
 _MAX_RANK = 32  # as in serving.tensors: numpy 1.26's limit
 _LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
@@ -40,16 +44,16 @@ _DTYPES = {
 
 
 def parse_dtype(name: str) -> np.dtype[Any]:
-    """Return the dtype that a configuration calls `name` (``float32``, ``string``, ``DT_INT64``)."""
+    """Return the dtype called `name` in a configuration (``float32``, ``string``, ``DT_INT64``); raise InvalidInput."""
     if name not in _DTYPES:
         known = sorted({"string" if dtype.kind == "O" else dtype.name for dtype in _DTYPES.values()})
         raise InvalidInput(f"There is no dtype {name!r} for JSON values.", f"Use one of: {', '.join(known)}.")
     return _DTYPES[name]
 
 
-def to_array(index: int, value: Any, dtype: np.dtype[Any], what: str = "") -> Array:
-    """Return the JSON `value` of item `index` as an array of `dtype`; raise BadItem where that would change a value."""
-    inside = f" in {what!r}" if what else ""
+def to_array(index: int, value: Any, dtype: np.dtype[Any], name: str = "") -> Array:
+    """Return the JSON `value` of item `index` as an array of `dtype`; raise BadItem where a value would change."""
+    inside = f" in {name!r}" if name else ""
     shape, flat, types = _flatten(index, value, inside)
     return _flat_array(index, flat, types, dtype, inside).reshape(shape)
 
@@ -68,14 +72,14 @@ def to_json(array: Array, *, always_b64: bool = False) -> Any:
 
 
 def json_float(value: float) -> float | str:
-    """Return `value`, or the string that stands for it in JSON where it is not finite."""
+    """Return `value`, or its string in JSON where it is not finite."""
     if math.isfinite(value):
         return value
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
 def short_float(value: float) -> float | str:
-    """Return `value` with the few digits that tell it from every other float32: 0.1, not 0.10000000149011612."""
+    """Return `value` with the fewest digits that identify its float32: 0.1, not 0.10000000149011612."""
     if abs(value) > _LARGEST_FLOAT32:
         return json_float(value)
     return json_float(float(str(np.float32(value))))
@@ -85,7 +89,7 @@ def _flatten(index: int, value: Any, inside: str) -> tuple[tuple[int, ...], list
     """Return the shape of nested lists, their elements in row-major order, and the types of these."""
     shape: list[int] = []
     flat = [value]
-    # Sets of all types and lengths, not element by element: a picture as lists has half a million of them.
+    # By sets of types and lengths, not by element: a picture as lists has half a million of them.
     while (types := _types(flat)) == {list}:
         lengths = {length for block in _blocks(flat) for length in set(map(len, block))}
         if len(lengths) > 1:
@@ -108,7 +112,7 @@ def _types(flat: list[Any]) -> set[type]:
 
 
 def _joined(lists: list[list[Any]], length: int) -> list[Any]:
-    """Return the elements of `lists`, which are `length` long."""
+    """Return the elements of `lists`, each of length `length`."""
     if len(lists) == 1:
         return lists[0]
     joined: list[Any] = []
@@ -118,7 +122,7 @@ def _joined(lists: list[list[Any]], length: int) -> list[Any]:
 
 
 def _filled(flat: list[Any], dtype: np.dtype[Any]) -> Array:
-    """Return `flat` as an array; raise OverflowError for a number that is too large."""
+    """Return `flat` as an array; raise OverflowError where a number is too large."""
     array = np.empty(len(flat), dtype=dtype)
     for start in range(0, len(flat), _BLOCK):
         array[start : start + _BLOCK] = flat[start : start + _BLOCK]
@@ -137,7 +141,7 @@ def _flat_array(index: int, flat: list[Any], types: set[type], dtype: np.dtype[A
         _check_types(index, flat, types, {int}, dtype, inside)
         return _integers(index, flat, dtype, inside)
     if str in types:
-        # What is not one of the three words stays a string, and is refused.
+        # Other strings stay strings, and are refused below.
         flat = [_NOT_FINITE.get(element, element) if type(element) is str else element for element in flat]
         types = _types(flat)
     _check_types(index, flat, types, {int, float}, dtype, inside)
@@ -188,7 +192,7 @@ def _string(index: int, element: Any, inside: str) -> bytes:
 
 
 def _lists(array: Array) -> Any:
-    """Return `array` as nested lists, made in pieces: one call for a million numbers would hold the interpreter."""
+    """Return `array` as nested lists, converted in blocks so that no call holds the interpreter lock for long."""
     if array.size <= _BLOCK:
         return array.tolist()
     if array.ndim > 1:
@@ -200,7 +204,7 @@ def _lists(array: Array) -> Any:
 
 
 def _mapped(array: Array, change: Callable[[Any], Any]) -> Any:
-    """Return `array` as nested lists with every element changed."""
+    """Return `array` as nested lists with `change` applied to every element."""
 
     def changed(value: Any, depth: int) -> Any:
         return [changed(part, depth - 1) for part in value] if depth else change(value)
@@ -219,15 +223,15 @@ def _text_or_b64(value: Any, always_b64: bool) -> Any:
 
 
 class TensorInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One input: its dtype, and the shape of one item (null = any size), i.e. without the batch dimension."""
+    """One input: its dtype, and the shape of one item (null = any size), without the batch dimension."""
 
     dtype: str
     shape: tuple[int | None, ...] | None = None
 
 
 class TensorOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`inputs` by name, those of the model's signature if there are none; `outputs`: those to answer with, all if
-    empty; `blobs`: strings may be uploads and URLs.
+    """`inputs` by name, or those of the model's signature; `outputs` are those in the result, all where empty; `blobs`
+    means that strings may be uploads and URLs.
     """
 
     inputs: dict[str, TensorInput] = {}
@@ -237,7 +241,7 @@ class TensorOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TensorProcessor:
-    """One item is one value (a single input) or an object with one value per input; so is one answer."""
+    """One item is a value (of a single input) or an object with one value per input; results are alike."""
 
     Options = TensorOptions
     reentrant = True
@@ -251,7 +255,7 @@ class TensorProcessor:
         self._shapes = {name: given.shape for name, given in options.inputs.items()}
 
     def with_signature(self, signature: Signature) -> TensorProcessor:
-        """Return the processor that takes the inputs of `signature`; this one if its options name them."""
+        """Return the processor for the inputs of `signature`; this one where its options name the inputs."""
         if self._options.inputs:
             return self
         inputs = {
@@ -262,14 +266,14 @@ class TensorProcessor:
         return TensorProcessor(msgspec.structs.replace(self._options, inputs=inputs))
 
     def preprocess(self, items: Sequence[Any]) -> dict[str, Array]:
-        """Return one array per input, of its dtype, the items stacked along axis 0."""
+        """Return one array per input, with the items stacked along axis 0."""
         if not self._dtypes:
-            raise InvalidInput("Nothing says which inputs the model has.", "Set the processor's option inputs.")
+            raise InvalidInput("The inputs of the model are unknown.", "Set the processor's option inputs.")
         rows = [self._row(index, item) for index, item in enumerate(items)]
         return {name: _stacked(name, [row[name] for row in rows]) for name in self._dtypes}
 
     def postprocess(self, outputs: Arrays) -> list[Any]:
-        """Return each row as nested lists: the value of a single output, else an object by output name."""
+        """Return each row as nested lists: the value of a single output, or an object by output name."""
         return rows_as_json(outputs, self._options.outputs)
 
     def _row(self, index: int, item: Any) -> dict[str, Array]:
@@ -295,16 +299,16 @@ class TensorProcessor:
 
 
 def rows_as_json(outputs: Arrays, names: Sequence[str] = ()) -> list[Any]:
-    """Return the rows of `outputs` (of those `names`, where given) as JSON values; raise BadAnswer."""
+    """Return the rows of `outputs` (only `names` where given) as JSON values; raise BadAnswer."""
     given = {name: output_named(outputs, name) for name in names} if names else split_aux(outputs)[0]
     counts = {array.shape[0] if array.ndim else -1 for array in given.values()}
     if len(counts) != 1 or -1 in counts:
         shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in sorted(given.items()))
         raise BadAnswer(
             f"The outputs of the model do not have one row per item: {shapes or 'there are none'}.",
-            "Name the outputs that do in the processor's option 'outputs'.",
+            "Name outputs with one row per item in the processor's option 'outputs'.",
         )
-    # A name that ends like this always holds bytes (TF Serving's REST API has the same rule).
+    # Outputs with this suffix are always bytes, as in TF Serving's REST API.
     columns = {name: to_json(array, always_b64=name.endswith("_bytes")) for name, array in given.items()}
     if len(columns) == 1:
         return list(next(iter(columns.values())))

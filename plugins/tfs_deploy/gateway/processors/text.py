@@ -1,4 +1,4 @@
-"""Texts to numbers: normalise, split into tokens, look them up in a vocabulary, pad or cut to one length."""
+"""Texts to token ids: normalise, split into tokens, map them by a vocabulary, pad or cut to one length."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from tfs_deploy.errors import InvalidInput
 from tfs_deploy.gateway.processors.protocol import Array, Arrays, BadItem, Blob, json_kind
 from tfs_deploy.gateway.processors.tensors import rows_as_json
 
-# A vocabulary of a million tokens takes some 100 MB; a larger file is not what the path was meant to name.
+# A vocabulary of a million tokens takes some 100 MB of memory; a larger file is a wrong path.
 _MAX_VOCABULARY_BYTES = 64 << 20
 
 
 class TextOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`vocabulary`: a UTF-8 file with one token per line, whose number is its id (from 0); without it `encode` must be
-    ``strings``, and the text itself is sent. `mask_input` and `length_input` name more inputs where the model has them.
+    """`vocabulary` is a UTF-8 file with one token per line; an id is a line number from 0. Without it `encode` must be
+    ``strings``, and the model gets the text. `mask_input` and `length_input` name further inputs of the model.
     """
 
     input: str
     encode: Literal["ids", "strings"] = "ids"
     vocabulary: str = ""
     tokenize: Literal["whitespace", "regex", "characters", "none"] = "whitespace"
-    # What a token is, for `regex`: words, and every other sign by itself.
+    # A token of `regex`: a word, or any other character by itself.
     pattern: str = r"\w+|[^\w\s]"
     lowercase: bool = True
     normalize: Literal["NFC", "NFKC", "NFD", "NFKD", "none"] = "NFKC"
@@ -48,7 +48,7 @@ class TextOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TextProcessor:
-    """One item is a string, ``{"text": …}`` or a UTF-8 file; the answer is what the model gives, row by row."""
+    """One item is a string, ``{"text": …}`` or a UTF-8 file; a result is the row of the outputs."""
 
     Options = TextOptions
     reentrant = True
@@ -68,11 +68,12 @@ class TextProcessor:
             )
             if options.max_length <= len(self._start) + len(self._end):
                 raise InvalidInput(
-                    f"The text option max_length is {options.max_length}.", "Leave room for at least one token."
+                    f"The text option max_length is {options.max_length}.",
+                    "Use a length above the number of start and end tokens.",
                 )
 
     def preprocess(self, items: Sequence[Any]) -> dict[str, Array]:
-        """Return the ids `[n, length]` (or the texts `[n]`), and the mask and lengths where they are wanted."""
+        """Return the ids `[n, length]` (or the texts `[n]`), and the mask and the lengths where configured."""
         texts = [self._normalized(self._text(index, item)) for index, item in enumerate(items)]
         if not texts:
             raise InvalidInput("There are no items.", "Send at least one.")
@@ -98,7 +99,9 @@ class TextProcessor:
             raise BadItem(index, f"is {json_kind(item)} where a text is expected")
         if len(item) > self._options.max_characters:
             raise BadItem(
-                index, f"has {len(item)} characters; at most {self._options.max_characters} are taken", "Shorten it."
+                index,
+                f"has {len(item)} characters; at most {self._options.max_characters} are allowed",
+                "Shorten the text.",
             )
         _utf8(index, item)
         return item
@@ -122,7 +125,7 @@ class TextProcessor:
     def _padded(self, rows: Sequence[Sequence[int]]) -> dict[str, Array]:
         options = self._options
         lengths = np.array([len(row) for row in rows], dtype=options.dtype)
-        # A batch of empty texts still has one column: a model need not take an array without any.
+        # At least one column, because a model may not accept an array without columns.
         width = options.max_length if options.pad_to == "max_length" else max(1, int(lengths.max()))
         ids = np.full((len(rows), width), self._pad, dtype=options.dtype)
         mask = np.zeros((len(rows), width), dtype=options.dtype)
@@ -152,15 +155,15 @@ def _tokenizer(options: TextOptions) -> Callable[[str], list[str]]:
     except re.error as error:
         raise InvalidInput(f"The text option pattern is not a regular expression: {error}.", "Correct it.") from error
     if pattern.groups and options.tokenize == "regex":
-        # findall would give the groups instead of the tokens.
+        # findall would return the groups instead of the tokens.
         raise InvalidInput("The text option pattern has a group.", "Write it as (?:…).")
-    known: Mapping[str, Callable[[str], list[str]]] = {
+    tokenizers: Mapping[str, Callable[[str], list[str]]] = {
         "whitespace": str.split,
         "regex": pattern.findall,
         "characters": list,
         "none": lambda text: [text],
     }
-    return known[options.tokenize]
+    return tokenizers[options.tokenize]
 
 
 def _read_vocabulary(name: str) -> dict[str, int]:
@@ -170,7 +173,7 @@ def _read_vocabulary(name: str) -> dict[str, int]:
     try:
         if path.stat().st_size > _MAX_VOCABULARY_BYTES:
             raise InvalidInput(f"The vocabulary {path} is over {_MAX_VOCABULARY_BYTES} bytes.", "Check the path.")
-        # Not splitlines(): a token may hold one of the rarer line separators of Unicode.
+        # Not splitlines(): a token may have one of Unicode's other line separators.
         lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"The vocabulary {path} cannot be read: {error}.", "Check the path.") from error

@@ -1,6 +1,6 @@
-"""What runs inside a process of the pool: the processors, made there from their configuration.
+"""The functions that run inside a process of the pool, with the processors made there from their configuration.
 
-Between the gateway and such a process go bytes, text, numbers, lists of them and arrays; nothing else.
+Gateway and process exchange bytes, text, numbers, lists of these, and arrays; nothing else.
 """
 
 from __future__ import annotations
@@ -23,19 +23,18 @@ from tfs_deploy.gateway.processors.registry import make_postprocessor
 
 Step = Literal["preprocess", "postprocess"]
 
-# Of this process: it holds nothing else, and a job names its processor by the key.
+# The processors of this process, by key.
 _processors: dict[str, Postprocessor] = {}
 _started_job: Any = None
-# Large arrays of the last job. Reading one message of 40 MB would hold the interpreter of the gateway for a tenth of
-# a second, so they are asked for in pieces.
+# Large arrays of the last job, read in chunks: a message of 40 MB would hold the gateway's interpreter lock for 0.1 s.
 _large_arrays: dict[str, Array] = {}
 PIECE_BYTES = 1 << 20
 
 
 def init_process(begun: Any) -> None:
-    """Let this process end with the gateway, however that ends, and not by the Ctrl-C that is meant for the gateway.
+    """Prepare this process: end with the gateway in any case, and ignore the Ctrl-C for the gateway.
 
-    `begun` is a number in memory that the gateway sees: that of the last job.
+    `begun` is the number of the last job, in memory shared with the gateway.
     """
     global _started_job
     _started_job = begun
@@ -51,13 +50,13 @@ def init_process(begun: Any) -> None:
 
 
 def run_job(number: int, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Do the job `number`, and let the gateway see that it was begun."""
+    """Run the job `number`, and publish that it was started."""
     _started_job.value = number
     return function(*arguments)
 
 
 def make_processors(configured: bytes) -> str:
-    """Make the processors in `configured` (JSON: key to ProcessorConfig); return what is wrong with them, if it is."""
+    """Make the processors in `configured` (JSON: key to ProcessorConfig); return the error or an empty string."""
     try:
         for key, spec in msgspec.json.decode(configured, type=dict[str, ProcessorConfig]).items():
             _processors[key] = make_postprocessor(spec)
@@ -72,9 +71,9 @@ def pack(items: Sequence[Any]) -> list[tuple[Any, ...]]:
 
 
 def run(key: str, step: Step, payload: Any) -> tuple[Any, ...]:
-    """Run one step; return ``("done", result)``, or what `unpack_reply` raises. No exception crosses, only text.
+    """Run one step; return ``("done", result)``, or an error for `unpack_reply` as text.
 
-    In a dict of arrays a large one is ``(shape, an empty array of its dtype)``; `read_piece` gives its bytes.
+    A large array is ``(shape, an empty array of its dtype)``; `read_piece` returns its bytes.
     """
     _large_arrays.clear()
     try:
@@ -89,12 +88,12 @@ def run(key: str, step: Step, payload: Any) -> tuple[Any, ...]:
         return ("answer", error.cause, error.remedy)
     except InvalidInput as error:
         return ("input", error.cause, error.remedy)
-    except Exception:  # a mistake in a processor, perhaps the user's: for the gateway's log
+    except Exception:  # a bug in a processor, for the gateway's log
         return ("mistake", traceback.format_exc())
 
 
 def read_piece(name: str, start: int) -> bytes:
-    """Return the bytes from `start` on, `PIECE_BYTES` of them, of the large array `name` of the last job."""
+    """Return `PIECE_BYTES` bytes from `start` on of the large array `name` of the last job."""
     return bytes(_large_arrays[name].reshape(-1).view(np.uint8)[start : start + PIECE_BYTES].data)
 
 
@@ -106,11 +105,11 @@ def _keep_large(name: str, array: Array) -> Any:
 
 
 class ProcessorError(Exception):
-    """A processor raised what it should not; the text is its traceback, for the log only."""
+    """A processor raised an unexpected exception; the text is the traceback, for the log only."""
 
 
 def unpack_reply(reply: tuple[Any, ...]) -> Any:
-    """Return the result in `reply`, or raise the error that it tells of."""
+    """Return the result in `reply`, or raise the error in it."""
     kind, *received = reply
     if kind == "done":
         return received[0]
@@ -119,7 +118,7 @@ def unpack_reply(reply: tuple[Any, ...]) -> Any:
 
 
 def run_locally(processor: Any, step: Step, payload: Sequence[Any] | Arrays) -> Any:
-    """Run one step in this process, with the errors that a process of the pool would give."""
+    """Run one step in the gateway's process, with the same errors as in the pool."""
     try:
         return getattr(processor, step)(payload)
     except (BadAnswer, InvalidInput):
