@@ -7,8 +7,6 @@ import math
 from http import HTTPStatus
 from typing import Any
 
-import grpc
-
 from tfs_deploy.errors import (
     DeadlineExceeded,
     InvalidInput,
@@ -17,14 +15,15 @@ from tfs_deploy.errors import (
     TFSDeployError,
     Unreachable,
 )
+from tfs_deploy.serving.rpc_calls import CallFailed
 
 CONTENT_TYPE = "application/problem+json"
 
 # Codes for a mistake in the client's request. Texts of TF Serving name nodes of the graph, but nothing of the host.
-_CLIENTS_FAULT = {"INVALID_ARGUMENT", "OUT_OF_RANGE"}
-_BUSY = {"RESOURCE_EXHAUSTED"}
+_CLIENT_ERROR_CODES = {"INVALID_ARGUMENT", "OUT_OF_RANGE"}
+_BUSY_CODES = {"RESOURCE_EXHAUSTED"}
 # The model server or a proxy before it is not available; the same request may succeed later.
-_AWAY = {"UNAVAILABLE", "CANCELLED", "ABORTED"}
+_UNAVAILABLE_CODES = {"UNAVAILABLE", "CANCELLED", "ABORTED"}
 _MAX_QUOTE = 300
 
 
@@ -139,11 +138,11 @@ def from_error(error: TFSDeployError, model: str) -> Problem:
 
 
 def _from_code(error: ModelServerError, model: str) -> Problem:
-    if error.code in _CLIENTS_FAULT:
+    if error.code in _CLIENT_ERROR_CODES:
         return unusable(f"Model {model!r} refuses the input: {_quote(error)}")
-    if error.code in _BUSY:
+    if error.code in _BUSY_CODES:
         return too_busy(f"The model servers of {model!r} are busy; try again.")
-    if error.code in _AWAY:
+    if error.code in _UNAVAILABLE_CODES:
         return unavailable(f"No model server answers for model {model!r} at the moment; try again.")
     return bad_upstream(
         f"A model server failed on a request for model {model!r} with {error.code}; ask the operator of this gateway."
@@ -153,6 +152,6 @@ def _from_code(error: ModelServerError, model: str) -> Problem:
 def _quote(error: ModelServerError) -> str:
     """Return the first line of the model server's message."""
     cause = error.__cause__
-    text = (cause.details() or "") if isinstance(cause, grpc.aio.AioRpcError) else ""
+    text = cause.details if isinstance(cause, CallFailed) else ""
     line = next(iter(text.strip().splitlines()), "").rstrip(".") or "it gives no reason"
     return f"{line[:_MAX_QUOTE]}."
