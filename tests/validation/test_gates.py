@@ -345,3 +345,11 @@ def test_a_report_of_an_older_release_is_read():
     "measured": {"golden_error": 0.5}}],
     "verdict": "pass", "at": "2026-01-01T00:00:00+00:00", "seconds": 1.0}"""
     assert worst_metrics(from_json(ValidationReport, stored)) == {"golden_error": 0.5}
+
+
+def test_a_signature_whose_inputs_cannot_be_sent_is_not_asked(tmp_path):
+    resource = replace(HALF_PLUS_TWO, inputs={"x": TensorSpec("DT_RESOURCE", (), "x:0")})
+    signatures = {"serving_default": HALF_PLUS_TWO, "with_resource": resource}
+    report = Case(tmp_path, FakeVersion(signatures=signatures), signatures=signatures).report({})
+    assert check(report, "prediction").verdict is Verdict.PASS
+    assert "1 of 2 signatures answered; with_resource" in check(report, "prediction").detail

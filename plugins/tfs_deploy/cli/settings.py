@@ -17,7 +17,7 @@ from tfs_deploy.cli.options import GroupOptions
 from tfs_deploy.deployment.session import Timeouts
 from tfs_deploy.errors import InvalidInput
 from tfs_deploy.serving.group import Mode, ServingGroup
-from tfs_deploy.serving.group_settings import DEFAULT_GROUP, GroupSettings, Source, TLSFiles, TLSOptions
+from tfs_deploy.serving.group_settings import DEFAULT_GROUP, GroupSettings, SettingsSource, TLSFiles, TLSOptions
 from tfs_deploy.serving.waiting import WaitLimits
 from tfs_deploy.store.object_store.connection import S3Options
 from tfs_deploy.yamlfile import check_settings, read_yaml
@@ -111,7 +111,7 @@ def read_settings(flags: GroupOptions, *, environ: Mapping[str, str], directory:
         (_joined(file.target), f"target in {path}"),
     )
     servers = GroupSettings(
-        source=Source(f"the settings file {path}", targets=targets_source, tls_prefix="tls."),
+        source=SettingsSource(f"the settings file {path}", targets=targets_source, tls_prefix="tls."),
         hosts=tuple(part.strip() for part in (target or "").split(",") if part.strip()),
         name=flags.group or environ.get("TFS_DEPLOY_GROUP") or file.group or DEFAULT_GROUP,
         model_root=file.model_root,

@@ -13,11 +13,11 @@ from tfs_deploy.errors import InvalidInput
 from tfs_deploy.gateway.config import GatewayConfig, ModelConfig
 from tfs_deploy.names import check_label, check_model_name
 from tfs_deploy.serving.group import Mode, check_targets
-from tfs_deploy.serving.group_settings import Source
+from tfs_deploy.serving.group_settings import SettingsSource
 from tfs_deploy.yamlfile import check_settings, read_yaml
 
 # How messages name the settings of the model servers.
-REPLICA_SOURCE = Source("the gateway configuration", targets="replicas", tls_prefix="replica_tls.")
+REPLICA_SOURCE = SettingsSource("the gateway configuration", targets="replicas", tls_prefix="replica_tls.")
 # RFC 9110, 5.1: a field name is a token.
 _HEADER = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}")
 # RFC 6454: scheme, host and port, no path.

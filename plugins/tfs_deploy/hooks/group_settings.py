@@ -10,7 +10,7 @@ import msgspec
 
 from tfs_deploy.errors import InvalidInput
 from tfs_deploy.serving.group import DEFAULT_PORT, Mode
-from tfs_deploy.serving.group_settings import DEFAULT_GROUP, GroupSettings, Source, TLSFiles
+from tfs_deploy.serving.group_settings import DEFAULT_GROUP, GroupSettings, SettingsSource, TLSFiles
 from tfs_deploy.yamlfile import check_settings
 
 
@@ -50,7 +50,7 @@ class ConnectionSettings(GroupSettings):
 
 def read_settings(conn_id: str, *, host: str | None, port: int | None, extra: Mapping[str, Any]) -> ConnectionSettings:
     """Check the fields of connection `conn_id` and return them; raise InvalidInput naming the one that does not fit."""
-    source = Source(f"the connection {conn_id!r}", targets=f"host of the connection {conn_id!r}")
+    source = SettingsSource(f"the connection {conn_id!r}", targets=f"host of the connection {conn_id!r}")
     hosts = tuple(part.strip() for part in (host or "").split(",") if part.strip())
     if not hosts:
         raise InvalidInput(
@@ -77,7 +77,7 @@ def read_settings(conn_id: str, *, host: str | None, port: int | None, extra: Ma
     )
 
 
-def _extra(source: Source, extra: Mapping[str, Any]) -> GroupExtra:
+def _extra(source: SettingsSource, extra: Mapping[str, Any]) -> GroupExtra:
     # A form sends an empty field as "" or null; both mean that nothing was said.
     given = {key: value for key, value in extra.items() if value not in ("", None)}
     # Not strict: a connection in the form of a URI holds text only, tls=true for instance.

@@ -15,7 +15,7 @@ DEFAULT_GROUP = "default"
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SettingsSource:
     """Where settings are written, for messages: `name` stands inside a sentence, `prefix` before a field of TLS."""
 
     name: str
@@ -54,7 +54,7 @@ class TLSFiles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )
         return TLSFiles(root, key, chain, self.server_name)
 
-    def read(self, source: Source) -> TLSOptions:
+    def read(self, source: SettingsSource) -> TLSOptions:
         """Read the files; raise InvalidInput for one that cannot be read."""
         return TLSOptions(
             root_certificates=_pem(self.root_certificates, "root_certificates", source),
@@ -63,7 +63,7 @@ class TLSFiles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             server_name=self.server_name,
         )
 
-    def check(self, source: Source) -> None:
+    def check(self, source: SettingsSource) -> None:
         """Raise InvalidInput for a key without its certificate chain, and the other way round."""
         if bool(self.private_key) != bool(self.certificate_chain):
             raise InvalidInput(
@@ -73,7 +73,7 @@ class TLSFiles(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
 
 
-def _pem(path: str | None, field: str, source: Source) -> bytes | None:
+def _pem(path: str | None, field: str, source: SettingsSource) -> bytes | None:
     if not path:
         return None
     try:
@@ -93,7 +93,7 @@ class GroupSettings:
     Raises InvalidInput that names the source and the field.
     """
 
-    source: Source
+    source: SettingsSource
     hosts: tuple[str, ...] = ()
     default_port: int = DEFAULT_PORT
     name: str = DEFAULT_GROUP
