@@ -95,7 +95,7 @@ def test_a_directory_is_validated_on_a_throw_away_server(shared_models: Path, tm
 
 def test_a_directory_that_is_none_is_told(tmp_path: Path) -> None:
     ran = child("validate", tmp_path / "nothing")
-    assert ran.code == 1
+    assert ran.code == 2
     assert str(tmp_path / "nothing") in told(ran)
 
 

@@ -1,4 +1,4 @@
-"""The one place that turns an error into a sentence and an exit code."""
+"""Exit codes, and the report of an error: cause, remedy and exit code."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ TERMINATED = 143
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM arrived: unwinds like Ctrl-C, so that child processes are ended and leases are given back."""
+    """SIGTERM arrived: it unwinds like Ctrl-C, so child processes are ended and leases are released."""
 
 
-def sentence_of(error: BaseException) -> tuple[str, str, int]:
-    """Return what happened, what to do about it, and the exit code."""
+def describe(error: BaseException) -> tuple[str, str, int]:
+    """Return the cause, the remedy and the exit code of `error`."""
     if isinstance(error, TFSDeployError):
         return error.cause, error.remedy, error.exit_code
     if isinstance(error, KeyboardInterrupt):
         code = TERMINATED if isinstance(error, Terminated) else INTERRUPTED
         return "Interrupted.", "Run the same command again: it continues where this one stopped.", code
-    told = f": {error}" if str(error) else ""
-    return f"Unexpected {type(error).__name__}{told}.", "Run it again with --debug to see where.", REFUSED
+    detail = f": {error}" if str(error) else ""
+    return f"Unexpected {type(error).__name__}{detail}.", "Run it again with --debug to see where.", REFUSED
 
 
 def report(error: BaseException, *, as_json: bool, debug: bool) -> int:
-    """Tell the user about `error`: JSON on stdout, or one line on stderr; return the exit code."""
-    cause, remedy, code = sentence_of(error)
-    cause, remedy = _ended(_one_line(cause)), _one_line(remedy)
+    """Print `error` as JSON on stdout, or as one line on stderr; return the exit code."""
+    cause, remedy, code = describe(error)
+    cause, remedy = _with_full_stop(_one_line(cause)), _one_line(remedy)
     if debug:
         traceback.print_exception(error, file=sys.stderr)
     if as_json:
@@ -50,6 +50,6 @@ def _one_line(text: str) -> str:
     return " ".join("".join(character if character.isprintable() else " " for character in text).split())
 
 
-def _ended(sentence: str) -> str:
-    # A server's own words at the end of a cause may lack the full stop.
+def _with_full_stop(sentence: str) -> str:
+    # A cause that ends with a quoted message of a server may lack it.
     return sentence if sentence.endswith((".", "!", "?")) else f"{sentence}."

@@ -1,4 +1,4 @@
-"""What every command has in common: options about its surroundings, answers as text or JSON, errors as exit codes."""
+"""What every command has in common: its options, its answer as text or JSON, its errors as exit codes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import functools
 import inspect
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, is_dataclass
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from tfs_deploy.cli.settings import Settings
     from tfs_deploy.deployment.session import GroupSession
     from tfs_deploy.store.protocol import Store
+
+_NUMBER = re.compile(r"[+-]?[0-9.]+")
 
 
 @dataclass(slots=True)
@@ -90,6 +93,28 @@ class Invocation:
         self.answer(data, lambda console: console.print(sentence, markup=False, highlight=False, soft_wrap=True))
 
 
+def version_of(session: GroupSession, model: str, text: str) -> int:
+    """Return the version that `text` names: a number, or a label of `model` in this group.
+
+    Raises NotFound for a label that the group does not have, InvalidInput for what is neither.
+    """
+    from tfs_deploy.deployment import desired_state
+    from tfs_deploy.errors import NotFound
+    from tfs_deploy.names import check_label, check_model_name, check_version
+
+    check_model_name(model)
+    if not text or _NUMBER.fullmatch(text):
+        return check_version(text)
+    labels = desired_state.read(session.store.documents, session.group).state.labels(model)
+    if check_label(text) not in labels:
+        known = ", ".join(f"{label} = {version}" for label, version in sorted(labels.items())) or "none"
+        raise NotFound(
+            f"Model {model!r} has no label {text!r} in group {session.group.name!r} (labels: {known}).",
+            "Give a version number, or one of those labels.",
+        )
+    return labels[text]
+
+
 def command(*, group_options: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a function ``(call: Invocation, ...)`` the common options, and turn its errors into exit codes.
 
@@ -149,7 +174,7 @@ def _run(function: Callable[..., None], call: Invocation, values: dict[str, Any]
 
 
 def _log_to_stderr(*, debug: bool) -> None:
-    """Show warnings; with --debug everything. An error's log lines are left out: its sentence comes anyway."""
+    """Log warnings to stderr, with --debug everything. Errors are left out: the command prints its own error."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s" if debug else "%(message)s"))
     if not debug:

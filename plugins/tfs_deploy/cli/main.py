@@ -146,7 +146,10 @@ app.command(cls=PlainCommand, rich_help_panel=_UPKEEP)(program_commands.reap)
 def run_program() -> NoReturn:
     """Run the command line of this process."""
     signal.signal(signal.SIGTERM, _terminate)
-    app(prog_name=_PROGRAM)
+    try:
+        app(prog_name=_PROGRAM)
+    except KeyboardInterrupt as error:  # outside of every command: while they are set up
+        sys.exit(exit_codes.report(error, as_json="--json" in sys.argv, debug=False))
     sys.exit(exit_codes.DONE)
 
 

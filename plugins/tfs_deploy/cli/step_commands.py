@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tfs_deploy.cli import options
-from tfs_deploy.cli.invocation import Invocation, command
+from tfs_deploy.cli.invocation import Invocation, command, version_of
 from tfs_deploy.names import plural
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tfs_deploy.deployment.records import DeploymentRecord
     from tfs_deploy.store.protocol import Published
 
@@ -24,7 +26,6 @@ def deploy(
     python: options.Python = None,
 ) -> None:
     """Publish, load, validate and promote; a version that fails is rejected and `stable` stays where it is."""
-    from tfs_deploy.cli import staged
     from tfs_deploy.cli.validate_command import embedded_runner
     from tfs_deploy.deployment.modes import steps_of
     from tfs_deploy.names import check_model_name
@@ -33,7 +34,7 @@ def deploy(
 
     check_model_name(model)
     policy = read_gates(gates)
-    size = staged.check(directory)
+    size = _publish_bytes(directory)
     with call.session() as session, call.working() as progress:
         done = steps_of(session).deploy(
             session,
@@ -62,13 +63,12 @@ def deploy(
 @command(group_options=True)
 def publish(call: Invocation, directory: options.Directory, model: options.ModelOption) -> None:
     """Put a SavedModel into the store as the next version; the same bytes again give the version they have."""
-    from tfs_deploy.cli import staged
     from tfs_deploy.cli.tables import readable_size
     from tfs_deploy.deployment.modes import steps_of
     from tfs_deploy.names import check_model_name
 
     check_model_name(model)
-    size = staged.check(directory)
+    size = _publish_bytes(directory)
     with call.session() as session, call.working() as progress:
         progress.begin("publish", total=size)
         done = steps_of(session).publish(session, directory, model, progress=progress.update)
@@ -89,7 +89,6 @@ def load(
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until every replica has it AVAILABLE.")] = True,
 ) -> None:
     """Load a version on every replica, beside what is live; no label moves."""
-    from tfs_deploy.cli.versions import version_of
     from tfs_deploy.deployment.modes import steps_of
     from tfs_deploy.deployment.steps.load import wait_until_available
 
@@ -110,7 +109,6 @@ def load(
 @command(group_options=True)
 def promote(call: Invocation, model: options.Model, version: options.Version, reason: options.Reason = "") -> None:
     """Move `stable` to a version that passed its gates, on all replicas or on none."""
-    from tfs_deploy.cli.versions import version_of
     from tfs_deploy.deployment.modes import steps_of
 
     with call.session() as session, call.working() as progress:
@@ -130,7 +128,6 @@ def rollback(
     reason: options.Reason = "",
 ) -> None:
     """Move `stable` back to the version that was live before; no load, no bytes."""
-    from tfs_deploy.cli.versions import version_of
     from tfs_deploy.deployment.modes import steps_of
     from tfs_deploy.names import check_model_name
 
@@ -150,7 +147,6 @@ def reject(
     reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for the record.")],
 ) -> None:
     """Unload a version that nothing points to and take it out of the store; its number is never used again."""
-    from tfs_deploy.cli.versions import version_of
     from tfs_deploy.deployment.modes import steps_of
 
     with call.session() as session, call.working() as progress:
@@ -170,16 +166,25 @@ def retire(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be deleted, and change nothing.")] = False,
 ) -> None:
     """Delete old versions; what is live, labelled or newer than `stable` always stays."""
-    from tfs_deploy.cli.versions import require_known_model
     from tfs_deploy.deployment.modes import steps_of
 
     with call.session() as session, call.working() as progress:
-        require_known_model(session, model)
         progress.begin(f"retire old versions of {model}")
         done = steps_of(session).retire(session, model, keep=keep, dry_run=dry_run)
     verb = "Would delete" if dry_run else "Deleted"
     gone = f"{verb} {_listed(done.retired)} of {model}" if done.retired else f"Nothing of {model} to delete"
     call.say(done, f"{gone}; {_listed(done.kept)} stay{'s' if len(done.kept) == 1 else ''}.")
+
+
+def _publish_bytes(directory: Path) -> int:
+    """Return the bytes that a publish of `directory` copies; 0 where nothing can be read."""
+    from tfs_deploy.savedmodel.files import is_directory
+    from tfs_deploy.savedmodel.manifest import MANIFEST_PATH
+
+    if not is_directory(directory):
+        return 0
+    manifest = directory / MANIFEST_PATH
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file() and path != manifest)
 
 
 def _published(done: Published) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tfs_deploy.cli import exit_codes, options
-from tfs_deploy.cli.invocation import Invocation, command
+from tfs_deploy.cli.invocation import Invocation, command, version_of
 from tfs_deploy.names import plural
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ def validate(
     copy: options.Copy = False,
 ) -> None:
     """Run the gates on a loaded version on every replica, or on a directory (or in images) in a throw-away server."""
-    from tfs_deploy.cli.versions import version_of
     from tfs_deploy.deployment.modes import steps_of
     from tfs_deploy.errors import InvalidInput
     from tfs_deploy.jsonable import to_builtins
@@ -105,7 +104,6 @@ def _validate_in_images(
     call: Invocation, model: str, version: str | None, gates: Gates, *, images: list[str], copy: bool
 ) -> ValidationReport:
     """Validate a directory, or a version of the store, in a throw-away container of each image."""
-    from tfs_deploy.cli.versions import version_of
     from tfs_deploy.deployment.offline_validation import UNPUBLISHED, files_of
     from tfs_deploy.names import check_model_name, check_version
 

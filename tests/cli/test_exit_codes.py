@@ -59,7 +59,7 @@ def test_debug_shows_where(capsys: pytest.CaptureFixture[str]) -> None:
         raise errors.Refused("It is so.", "Do this.")
     except errors.Refused as error:
         exit_codes.report(error, as_json=False, debug=True)
-    assert "test_failure.py" in capsys.readouterr().err
+    assert "test_exit_codes.py" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
