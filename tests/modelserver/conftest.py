@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from embedded_server import RPC_DRIVEN_FLAGS, EmbeddedServer
-from modelserver.models_on_disk import install_copy, make_models
+from modelserver.models_on_disk import install_copy, models_of_this_run
 from modelserver.wire import Wire
 from modelserver.wire import wait_state as wait_state
 
@@ -16,7 +16,7 @@ from modelserver.wire import wait_state as wait_state
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The SavedModels of make_models.py, by name; do not change them."""
-    return make_models(Path(__file__).with_name("make_models.py"), tmp_path_factory.mktemp("models"))
+    return models_of_this_run(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

@@ -50,7 +50,7 @@ def test_a_slow_warm_up_holds_up_no_other_load(wire, name, install, tmp_path):
     directory = install("several", "staged", tmp_path / "elsewhere")
     path = directory / WARMUP_PATH
     path.parent.mkdir(exist_ok=True)
-    write_warmup(path, "m", [GoldenRequest("spin", {"n": np.array(500_000, np.int32)}, {})])
+    write_warmup(path, "m", [GoldenRequest("spin", {"n": np.array(300_000, np.int32)}, {})])
     (tmp_path / "slow").mkdir()
     directory.rename(tmp_path / "slow" / "1")
     pending = threading.Thread(target=lambda: wire.reload(quick, model(name, tmp_path / "slow"), timeout=100))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -12,13 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from savedmodel.tensorflow_forks import TensorFlowForks
+from tfs_deploy.clock import Deadline
+from tfs_deploy.savedmodel.export import process
+
 HERE = Path(__file__).parent
-TENSORFLOW_ENVIRONMENT = {
-    **os.environ,
-    "CUDA_VISIBLE_DEVICES": "-1",
-    "TF_CPP_MIN_LOG_LEVEL": "3",
-    "TF_ENABLE_ONEDNN_OPTS": "0",
-}
 
 
 @dataclass
@@ -55,14 +51,30 @@ def clock() -> FixedClock:
 
 
 @pytest.fixture(scope="session")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Checkpoints:
+def forks() -> Iterator[TensorFlowForks]:
+    with TensorFlowForks(process._environment(own=True)) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def forked_exports(forks: TensorFlowForks) -> Iterator[None]:
+    """Let exports run in forks of a process that has TensorFlow; those that name an interpreter run in that."""
+    in_own_process = process._run
+
+    def run(interpreter: str, workspace: Path, deadline: Deadline, *, own: bool) -> int:
+        if not own:
+            return in_own_process(interpreter, workspace, deadline, own=own)
+        return forks.run(workspace / "output.txt", "run_job.py", workspace / "job.json")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process, "_run", run)
+        yield
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory, forks: TensorFlowForks) -> Checkpoints:
     root = tmp_path_factory.mktemp("checkpoints")
-    subprocess.run(
-        [sys.executable, str(HERE / "write_checkpoints.py"), str(root)],
-        check=True,
-        timeout=120,
-        env=TENSORFLOW_ENVIRONMENT,
-    )
+    forks.check(root / "output.txt", "write_checkpoints.py", root)
     with np.load(root / "expected.npz") as archive:
         return Checkpoints(root, {name: archive[name] for name in archive.files})
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from savedmodel.tensorflow_forks import TensorFlowForks
 from tfs_deploy.clock import SystemClock
 from tfs_deploy.errors import ExportFailed
 from tfs_deploy.jsonable import to_builtins
@@ -19,7 +19,6 @@ from tfs_deploy.savedmodel.source import CheckpointSource, ExportOptions, Source
 
 pytestmark = pytest.mark.tensorflow
 
-HERE = Path(__file__).parent
 KERAS, WEIGHTS, OBJECTS, GRAPH, FROZEN = (
     SourceKind.KERAS,
     SourceKind.KERAS_WEIGHTS,
@@ -126,10 +125,11 @@ CASES: dict[str, tuple[SourceKind, str, str, float | None, dict[str, Any], str, 
 
 
 @pytest.fixture(scope="module")
-def results(checkpoints: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """Do all jobs in one process that holds TensorFlow, and return what each of them left."""
+def results(
+    checkpoints: Any, forks: TensorFlowForks, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, Any]]:
+    """Run all jobs and return the result file of each."""
     folder = tmp_path_factory.mktemp("jobs")
-    jobs = []
     for number, (kind, path, builder, decay, options, _, _) in enumerate(CASES.values()):
         with_options = ExportOptions(search_path=checkpoints.search_path, **options)
         if with_options.samples:
@@ -142,9 +142,9 @@ def results(checkpoints: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[
             "arrays": str(folder / f"arrays-{number}.npz"),
         }
         (folder / f"out-{number}").mkdir()
-        jobs.append(folder / f"job-{number}.json")
-        jobs[-1].write_text(json.dumps(job))
-    subprocess.run([sys.executable, str(HERE / "run_jobs.py"), *map(str, jobs)], check=True, timeout=560)
+        job_file = folder / f"job-{number}.json"
+        job_file.write_text(json.dumps(job))
+        assert forks.run(folder / f"output-{number}", "run_job.py", job_file) == 1
     return {name: json.loads((folder / f"result-{number}.json").read_text()) for number, name in enumerate(CASES)}
 
 
@@ -160,18 +160,21 @@ def test_the_reason_is_one_sentence(results: dict[str, dict[str, Any]], name: st
 
 
 @pytest.mark.parametrize(
-    ("builder", "message"),
+    ("builder", "message", "own_process"),
     [
-        ("tiny_models:checkpointed_with_more", "lacks values"),
-        ("tiny_models:crashing", r"SIGSEGV.*last output.*the end"),
+        ("tiny_models:checkpointed_with_more", "lacks values", False),
+        ("tiny_models:crashing", r"SIGSEGV.*last output.*the end", True),
     ],
 )
-def test_no_output_directory_is_left(checkpoints: Any, tmp_path: Path, builder: str, message: str) -> None:
+def test_no_output_directory_is_left(
+    checkpoints: Any, forked_exports: None, tmp_path: Path, builder: str, message: str, own_process: bool
+) -> None:
     with pytest.raises(ExportFailed, match=message):
         export(
             CheckpointSource(OBJECTS, str(checkpoints / "objects/ckpt-1"), builder),
             tmp_path / "out",
             ExportOptions(search_path=checkpoints.search_path),
+            python=sys.executable if own_process else None,
             clock=SystemClock(),
             timeout=480,
         )

@@ -18,7 +18,7 @@ import pytest
 
 from contract.model_server.place import RPC_DRIVEN_FLAGS, Start
 from embedded_server import COMMAND, EmbeddedServer, free_port
-from modelserver.models_on_disk import install_copy, make_models
+from modelserver.models_on_disk import install_copy, models_of_this_run
 from modelserver.rest_wire import Rest
 from modelserver.wire import Wire, eventually, model, wait_state
 
@@ -56,9 +56,9 @@ def start(server_command: tuple[str, ...], model_root: Path) -> Start:
 
 
 @pytest.fixture(scope="session")
-def models(model_root: Path) -> Path:
+def models(model_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The SavedModels of make_models.py, by name; do not change them."""
-    return make_models(Path(__file__).with_name("make_models.py"), model_root / "models")
+    return Path(shutil.copytree(models_of_this_run(tmp_path_factory), model_root / "models"))
 
 
 @pytest.fixture(scope="session")

@@ -83,7 +83,7 @@ def slow(root: Path, version: int) -> None:
     directory = root / "m" / f"staged-{version}"
     shutil.copytree(root.parent / "models" / "several", directory)
     (directory / WARMUP_PATH).parent.mkdir(exist_ok=True)
-    write_warmup(directory / WARMUP_PATH, "m", [WarmupRequest("spin", {"n": np.array(400_000, np.int32)})])
+    write_warmup(directory / WARMUP_PATH, "m", [WarmupRequest("spin", {"n": np.array(150_000, np.int32)})])
     directory.rename(root / "m" / str(version))
 
 
