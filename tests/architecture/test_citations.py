@@ -78,3 +78,14 @@ def test_files_that_the_invariants_name_exist() -> None:
     for name, test in named:
         assert (REPOSITORY / name).exists(), name
         assert not test or f"def {test}(" in (REPOSITORY / name).read_text(encoding="utf-8"), test
+
+
+def test_files_that_the_architecture_names_exist() -> None:
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    package = REPOSITORY / "plugins" / "tfs_deploy"
+    named = re.findall(r"\b([a-z_]+/[a-z_/]+\.py|[a-z_]+/)(?![\w/])", text)
+    roots = {path.name for path in package.iterdir()}
+    for name in named:
+        if name.split("/")[0] in roots:
+            assert (package / name).exists(), name
+    assert len(named) > 20

@@ -64,7 +64,8 @@ def test_the_gateways_configuration_is_one(tmp_path: Path) -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    for document in (REPOSITORY / "README.md", *(REPOSITORY / "plugins").rglob("README.md")):
+    documents = [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")]
+    for document in (*documents, *(REPOSITORY / "plugins").rglob("README.md")):
         for link in re.findall(r"\]\(([^)#:]+)\)", document.read_text(encoding="utf-8")):
             assert (document.parent / link).exists(), f"{document}: {link}"
 
@@ -73,7 +74,7 @@ def test_make_targets_exist() -> None:
     if shutil.which("make") is None:
         pytest.skip("make is not installed")
     lines = [line for block in blocks("bash") if block.startswith("make ") for line in block.split("\n") if line]
-    targets = {line.removeprefix("make ") for line in lines} | set(re.findall(r"`make (\w+)`", README))
+    targets = {line.removeprefix("make ") for line in lines} | set(re.findall(r"`make ([\w-]+)`", README))
     assert targets >= {"demo", "test", "bench", "install"}
     for target in sorted(targets):
         done = subprocess.run(["make", "--dry-run", target], cwd=REPOSITORY, capture_output=True, text=True)
@@ -84,7 +85,7 @@ def test_files_that_are_named_exist() -> None:
     made = (REPOSITORY / ".gitignore").read_text(encoding="utf-8").split()
     for name in re.findall(r"`((?:plugins|dags|docker|benchmarks|tests)/[\w/.]*)`", README):
         assert (REPOSITORY / name).exists() or name in made, name
-    for room in re.findall(r"^\| `([a-z/ ]+)` \|", README.split("## Rooms")[1], re.MULTILINE):
+    for room in re.findall(r"^\| `([a-z/_ ]+)` \|", README.split("## Rooms")[1], re.MULTILINE):
         for name in room.split():
             assert (REPOSITORY / "plugins" / "tfs_deploy" / name).is_dir(), name
 
