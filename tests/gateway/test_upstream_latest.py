@@ -101,5 +101,5 @@ def test_nothing_loaded_is_told_without_speaking_of_a_label() -> None:
     "more", [{"labels": ["canary"]}, {"label": "production"}, {"canary": {"percent": 5}}, {"shadow": {"percent": 5}}]
 )
 def test_what_goes_by_labels_is_refused(more: dict[str, Any]) -> None:
-    with pytest.raises(InvalidInput, match=rf"`models\.m\.{next(iter(more))}` goes by labels"):
+    with pytest.raises(InvalidInput, match=rf"`models\.m\.{next(iter(more))}` needs labels"):
         config_from({"replicas": ["127.0.0.1:1"], "models": {"m": {**LATEST, **more}}})

@@ -1,4 +1,4 @@
-"""What a gateway is told: the sections of its YAML file (`config_file` reads and checks it)."""
+"""The sections of the gateway's YAML file; `config_file` reads and checks it."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _Rank = Annotated[int, msgspec.Meta(ge=0, le=32)]
 MIB = 1 << 20
 
 
-# Structs, not dataclasses: a misspelt key must be an error here, or a limit would be silently missing.
+# Structs, not dataclasses, because a misspelt key must be an error; otherwise a limit would be missing silently.
 class ListenTLS(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """PEM files of the certificate chain that clients see, and its key."""
+    """PEM files of the server's certificate chain and its key."""
 
     certificate: _Text
     key: _Text
 
 
 class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where HTTP is served; port 0 takes a free one."""
+    """The address of the HTTP port; port 0 selects a free one."""
 
     port: _Port = 8080
     address: str = "127.0.0.1"
@@ -41,7 +41,7 @@ class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def loopback(self) -> bool:
-        """Tell whether only this machine can reach the port."""
+        """Return whether only this machine can reach the port."""
         try:
             return ipaddress.ip_address(self.address).is_loopback
         except ValueError:
@@ -49,11 +49,11 @@ class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What one request, and all of them together, may take.
+    """The limits of one request, and of all requests together.
 
-    `concurrency` Predict calls per model are under way at once, `queue` requests per model wait for their turn, the
-    next one is told to come back later. `timeout_seconds` is what a request has unless it asks for less;
-    `drain_seconds` what the requests under way have after SIGTERM; `connections` idle ones included.
+    Per model, `concurrency` Predict calls are in flight and `queue` requests wait; any further one gets status 429.
+    `timeout_seconds` is the longest timeout of a request; `drain_seconds` is the time for requests in flight after
+    SIGTERM; `connections` include idle ones.
     """
 
     body_mib: _Mebibytes = 16.0
@@ -71,11 +71,11 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Health(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How the model servers are watched.
+    """How the labels are queried at the model servers.
 
-    Every `interval_seconds` each is asked what the labels mean; an answer older than `max_age_seconds` is not used,
-    so that no request goes to a version that was `stable` longer ago than that. `timeout_seconds` is what a model
-    server has to answer; `resolve_seconds` is how often names written as ``dns:…`` are looked up again.
+    Each label is queried every `interval_seconds`; an answer older than `max_age_seconds` is not used, so that no
+    request goes to a version that was `stable` longer ago. `timeout_seconds` is the timeout of a query;
+    `resolve_seconds` is the interval at which ``dns:…`` names are resolved again.
     """
 
     interval_seconds: _Seconds = 0.5
@@ -85,11 +85,11 @@ class Health(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Retries(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How long a request looks for a model server that answers.
+    """How a request is tried again.
 
-    While every model server refuses, it tries again for `seconds` and never beyond its deadline. `lost` is how many
-    times it is sent again after a model server went away with it: few, because a request that kills model servers
-    must not be handed round.
+    While every model server refuses it, a request is tried again for `seconds`, and never beyond its deadline. After a
+    lost connection it is sent again at most `lost` times, because a request that crashes model servers must not reach
+    all of them.
     """
 
     seconds: Annotated[float, msgspec.Meta(ge=0.0, le=3600.0)] = 3.0
@@ -97,9 +97,9 @@ class Retries(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Auth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Who may ask: keys from a file (one per line, ``name:key`` or ``key``) or from an environment variable.
+    """API keys from a file (one per line, ``name:key`` or ``key``) or from an environment variable.
 
-    `open` says that nobody needs a key; without it, an address other than loopback needs keys.
+    `open` means that requests need no key; without it, an address other than loopback requires keys.
     """
 
     keys_file: _Text | None = None
@@ -108,24 +108,23 @@ class Auth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def has_keys(self) -> bool:
-        """Tell whether any keys were configured."""
+        """Return whether keys are configured."""
         return bool(self.keys_file or self.keys_env)
 
 
 class Cors(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Web pages of these origins (``https://app.example``, or ``*``) may read answers."""
+    """The origins (``https://app.example``, or ``*``) whose web pages may read replies."""
 
     origins: tuple[str, ...] = ()
     max_age_seconds: _NotNegative = 600
 
 
 class Fetch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What may be fetched for a request that names a URL.
+    """How the URLs in requests are fetched.
 
-    Public addresses only, apart from `allow_hosts`: host names, addresses or networks (``10.1.0.0/16``) that may be
-    fetched from although they are not public. `only_hosts`, if given, is all that may be fetched from.
-    `parallel` fetches at once per request, `total_parallel` in the gateway; `max_mib` is the size of one body after
-    decompression.
+    Only public addresses are allowed, and `allow_hosts`: host names, addresses or networks (``10.1.0.0/16``) that are
+    not public. `only_hosts`, if given, restricts fetching to these. `parallel` fetches run at once per request,
+    `total_parallel` in the gateway; `max_mib` is the limit of one body after decompression.
     """
 
     enabled: bool = True
@@ -145,7 +144,7 @@ class Fetch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Pool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The processes that run CPU-heavy processors; `workers` 0 means one per CPU."""
+    """The processes for CPU-heavy processors; `workers` 0 means one per CPU."""
 
     workers: Annotated[int, msgspec.Meta(ge=0, le=256)] = 0
     queue: _Count = 256
@@ -153,16 +152,16 @@ class Pool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The page at ``/`` on which a model can be tried."""
+    """The page at ``/`` for trying a model."""
 
     enabled: bool = True
 
 
 class ProcessorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A built-in name, an entry point's name or ``module:attribute``, and what it is made with.
+    """A built-in name, an entry point's name or ``module:attribute``, and its options.
 
-    `in_pool` None leaves it to the processor whether it runs in a process of the pool. `base` is where relative paths
-    in the options count from: the directory of the configuration file, which sets it.
+    `in_pool` None lets the processor decide whether it runs in a process of the pool. `base` is the directory of the
+    configuration file, below which relative paths in the options are.
     """
 
     name: _Text
@@ -172,9 +171,9 @@ class ProcessorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class MicroBatching(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Requests that arrive within `wait_ms` of each other go as one Predict of at most `max_rows` rows.
+    """Requests that arrive within `wait_ms` of each other become one Predict of at most `max_rows` rows.
 
-    `eager`: a request that finds none of its kind under way is not held back.
+    `eager` sends a request at once where no similar one is in flight.
     """
 
     max_rows: Annotated[int, msgspec.Meta(ge=2, le=65_536)] = 32
@@ -183,7 +182,7 @@ class MicroBatching(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Canary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """This share of the requests goes to another label; the same value of `sticky_header` always the same way."""
+    """A share of the requests goes to another label; equal values of `sticky_header` go to the same one."""
 
     label: _Text = "canary"
     percent: _Percent = 0.0
@@ -191,7 +190,7 @@ class Canary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Shadow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Copies of this share of the requests go to another label; nobody waits for the answers."""
+    """Copies of a share of the requests go to another label; their answers are dropped."""
 
     label: _Text = "canary"
     percent: _Percent = 0.0
@@ -199,17 +198,17 @@ class Shadow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Hedging(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A request without an answer after `after_ms` is sent to a second replica too; at most for this share of them."""
+    """A request without an answer after `after_ms` goes to a second replica too, for at most `max_percent` of all."""
 
     after_ms: _Milliseconds
     max_percent: _Percent = 20.0
 
 
 class CaptureConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """This share of the requests and answers is written to PredictionLog TFRecord files in `directory`.
+    """A share of the requests and answers is written to PredictionLog TFRecord files in `directory`.
 
-    `redact` names inputs and outputs whose values are blanked; `max_mib` is the size of all files together,
-    `file_mib` of one; `upload` is the URI of a store that finished files are copied to.
+    `redact` names inputs and outputs whose values are removed; `max_mib` is the limit of all files together,
+    `file_mib` of one; `upload` is the URI of a store for finished files.
     """
 
     directory: _Text
@@ -225,11 +224,11 @@ class CaptureConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One endpoint: ``POST /v1/models/<its name>``.
 
-    `model` is the name on the model servers if it differs; `labels` are further labels that a client may ask for by
-    URL; `outputs` the outputs that are asked for (none: all); `replicas` those of this model if not the gateway's.
+    `model` is the name on the model servers if it differs; `labels` are further labels that clients may request by
+    URL; `outputs` are the requested outputs (empty: all); `replicas` are those of this model if not the gateway's.
     `mode` is that of the serving group: with ``latest`` there are no labels, `label` is empty, and each model server
-    answers with the highest version that is AVAILABLE there. `ranks` says how many dimensions those inputs have of
-    which the signature does not say it (``any``: whatever is given); without it nothing is sent for them.
+    answers with its highest version that is AVAILABLE. `ranks` says how many dimensions those inputs have whose
+    rank the signature leaves open (``any``: any number); without it, requests with such inputs are refused.
     """
 
     model: str = ""

@@ -1,4 +1,4 @@
-"""The gateway's YAML file: read, and checked as a whole before a port is opened."""
+"""Read and check the gateway's YAML file, before a port is opened."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _ORIGIN = re.compile(r"https?://[^\s/?#@*]+")
 
 
 def read_config(path: str | Path) -> GatewayConfig:
-    """Return the gateway's configuration in a YAML or JSON file; raise InvalidInput naming the field that is wrong.
+    """Return the gateway's configuration in a YAML or JSON file; raise InvalidInput that names the wrong field.
 
-    Relative paths in it count from the file's own directory.
+    Relative paths start at the file's own directory.
     """
     source = Path(path)
     return config_from(
@@ -38,7 +38,7 @@ def read_config(path: str | Path) -> GatewayConfig:
 
 
 def config_from(data: object, *, base: Path = Path(), where: str = "The gateway configuration") -> GatewayConfig:
-    """Return `data` (dicts and lists) as a configuration; raise InvalidInput naming the field that is wrong."""
+    """Return `data` (dicts and lists) as a configuration; raise InvalidInput that names the wrong field."""
     remedy = "Correct the field that the message names; README.md of the gateway lists all of them."
     config = check_settings(data, GatewayConfig, subject=where, remedy=remedy)
     for problem in _problems(config):
@@ -52,17 +52,17 @@ def _problems(config: GatewayConfig) -> Iterator[str]:
     if not config.models:
         yield "`models` is empty"
     for name, model in config.models.items():
-        yield from _of_model(f"models.{name}", name, model, config.replicas)
-    yield from _of_targets("replicas", config.replicas)
+        yield from _model_problems(f"models.{name}", name, model, config.replicas)
+    yield from _target_problems("replicas", config.replicas)
     if not config.listen.address:
         yield "`listen.address` is empty"
     if not (config.listen.loopback or config.auth.has_keys or config.auth.open):
         yield (
             f"`listen.address` {config.listen.address} can be reached from other machines, but `auth` has no keys; "
-            "set `auth.keys_file` or `auth.keys_env`, or `auth: {open: true}` if everybody may ask"
+            "set `auth.keys_file` or `auth.keys_env`, or `auth: {open: true}` to serve without keys"
         )
     if config.auth.open and config.auth.has_keys:
-        yield "`auth` is open and has keys; choose one"
+        yield "`auth` is open and has keys; remove one of them"
     for origin in config.cors.origins:
         if origin != "*" and not _ORIGIN.fullmatch(origin):
             yield f"`cors.origins` has {origin!r}, which is not like https://app.example"
@@ -70,31 +70,31 @@ def _problems(config: GatewayConfig) -> Iterator[str]:
         yield "`health.max_age_seconds` is below `health.interval_seconds`"
 
 
-def _of_model(where: str, name: str, model: ModelConfig, replicas: tuple[str, ...]) -> Iterator[str]:
-    yield from _of_name(where, check_model_name, name)
+def _model_problems(where: str, name: str, model: ModelConfig, replicas: tuple[str, ...]) -> Iterator[str]:
+    yield from _name_problems(where, check_model_name, name)
     if model.model:
-        yield from _of_name(f"{where}.model", check_model_name, model.model)
+        yield from _name_problems(f"{where}.model", check_model_name, model.model)
     for label in (model.label, *model.labels):
-        yield from _of_name(f"{where}.label", check_label, label)
+        yield from _name_problems(f"{where}.label", check_label, label)
     if model.mode is Mode.LATEST:
-        yield from _of_latest(where, model)
+        yield from _latest_problems(where, model)
     if not (model.replicas or replicas):
         yield f"neither `replicas` nor `{where}.replicas` names a model server"
-    yield from _of_targets(f"{where}.replicas", model.replicas)
+    yield from _target_problems(f"{where}.replicas", model.replicas)
     for part in ("processor", "postprocessor"):
         if (given := getattr(model, part)) and given.base:
             yield f"`{where}.{part}` has unknown field `base`"
     for part, label in _other_labels(model):
-        yield from _of_name(f"{where}.{part}.label", check_label, label)
+        yield from _name_problems(f"{where}.{part}.label", check_label, label)
         if label == model.label:
-            yield f"`{where}.{part}.label` is the label {label!r} that the model answers with anyway"
+            yield f"`{where}.{part}.label` is the model's own label {label!r}"
     header = model.canary.sticky_header if model.canary else None
     if header is not None and not _HEADER.fullmatch(header):
-        yield f"`{where}.canary.sticky_header` {header!r} is not the name of a header"
+        yield f"`{where}.canary.sticky_header` {header!r} is not a header name"
 
 
-def _of_latest(where: str, model: ModelConfig) -> Iterator[str]:
-    """Name what goes by labels, of which there are none."""
+def _latest_problems(where: str, model: ModelConfig) -> Iterator[str]:
+    """Yield the settings that need labels, which ``mode: latest`` does not have."""
     given = {
         "label": model.label != ModelConfig().label,
         "labels": bool(model.labels),
@@ -102,7 +102,7 @@ def _of_latest(where: str, model: ModelConfig) -> Iterator[str]:
         "shadow": model.shadow is not None,
     }
     for name in (name for name, there in given.items() if there):
-        yield f"`{where}.{name}` goes by labels, which model servers of `mode: latest` do not have"
+        yield f"`{where}.{name}` needs labels, which model servers of `mode: latest` do not have"
 
 
 def _other_labels(model: ModelConfig) -> Iterator[tuple[str, str]]:
@@ -112,14 +112,14 @@ def _other_labels(model: ModelConfig) -> Iterator[tuple[str, str]]:
         yield "shadow", model.shadow.label
 
 
-def _of_name(where: str, check: Any, name: str) -> Iterator[str]:
+def _name_problems(where: str, check: Any, name: str) -> Iterator[str]:
     try:
         check(name)
     except InvalidInput as error:
         yield f"`{where}`: {error.cause.rstrip('.')}"
 
 
-def _of_targets(where: str, replicas: tuple[str, ...]) -> Iterator[str]:
+def _target_problems(where: str, replicas: tuple[str, ...]) -> Iterator[str]:
     try:
         if replicas:
             check_targets(replicas)
@@ -133,14 +133,14 @@ def _anchored(config: GatewayConfig, base: Path) -> GatewayConfig:
     def below(path: str | None) -> str | None:
         return None if path is None else str(base / path)
 
-    def moved(part: Any, *names: str) -> Any:
+    def anchored(part: Any, *names: str) -> Any:
         return part and msgspec.structs.replace(part, **{name: below(getattr(part, name)) for name in names})
 
-    def of_model(model: ModelConfig) -> ModelConfig:
-        capture = moved(model.capture, "directory")
+    def anchored_model(model: ModelConfig) -> ModelConfig:
+        capture = anchored(model.capture, "directory")
         # A store is a directory or a URI.
         if capture and capture.upload and "://" not in capture.upload:
-            capture = moved(capture, "upload")
+            capture = anchored(capture, "upload")
         processors = {
             name: given and msgspec.structs.replace(given, base=str(base))
             for name, given in (("processor", model.processor), ("postprocessor", model.postprocessor))
@@ -148,11 +148,11 @@ def _anchored(config: GatewayConfig, base: Path) -> GatewayConfig:
         label = "" if model.mode is Mode.LATEST else model.label
         return msgspec.structs.replace(model, label=label, capture=capture, **processors)
 
-    models = {name: of_model(model) for name, model in config.models.items()}
+    models = {name: anchored_model(model) for name, model in config.models.items()}
     return msgspec.structs.replace(
         config,
         models=models,
-        listen=msgspec.structs.replace(config.listen, tls=moved(config.listen.tls, "certificate", "key")),
+        listen=msgspec.structs.replace(config.listen, tls=anchored(config.listen.tls, "certificate", "key")),
         replica_tls=config.replica_tls and config.replica_tls.below(base),
-        auth=moved(config.auth, "keys_file"),
+        auth=anchored(config.auth, "keys_file"),
     )

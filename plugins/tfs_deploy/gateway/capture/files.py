@@ -195,8 +195,8 @@ class CaptureFiles:
         self._path.rename(final)
         self._on_finished(final)
 
-    def _open(self, room: int) -> None:
-        self._prune(room)
+    def _open(self, size: int) -> None:
+        self._prune(size)
         name = f"{self._model}-{self._clock.now():%Y%m%dT%H%M%S}-{uuid4().hex[:8]}{SUFFIX}{PARTIAL}"
         self._path = self._directory / name
         # Readable by the owner only, because the content is users' data.
@@ -215,7 +215,7 @@ class CaptureFiles:
             raise
         self._size += len(data)
 
-    def _prune(self, room: int) -> None:
+    def _prune(self, record_bytes: int) -> None:
         """Remove the oldest files until a new one fits."""
         pattern = re.compile(
             re.escape(self._model) + r"-\d{8}T\d{6}-[0-9a-f]{8}" + re.escape(SUFFIX) + f"({re.escape(PARTIAL)})?"
@@ -227,7 +227,7 @@ class CaptureFiles:
                     with contextlib.suppress(FileNotFoundError):
                         state = entry.stat()
                         files.append((state.st_mtime, entry.path, state.st_size))
-        total = sum(size for _, _, size in files) + max(room, self._file_bytes)
+        total = sum(size for _, _, size in files) + max(record_bytes, self._file_bytes)
         for _, path, size in sorted(files):
             if total <= self._total:
                 break

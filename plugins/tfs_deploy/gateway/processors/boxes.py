@@ -176,14 +176,14 @@ class BoxProcessor:
         """Return the output `name`, which must have `shape`, or `otherwise` where the options name none."""
         if not name:
             return otherwise
-        given = output_named(outputs, name)
-        if given.shape != shape or given.dtype.kind not in "fiu" or not np.isfinite(given).all():
+        output = output_named(outputs, name)
+        if output.shape != shape or output.dtype.kind not in "fiu" or not np.isfinite(output).all():
             raise BadAnswer(
-                f"The output {name!r} of the model is {given.dtype} {list(given.shape)} where numbers "
+                f"The output {name!r} of the model is {output.dtype} {list(output.shape)} where numbers "
                 f"{list(shape)} are expected.",
                 "Correct the box options classes_output and count_output.",
             )
-        return given
+        return output
 
     def _answer(self, boxes: Array, scores: Array, classes: Array, frame: Frame | None) -> dict[str, Any]:
         options = self._options

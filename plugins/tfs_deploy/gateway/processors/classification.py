@@ -74,9 +74,9 @@ class ClassificationProcessor:
             scores = scores[:, np.newaxis]
         columns = 1 if self._options.binary else None
         if scores.ndim != 2 or scores.dtype.kind not in "fV" or columns not in (None, scores.shape[1]):
-            wanted = "[items] or [items, 1]" if self._options.binary else "[items, classes]"
+            expected = "[items] or [items, 1]" if self._options.binary else "[items, classes]"
             raise BadAnswer(
-                f"The model answered with {scores.dtype} {list(scores.shape)} where scores {wanted} are expected.",
+                f"The model answered with {scores.dtype} {list(scores.shape)} where scores {expected} are expected.",
                 "Set the postprocessor's option output to the scores.",
             )
         activated = _activated(scores.astype(np.float64), self._options.activation)

@@ -49,7 +49,7 @@ class ModelProcessors:
             self.pooled[self._keys["preprocess"]] = model.processor
         if _in_pool(after, self._postprocessor, "postprocess"):
             self.pooled[self._keys["postprocess"]] = after
-        if self._keys["preprocess"] in self.pooled and getattr(self._processor, "needs_signature", False):
+        if self._keys["preprocess"] in self.pooled and getattr(self._processor, "requires_signature", False):
             raise InvalidInput(
                 f"The processor {model.processor.name!r} of model {name!r} needs the model's signature, "
                 "which a process of the pool does not have.",

@@ -209,11 +209,11 @@ class ProcessorPool:
         self._idle.put_nowait(process)
         return reply
 
-    async def _read_large(self, process: WorkerProcess, name: str, given: Any) -> Any:
+    async def _read_large(self, process: WorkerProcess, name: str, result: Any) -> Any:
         """Return the array `name` of a job's result; a large one is read in chunks."""
-        if not isinstance(given, tuple):
-            return given
-        shape, kind = given
+        if not isinstance(result, tuple):
+            return result
+        shape, kind = result
         array = np.empty(shape, kind.dtype)
         flat = array.reshape(-1).view(np.uint8)
         for start in range(0, flat.size, worker.PIECE_BYTES):

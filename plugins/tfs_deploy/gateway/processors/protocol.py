@@ -59,7 +59,7 @@ class Processor(Postprocessor, Protocol):
     ``reentrant`` (False): its methods may run in several threads; large items outside of the pool do.
     ``splits`` (False): the items of one request are independent, and may be split over several processes.
     ``with_signature(signature)``: returns the processor for a model that has this signature.
-    ``needs_signature`` (False): it requires the signature, so it cannot run in the pool.
+    ``requires_signature`` (False): it requires the signature, so it cannot run in the pool.
     ``paths`` (()): its options that are file names; relative ones start at the configuration's directory.
     """
 
@@ -75,14 +75,14 @@ def split_aux(arrays: Arrays) -> tuple[dict[str, Array], dict[str, Array]]:
 
 def output_named(outputs: Arrays, name: str) -> Array:
     """Return the output `name`, or the only one where `name` is empty; raise BadAnswer."""
-    given = split_aux(outputs)[0]
-    if not name and len(given) == 1:
-        return next(iter(given.values()))
-    if name in given:
-        return given[name]
-    wanted = f"no output {name!r}" if name else f"{len(given)} outputs where one was expected"
+    available = split_aux(outputs)[0]
+    if not name and len(available) == 1:
+        return next(iter(available.values()))
+    if name in available:
+        return available[name]
+    problem = f"no output {name!r}" if name else f"{len(available)} outputs where one was expected"
     raise BadAnswer(
-        f"The answer of the model has {wanted}; there are: {', '.join(sorted(given)) or 'none'}.",
+        f"The answer of the model has {problem}; there are: {', '.join(sorted(available)) or 'none'}.",
         "Set the postprocessor's option for the output to one of them.",
     )
 

@@ -248,7 +248,7 @@ class TensorProcessor:
 
     def __init__(self, options: TensorOptions) -> None:
         self._options = options
-        self.needs_signature = not options.inputs
+        self.requires_signature = not options.inputs
         self.batches = options.batches
         self.takes_blobs = options.blobs
         self._dtypes = {name: parse_dtype(given.dtype) for name, given in options.inputs.items()}
@@ -280,10 +280,10 @@ class TensorProcessor:
         values = self._by_name(index, item)
         row = {name: to_array(index, values[name], dtype, name) for name, dtype in self._dtypes.items()}
         for name, array in row.items():
-            wanted = self._shapes[name]
-            if wanted is not None and not _fits(array.shape, wanted):
+            expected = self._shapes[name]
+            if expected is not None and not _fits(array.shape, expected):
                 raise BadItem(
-                    index, f"has the shape {list(array.shape)} in {name!r} where {shape_text(wanted)} is expected"
+                    index, f"has the shape {list(array.shape)} in {name!r} where {shape_text(expected)} is expected"
                 )
         return row
 
@@ -292,24 +292,24 @@ class TensorProcessor:
             return item
         if len(self._dtypes) == 1 and (not isinstance(item, dict) or item.keys() == {"b64"}):
             return {next(iter(self._dtypes)): item}
-        wanted = ", ".join(map(repr, self._dtypes))
+        names = ", ".join(map(repr, self._dtypes))
         if isinstance(item, Blob):
-            raise BadItem(index, f"is a file where an object with {wanted} is expected")
-        raise BadItem(index, f"is not an object with exactly {wanted}")
+            raise BadItem(index, f"is a file where an object with {names} is expected")
+        raise BadItem(index, f"is not an object with exactly {names}")
 
 
 def rows_as_json(outputs: Arrays, names: Sequence[str] = ()) -> list[Any]:
     """Return the rows of `outputs` (only `names` where given) as JSON values; raise BadAnswer."""
-    given = {name: output_named(outputs, name) for name in names} if names else split_aux(outputs)[0]
-    counts = {array.shape[0] if array.ndim else -1 for array in given.values()}
+    selected = {name: output_named(outputs, name) for name in names} if names else split_aux(outputs)[0]
+    counts = {array.shape[0] if array.ndim else -1 for array in selected.values()}
     if len(counts) != 1 or -1 in counts:
-        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in sorted(given.items()))
+        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in sorted(selected.items()))
         raise BadAnswer(
             f"The outputs of the model do not have one row per item: {shapes or 'there are none'}.",
             "Name outputs with one row per item in the processor's option 'outputs'.",
         )
     # Outputs with this suffix are always bytes, as in TF Serving's REST API.
-    columns = {name: to_json(array, always_b64=name.endswith("_bytes")) for name, array in given.items()}
+    columns = {name: to_json(array, always_b64=name.endswith("_bytes")) for name, array in selected.items()}
     if len(columns) == 1:
         return list(next(iter(columns.values())))
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
@@ -325,7 +325,7 @@ def _stacked(name: str, rows: Sequence[Array]) -> Array:
     return np.stack(rows)
 
 
-def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
-    return len(shape) == len(wanted) and all(
-        size is None or size == given for given, size in zip(shape, wanted, strict=True)
+def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(expected) and all(
+        size is None or size == given for given, size in zip(shape, expected, strict=True)
     )

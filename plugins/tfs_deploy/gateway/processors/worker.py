@@ -79,7 +79,7 @@ def run(key: str, step: Step, payload: Any) -> tuple[Any, ...]:
     try:
         processor: Any = _processors[key]
         if step == "preprocess":
-            items = [Blob(*one) if len(one) > 1 else one[0] for one in payload]
+            items = [Blob(*packed) if len(packed) > 1 else packed[0] for packed in payload]
             return ("done", {name: _keep_large(name, array) for name, array in processor.preprocess(items).items()})
         return ("done", processor.postprocess(payload))
     except BadItem as error:

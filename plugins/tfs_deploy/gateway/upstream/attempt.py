@@ -101,8 +101,11 @@ class Guard:
         return signature is not None and bool(signature.inputs) and self._all_batched(signature)
 
     def _all_batched(self, signature: Signature) -> bool:
-        wanted = self._outputs or signature.outputs
-        specs = [*signature.inputs.values(), *(signature.outputs[name] for name in wanted if name in signature.outputs)]
+        outputs = self._outputs or signature.outputs
+        specs = [
+            *signature.inputs.values(),
+            *(signature.outputs[name] for name in outputs if name in signature.outputs),
+        ]
         return all(_has_batch_dimension(spec) for spec in specs)
 
     def _signature(self, metadata: Metadata) -> Signature:
@@ -115,20 +118,22 @@ class Guard:
         return signature
 
     def _check_rank(self, metadata: Metadata, alias: str, rank: int) -> None:
-        wanted = self._ranks.get(alias)
-        if wanted is None:
+        expected = self._ranks.get(alias)
+        if expected is None:
             raise bad_upstream(
                 f"The signature of model {metadata.model!r} version {metadata.version} leaves the rank of its input "
                 f"{alias!r} open; set `ranks` in the gateway's configuration."
             )
-        if wanted not in (rank, "any"):
+        if expected not in (rank, "any"):
             raise unusable(
-                f"The input {alias!r} of model {metadata.model!r} must have {wanted} dimensions, "
+                f"The input {alias!r} of model {metadata.model!r} must have {expected} dimensions, "
                 f"but the array has {rank}."
             )
 
-    def _mismatch(self, metadata: Metadata, what: str) -> Problem:
-        return bad_upstream(f"Model {metadata.model!r} version {metadata.version} {what}, which the gateway asks for.")
+    def _mismatch(self, metadata: Metadata, reason: str) -> Problem:
+        return bad_upstream(
+            f"Model {metadata.model!r} version {metadata.version} {reason}, which the gateway asks for."
+        )
 
 
 def _has_batch_dimension(spec: TensorSpec) -> bool:

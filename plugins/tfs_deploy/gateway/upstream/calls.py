@@ -188,9 +188,9 @@ class Calls:
             raise error
         return None
 
-    def _serves_other_version(self, request: _Request, asked: Replica) -> bool:
-        """Return whether an untried replica has another version under the label than `asked`."""
-        known = asked.fresh_metadata(request.label)
+    def _serves_other_version(self, request: _Request, tried: Replica) -> bool:
+        """Return whether an untried replica has another version under the label than `tried`."""
+        known = tried.fresh_metadata(request.label)
         left = (replica for replica in self._replicas() if replica not in request.tried and not replica.ejected)
         views = (replica.fresh_metadata(request.label) for replica in left)
         return any(view is not None and (known is None or view.version != known.version) for view in views)

@@ -75,8 +75,8 @@ def choose(candidates: Sequence[T], now: float, draw: random.Random) -> T | None
     """
     if len(candidates) < 2:
         return candidates[0] if candidates else None
-    one, other = draw.sample(candidates, 2)
-    return other if other.load.cost(now) < one.load.cost(now) else one
+    first, second = draw.sample(candidates, 2)
+    return second if second.load.cost(now) < first.load.cost(now) else first
 
 
 logger = logging.getLogger(__name__)

@@ -115,10 +115,10 @@ class Routes:
 
 def _arguments(pattern: Sequence[str], segments: Sequence[str]) -> dict[str, str] | None:
     arguments = {}
-    for sampled, given in zip(pattern, segments, strict=True):
+    for sampled, segment in zip(pattern, segments, strict=True):
         if sampled.startswith("{"):
-            arguments[sampled[1:-1]] = unquote(given)
-        elif sampled != given:
+            arguments[sampled[1:-1]] = unquote(segment)
+        elif sampled != segment:
             return None
     return arguments
 
@@ -206,7 +206,7 @@ class Application:
         self._monotonic = monotonic
         self._wall = wall
         self._cross_origin = CrossOrigin(config.cors, _sticky_headers(models))
-        self._openapi = msgspec.json.encode(openapi.document(config, models, keys=keys.needed))
+        self._openapi = msgspec.json.encode(openapi.document(config, models, keys=keys.required))
         self._secure = config.listen.tls is not None
         self._routes = Routes(self._all_routes(config))
         self._idle = asyncio.Event()
@@ -217,8 +217,8 @@ class Application:
         """Return a new request, counted as in flight until `end_request`."""
         self.in_flight += 1
         self._idle.clear()
-        given = request_id(headers.get(REQUEST_ID_HEADER))
-        return Request(method, path, headers, given, remote, self._monotonic())
+        client_id = request_id(headers.get(REQUEST_ID_HEADER))
+        return Request(method, path, headers, client_id, remote, self._monotonic())
 
     def admit(self, request: Request) -> tuple[Match, Permit | None]:
         """Return the route and, for a predict request, its permit; raise Problem."""
@@ -301,7 +301,7 @@ class Application:
             *(Route("POST", path, self._predict, takes_body=True) for path in _MODEL_PATHS),
         ]
         if config.page.enabled:
-            page = Page(keys=self._keys.needed, max_bytes=self.body_bytes)
+            page = Page(keys=self._keys.required, max_bytes=self.body_bytes)
             routes.append(Route("GET", "/", page.page, public=True))
             routes.append(Route("GET", "/static/{file}", page.file, public=True))
         return routes

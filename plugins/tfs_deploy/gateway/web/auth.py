@@ -32,7 +32,7 @@ class Keys:
         self._key_digests = dict(digests)
 
     @property
-    def needed(self) -> bool:
+    def required(self) -> bool:
         """Return whether a request needs a key."""
         return bool(self._key_digests)
 

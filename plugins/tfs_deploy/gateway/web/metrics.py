@@ -289,9 +289,9 @@ def register_gauges(
 
 def _replicas(models: Sequence[Endpoint]) -> _Rows:
     return [
-        ({"model": endpoint.name, "replica": replica}, float(asked))
+        ({"model": endpoint.name, "replica": replica}, float(healthy))
         for endpoint in models
-        for replica, asked in sorted(endpoint.upstream.replicas().items())
+        for replica, healthy in sorted(endpoint.upstream.replicas().items())
     ]
 
 

@@ -130,8 +130,8 @@ class PredictHandler:
             if label is not None or first.label == endpoint.config.label:
                 raise
             # A canary that fails must not fail the request: the model's own label answers.
-            again = await self._predict_batch(endpoint, request, batches[0], endpoint.config.label, deadline)
-            return await self._complete_batches(endpoint, request, batches, again, deadline)
+            own = await self._predict_batch(endpoint, request, batches[0], endpoint.config.label, deadline)
+            return await self._complete_batches(endpoint, request, batches, own, deadline)
 
     async def _complete_batches(
         self, endpoint: Endpoint, request: Request, batches: list[Batch], first: Answer, deadline: float

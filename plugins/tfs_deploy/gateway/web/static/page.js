@@ -21,7 +21,7 @@ function headers(more = {}) {
   return key ? { ...more, Authorization: `Bearer ${key}` } : more;
 }
 
-function tell(text, kind = "") {
+function showStatus(text, kind = "") {
   $("status").className = kind;
   $("status").textContent = text;
 }
@@ -40,7 +40,7 @@ async function loadModels() {
     showModels(found.models, "");
   } catch (error) {
     showModels([], "No models");
-    tell(`The models cannot be listed: ${error.message}`, "problem");
+    showStatus(`The list of models is not available: ${error.message}`, "problem");
   }
 }
 
@@ -63,7 +63,7 @@ function modelChosen() {
   const model = chosen();
   // What another model said is no answer of this one.
   $("result").hidden = true;
-  tell("Nothing asked yet.");
+  showStatus("No request sent yet.");
   $("about").textContent = "";
   $("json-hint").textContent = "";
   if (!model) return;
@@ -88,7 +88,7 @@ function kindChosen() {
 function takePicture(file) {
   if (!file) return;
   if (file.size > MAX_BYTES) {
-    tell(`This file has ${file.size} bytes, and at most ${MAX_BYTES} are taken.`, "problem");
+    showStatus(`This file has ${file.size} bytes; choose one of at most ${MAX_BYTES}.`, "problem");
     return;
   }
   picture = file;
@@ -101,7 +101,7 @@ function takePicture(file) {
   preview.onload = () => preview.classList.toggle("small-picture", preview.naturalWidth <= SMALL);
   preview.onerror = () => { preview.hidden = true; };
   $("result").hidden = true;
-  tell(`${file.name || "A pasted picture"} is chosen.`);
+  showStatus(`${file.name || "A pasted picture"} is chosen.`);
 }
 
 function watchPicture() {
@@ -156,7 +156,7 @@ async function ask(event) {
   const model = chosen();
   let request;
   try {
-    if (!model) throw new Error("There is no model to ask.");
+    if (!model) throw new Error("Choose a model first.");
     request = toSend();
   } catch (error) {
     showProblem(error.message);
@@ -182,14 +182,14 @@ function busy(now) {
   asking = now;
   $("send").setAttribute("aria-disabled", String(now));
   $("answer").setAttribute("aria-busy", String(now));
-  if (now) tell("Asking…");
+  if (now) showStatus("Asking…");
 }
 
 // --- the answer -----------------------------------------------------------------------------------------------------
 
 function showProblem(detail, request = "") {
   $("result").hidden = true;
-  tell(detail, "problem");
+  showStatus(detail, "problem");
   if (request) $("status").append(element("small", { class: "code" }, `Request ${request}`));
 }
 
@@ -199,7 +199,7 @@ function showAnswer(found, text, answered, took) {
   $("shown").replaceChildren();
   if (isClassification(result)) showClasses(result);
   else if (isBoxes(result)) showBoxes(result);
-  else tell(isPlain(result) ? String(result) : "Answered.", "best");
+  else showStatus(isPlain(result) ? String(result) : "Answered.", "best");
   showTimes(answered.get("Server-Timing") || "", took);
   $("raw").textContent = JSON.stringify(found, null, 1);
   // Where there is nothing else to see, it is the answer.
@@ -237,7 +237,7 @@ function percent(score) {
 }
 
 function showClasses(result) {
-  tell(result.label === null ? "No class is above the threshold." : String(result.label), "best");
+  showStatus(result.label === null ? "No class is above the threshold." : String(result.label), "best");
   const probabilities = result.classes.every((one) => one.score >= 0 && one.score <= 1);
   const largest = Math.max(...result.classes.map((one) => Math.abs(one.score)), 1e-9);
   const rows = result.classes.map((one) => {
@@ -254,7 +254,7 @@ function showClasses(result) {
 }
 
 function showBoxes(result) {
-  tell(result.boxes.length === 1 ? "1 box" : `${result.boxes.length} boxes`, "best");
+  showStatus(result.boxes.length === 1 ? "1 box" : `${result.boxes.length} boxes`, "best");
   const shown = [];
   if (picture && result.width && !$("url").value) shown.push(drawn(result));
   const rows = result.boxes.map((box) => {
