@@ -46,7 +46,7 @@ class FakeStateDocuments:
         with self._lock:
             found = self.read(key)
             if (found.tag if found else None) != expected:
-                state = "exists already" if expected is None else "was changed by somebody else meanwhile"
+                state = "exists already" if expected is None else "was changed by another process meanwhile"
                 raise Contention(f"The state document {key!r} {state}.", "Read it again.")
             self.stored[key], tag = encode(body)
         return tag

@@ -111,7 +111,7 @@ def test_a_version_that_somebody_else_put_there_is_not_ours(store: LocalStore, r
     assert store.versions("m") == ()
     with pytest.raises(NotFound, match="124"):
         store.manifest("m", 124)
-    with pytest.raises(Refused, match="not from tfs_deploy"):
+    with pytest.raises(Refused, match="not published by tfs_deploy"):
         store.delete("m", 124)
     assert (root / "m" / "124").is_dir()
 

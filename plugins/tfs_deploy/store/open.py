@@ -1,4 +1,4 @@
-"""From what a user writes as ``--store`` to a store."""
+"""Open the store at a URI, as users write it after ``--store``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _USAGE = "Give the path of a directory, file:///path, or s3://bucket/prefix."
 def open_store(uri: str, *, clock: Clock | None = None, s3: S3Options | None = None) -> Store:
     """Return the store at `uri`: a directory (``~`` is the home directory), ``file:///path`` or ``s3://bucket/prefix``.
 
-    What `s3` leaves out comes from boto3's own chain and the ``AWS_*`` variables.
+    Settings that `s3` leaves out come from boto3's own chain and the ``AWS_*`` variables.
     """
     if isinstance(uri, str) and uri.lower().startswith("s3:/"):
         return _in_s3(uri, s3, clock)
@@ -40,7 +40,7 @@ def _directory(uri: str) -> Path:
     if not _SCHEME.match(uri):
         return Path(uri).expanduser()
     parts = urlsplit(uri)
-    # An address may hold a secret before an "@", and is not repeated then.
+    # The part before an "@" may be a secret, so such an address is not quoted.
     shown = f"{parts.scheme}://..." if "@" in uri else uri
     if parts.scheme == "file":
         if parts.netloc not in {"", "localhost"} or not parts.path or parts.query or parts.fragment:

@@ -1,13 +1,13 @@
-"""What a store is: complete model versions, and small state documents that change by compare-and-set only.
+"""The interface of a store: complete model versions, and small state documents that change by compare-and-set only.
 
-Every store keeps these promises, whatever it is made of; ``tests/contract`` holds the suites that check them:
+Every kind of store keeps these promises; ``tests/contract`` holds the suites that check them:
 
 - A version is visible whole or not at all, and its files are those of its manifest.
 - A version number is used once: never again after a withdrawal, a deletion or a crash.
 - Numbers appear in rising order, so that a server that follows the highest one sees every version. A store that
   cannot rename claims the number first; there two publishes of one model at the same time may end in the other order.
-- The same bytes published again give the version that is there already, and nothing is written.
-- A write to a state document succeeds only if nobody else changed the document since it was read.
+- A second publish of the same bytes gives the existing version and writes nothing.
+- A write to a state document succeeds only if the document has not changed since it was read.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Protocol
 
 from tfs_deploy.savedmodel.manifest import Manifest
 
-# State documents are read whole and often; what is larger belongs into a version.
+# State documents are read whole and often; larger contents belong into a version.
 MAX_DOCUMENT_BYTES = 16 << 20
 # `Store.read` is for requests and notes in assets.extra; weights are read by the model server from its own disk.
 MAX_READ_BYTES = 64 << 20
@@ -39,7 +39,7 @@ class ModelVersion:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """The outcome of a publish; ``created`` is false if a version with these bytes was there already."""
+    """The outcome of a publish; ``created`` is false if a version with these bytes existed already."""
 
     version: ModelVersion
     uploaded_bytes: int
@@ -90,7 +90,7 @@ class Store(Protocol):
 
     @property
     def needs_sync_agent(self) -> bool:
-        """Tell whether model servers cannot read this store, so that a sync agent brings versions to their disks."""
+        """Tell whether model servers cannot read this store and sync agents must copy versions to their disks."""
 
     @property
     def documents(self) -> StateDocuments:
@@ -100,10 +100,10 @@ class Store(Protocol):
         """Return, sorted, the names of the models with at least one complete version."""
 
     def change_token(self, model: str) -> str:
-        """Return a token that is another one after every appearance, withdrawal or deletion of a version of `model`.
+        """Return a token that changes with every publish, withdrawal and deletion of a version of `model`.
 
-        Read it before `versions`, and look at the versions again when it has changed: it costs the same however many
-        versions there are. It may change without such a cause, and is ``""`` for an unknown model.
+        Read the token before `versions`, and read `versions` again when the token has changed: its cost does not depend
+        on the number of versions. It may also change without a cause, and is ``""`` for an unknown model.
         """
 
     def versions(self, model: str) -> tuple[int, ...]:
@@ -131,16 +131,15 @@ class Store(Protocol):
         """Read every byte of a complete version; raise CorruptModel naming the first file that is wrong."""
 
     def download(self, model: str, version: int, target: Path, *, progress: Progress | None = None) -> None:
-        """Bring every file of a complete version below the existing directory `target`, the manifest last.
+        """Copy every file of a complete version below the existing directory `target`, the manifest last.
 
-        Files that an earlier, interrupted download left there are kept if their size and digest are right; whatever
-        is not part of the version is removed. When this returns, all of it is on the disk. `progress` is that of
-        `publish`. Raises CorruptModel naming a file whose bytes are not those of the manifest; then there is no
-        manifest in `target`.
+        Files of an earlier, interrupted download are kept if their size and digest are right; everything that is not
+        part of the version is removed. All files are flushed to the disk before this returns. `progress` is that of
+        `publish`. Raises CorruptModel naming a file that differs from the manifest; `target` has no manifest then.
         """
 
     def withdraw(self, model: str, version: int, reason: str) -> None:
-        """Take a version out of model servers' sight and keep its files; again is no error."""
+        """Hide a version from model servers and keep its files; no error if it is withdrawn already."""
 
     def delete(self, model: str, version: int) -> None:
-        """Remove a version's files, out of sight first; again is no error, and the number stays used."""
+        """Hide a version and remove its files; no error if it is deleted already. The number stays used."""

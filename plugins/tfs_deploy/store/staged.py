@@ -1,4 +1,4 @@
-"""Read a staged directory for a publish, each file once: what is hashed is what is stored."""
+"""Read a staged directory for a publish, each file once: the hashed bytes are the stored bytes."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class StagedFiles:
     def for_each(
         self, work: Callable[[FileEntry], None], entries: Iterable[FileEntry] | None = None, *, threads: int = _THREADS
     ) -> None:
-        """Do `work` for each of `entries` (default: all files); the first error ends all of it."""
-        # Large files first, so that no thread starts on one when the others are done.
+        """Call `work` with each of `entries` (default: all files) in threads; the first error stops the rest."""
+        # Large files first: a large file that starts last would run alone.
         ordered = sorted(self.manifest.files if entries is None else entries, key=lambda entry: -entry.size)
         if not ordered:
             return
@@ -72,7 +72,7 @@ class StagedFiles:
         view = memoryview(bytearray(min(size, entry.size + 1)))
         with contextlib.ExitStack() as stack:
             with reading_input(path):
-                # Buffered, which reads on where a file system gives less than it was asked for: parts have one size.
+                # Buffered: a short read of the file system must not end a part, since all parts have one size.
                 stream = stack.enter_context(path.open("rb"))
             while not self._stopped.is_set():
                 with reading_input(path):
@@ -89,11 +89,11 @@ class StagedFiles:
 
     @property
     def stopped(self) -> bool:
-        """Tell whether another file failed, so that the rest is not worth doing."""
+        """Tell whether another file has failed, which makes further work useless."""
         return self._stopped.is_set()
 
     def advance(self, count: int) -> None:
-        """Show that `count` more bytes are done."""
+        """Add `count` bytes to the progress."""
         if self._progress is not None:
             with self._lock:
                 self._done += count
@@ -114,7 +114,7 @@ class StagedFiles:
 
 @contextlib.contextmanager
 def reading_input(path: Path) -> Iterator[None]:
-    """Tell apart the input, which the caller named, from the store's own disk."""
+    """Turn an OSError while reading the input into InvalidInput; the store's own disk raises StoreError."""
     try:
         yield
     except OSError as error:
@@ -125,7 +125,7 @@ def reading_input(path: Path) -> Iterator[None]:
 
 
 def check_size(manifest: Manifest) -> None:
-    """Raise InvalidInput for a manifest that could be written, but not read again."""
+    """Raise InvalidInput for a manifest that is too large to be read again."""
     size = len(to_json(manifest))
     if size > MAX_MANIFEST_BYTES:
         raise InvalidInput(

@@ -1,7 +1,7 @@
-"""Bring large files into a directory, a few at a time, each in pieces that come in any order.
+"""Download of large files into a directory, a few at a time, each in pieces that arrive in any order.
 
-A piece is written as it comes, and the file is hashed behind the pieces in the order of the file: what has just been
-written is in memory still, so that hashing reads no disk, and a piece needs no buffer of its size.
+A piece is written block by block as it arrives, so it needs no buffer of its size. The file is hashed in its own order
+behind the pieces, from the page cache.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ from tfs_deploy.store.local.filesystem import reporting
 
 PIECE_BYTES = 32 << 20
 _FILES_AT_ONCE = 2
-# The disk works while the rest is on its way, instead of all at once at the end.
+# Flushed in steps of this size, so that the disk works during the download and not only at its end.
 _FLUSH_BYTES = 256 << 20
 # Fits a core's cache, and is long enough for hashlib to release the interpreter lock.
 _HASH_BYTES = 256 << 10
 
 
 class LargeFiles:
-    """Brings files that do not fit the memory."""
+    """Downloads files that do not fit the memory."""
 
     def __init__(
         self, source: Source, state: DownloadState, *, connections: int, piece_bytes: int = PIECE_BYTES
     ) -> None:
-        """`connections` is how many pieces are on the way at a time, of all files together."""
+        """`connections` is how many pieces of all files are fetched at a time."""
         self._source = source
         self._state = state
         self._connections = connections
         self._piece_bytes = piece_bytes
 
     def download(self, entries: list[FileEntry], target: Path) -> None:
-        """Bring `entries` below `target`; the first error ends all of it."""
+        """Download `entries` below `target`; the first error stops the rest."""
         if not entries:
             return
         at_once = min(_FILES_AT_ONCE, len(entries))
         connections = max(1, self._connections // at_once)
         with ThreadPoolExecutor(at_once, thread_name_prefix="tfs-deploy-download") as pool:
-            # Files that another one's error stops end in silence.
+            # A file that stops because of another file's error raises nothing itself.
             for _ in pool.map(lambda entry: self._download_file(entry, target / entry.path, connections), entries):
                 pass
 
@@ -69,7 +69,7 @@ class LargeFiles:
             raise
 
     def _try(self, entry: FileEntry, path: Path, connections: int, advance: Callable[[int], None]) -> str:
-        """Fetch a file, and return what is wrong with it; a file that is wrong, or not whole, does not stay."""
+        """Fetch a file and return its problem, empty if there is none; a file with a problem is removed."""
         problem = "nothing"
         try:
             try:
@@ -87,7 +87,7 @@ class LargeFiles:
 
 
 class _File:
-    """One try to bring one file."""
+    """One attempt to download one file."""
 
     def __init__(
         self,
@@ -109,22 +109,22 @@ class _File:
         self._error: BaseException | None = None
 
     def download(self, connections: int) -> tuple[int, str]:
-        """Return size and SHA-256 (hex) of what came, flushed to the disk; something else if others stop it."""
+        """Return size and SHA-256 (hex) of the downloaded bytes, which are flushed; the values are wrong if stopped."""
         digest, size, flushed = hashlib.sha256(), 0, 0
         with self._opened() as (writing, reading):
-            for came in self._pieces(writing, connections):
-                size += self._hash(digest, reading, size, came)
-                if size - flushed >= _FLUSH_BYTES and not self._ends:
+            for received in self._pieces(writing, connections):
+                size += self._hash(digest, reading, size, received)
+                if size - flushed >= _FLUSH_BYTES and not self._stopping:
                     self._flush(writing)
                     flushed = size
-            if not self._ends:
+            if not self._stopping:
                 self._flush(writing)
         if self._error is not None:
             raise self._error
         return size, digest.hexdigest()
 
     @property
-    def _ends(self) -> bool:
+    def _stopping(self) -> bool:
         return self._broken.is_set() or self._state.stopped.is_set()
 
     @contextlib.contextmanager
@@ -138,29 +138,29 @@ class _File:
             yield writing, reading
 
     def _pieces(self, writing: int, connections: int) -> Iterator[int]:
-        """Yield, in the order of the file, how much of each piece came; several are on their way at once."""
+        """Yield, in the order of the file, the received bytes of each piece; several pieces are fetched at once."""
         starts = range(0, self._entry.size, self._piece_bytes)
         with ThreadPoolExecutor(connections, thread_name_prefix="tfs-deploy-pieces") as pool:
             futures = [pool.submit(self._fetch, writing, start) for start in starts]
             try:
                 for future in futures:
-                    came = future.result()
-                    if not self._ends:
-                        yield came
-                    if came < self._piece_bytes:
+                    received = future.result()
+                    if not self._stopping:
+                        yield received
+                    if received < self._piece_bytes:
                         break  # the last one, or the file is too short
             finally:
                 for future in futures:
                     future.cancel()
 
     def _fetch(self, writing: int, start: int) -> int:
-        """Write one piece, and return how much of it came."""
+        """Fetch and write one piece; return the number of its received bytes."""
         at, end = start, min(start + self._piece_bytes, self._entry.size)
-        if self._ends:
+        if self._stopping:
             return 0
         try:
             for block in self._source.blocks(self._entry, start, end):
-                # What is more than the piece belongs to the next one, or makes the digest wrong.
+                # Bytes beyond the piece belong to the next one.
                 taken = memoryview(block)[: end - at]
                 if not taken:
                     continue
@@ -168,7 +168,7 @@ class _File:
                     self._state.files.write_at(writing, taken, at)
                 at += len(taken)
                 self._advance(len(taken))
-                if self._ends:
+                if self._stopping:
                     break
         except BaseException as error:
             self._error = self._error or error
@@ -178,7 +178,7 @@ class _File:
     def _hash(self, digest: hashlib._Hash, reading: int, start: int, count: int) -> int:
         view = memoryview(bytearray(min(_HASH_BYTES, count)))
         done = 0
-        while done < count and not self._ends:
+        while done < count and not self._stopping:
             with reporting("read", self._path, who=WHO):
                 got = os.preadv(reading, [view[: count - done]], start + done)
             if not got:

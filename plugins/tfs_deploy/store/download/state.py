@@ -1,4 +1,4 @@
-"""What small and large files have in common on their way into a directory: see `tfs_deploy.store.download.target`."""
+"""State that the downloads of small and of large files share; see `tfs_deploy.store.download.target`."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ _BUFFER_BYTES = 1 << 20
 
 
 class NoPieces(Exception):
-    """The other side gives whole files only."""
+    """The source gives whole files only."""
 
 
 class Source(Protocol):
-    """Where the bytes of a version's files come from; used by many threads."""
+    """Source of the bytes of a version's files; used by many threads."""
 
     def begin(self, entry: FileEntry) -> None:
-        """Look at a large file before its pieces are asked for; CorruptModel if it is missing or has another size."""
+        """Check a large file before its pieces are read; raise CorruptModel if it is missing or has another size."""
 
     def blocks(self, entry: FileEntry, start: int, end: int) -> Iterable[Block]:
         """Yield the bytes of a file from `start` to before `end`, fewer if there are no more.
 
-        Raises NoPieces, before the first block, if only the whole file can be had.
+        Raises NoPieces, before the first block, if the source gives whole files only.
         """
 
 
 class DownloadState:
-    """Counts what has come, and keeps what lies there already; used by many threads."""
+    """Progress and existing files of one download; used by many threads."""
 
     def __init__(self, where: str, progress: Progress | None, files: Filesystem) -> None:
         """`where` names the version in errors."""
@@ -53,20 +53,20 @@ class DownloadState:
         self._lock = threading.Lock()
 
     def advance(self, count: int) -> None:
-        """Show that `count` more bytes are done."""
+        """Add `count` bytes to the progress."""
         if self._progress is not None and count:
             with self._lock:
                 self._done += count
                 self._progress(self._done)
 
     def is_complete(self, entry: FileEntry, path: Path) -> bool:
-        """Tell whether the file lies there, whole and on the disk; one that is something else is removed."""
+        """Tell whether the file exists, complete and flushed; remove a file with other bytes."""
         if path not in self.present:
             return False
         try:
             if path.stat().st_size == entry.size and _digest_of(path) == entry.sha256:
                 with reporting("flush", path, who=WHO), path.open("rb") as stream:
-                    self.files.sync(stream.fileno())  # whoever wrote it may have died before it was on the disk
+                    self.files.sync(stream.fileno())  # the process that wrote it may have died before its flush
                 return True
         except FileNotFoundError:
             return False
@@ -77,11 +77,11 @@ class DownloadState:
         return False
 
     def log_retry(self, entry: FileEntry, problem: str) -> None:
-        """Tell that a file came damaged, which may be the network's doing."""
-        log.info("Fetching %s of %s again: it came with %s", entry.path, self.where, problem)
+        """Log that a file arrived damaged, which may be the network's fault, and is fetched again."""
+        log.info("Fetching %s of %s again: it arrived with %s", entry.path, self.where, problem)
 
     def corrupt(self, entry: FileEntry, problem: str) -> CorruptModel:
-        """Return the error for a file that came damaged twice."""
+        """Return the error for a file that arrived damaged twice."""
         return CorruptModel(
             f"The file {entry.path!r} of {self.where} has {problem} instead of {entry.size} bytes with "
             f"{entry.sha256[:12]}....",
@@ -89,7 +89,7 @@ class DownloadState:
         )
 
     def drop(self, path: Path) -> None:
-        """Remove what was written of a file that cannot be used."""
+        """Remove a file that cannot be used."""
         try:
             self.files.remove_file(path)
         except OSError as error:
@@ -97,7 +97,7 @@ class DownloadState:
 
 
 def problem_with(entry: FileEntry, size: int, digest: str) -> str:
-    """Return what is wrong with a file that came with this size and SHA-256 (hex), empty if nothing is."""
+    """Return how this size and SHA-256 (hex) differ from `entry`, empty if they are equal."""
     return "" if (size, digest) == (entry.size, entry.sha256) else f"{size} bytes with SHA-256 {digest[:12]}..."
 
 

@@ -1,8 +1,8 @@
 """Download of a version into a directory, the side that is the same for every store.
 
-Large files are split into pieces (`large_files`). Small files are fetched in many threads, written in one and flushed
-in some: fetching waits for the other side, names in one folder are made one at a time whatever the number of threads,
-and a disk does many flushes in one go.
+Large files are split into pieces (`large_files`). Small files are fetched in many threads, because a fetch waits for
+the source; written in one, because the system creates the names in a folder one at a time; and flushed in some, because
+a disk combines flushes that are pending at the same time.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _FILES_AHEAD = 8
 
 
 class SmallFiles:
-    """Brings files that fit the memory."""
+    """Downloads files that fit the memory."""
 
     def __init__(self, source: Source, state: DownloadState, *, threads: int) -> None:
         self._source = source
@@ -39,7 +39,7 @@ class SmallFiles:
         self._flushed: deque[Future[None]] = deque()
 
     def download(self, entries: list[FileEntry], target: Path) -> None:
-        """Bring `entries` below `target`; the first error ends all of it."""
+        """Download `entries` below `target`; the first error stops the rest."""
         if not entries:
             return
         with (
@@ -51,9 +51,9 @@ class SmallFiles:
                     path = target / entry.path
                     self._fetched.append((entry, path, fetchers.submit(self._fetch_unless_there, entry, path)))
                     if len(self._fetched) >= self._threads + _FILES_AHEAD:
-                        self._take_one(flushers)
+                        self._write_next(flushers)
                 while self._fetched:
-                    self._take_one(flushers)
+                    self._write_next(flushers)
                 while self._flushed:
                     self._flushed.popleft().result()
             except CorruptModel:
@@ -65,15 +65,15 @@ class SmallFiles:
                 raise
 
     def _finish_pending(self, flushers: ThreadPoolExecutor) -> None:
-        """Write what is on its way beside a damaged file: the next try need not fetch it again."""
+        """Write the files that were being fetched when one was damaged; the next attempt keeps them."""
         while self._fetched:
             with contextlib.suppress(TFSDeployError):
-                self._take_one(flushers)
+                self._write_next(flushers)
         while self._flushed:
             with contextlib.suppress(TFSDeployError):
                 self._flushed.popleft().result()
 
-    def _take_one(self, flushers: ThreadPoolExecutor) -> None:
+    def _write_next(self, flushers: ThreadPoolExecutor) -> None:
         entry, path, future = self._fetched.popleft()
         blocks = future.result()
         if blocks is not None:
@@ -141,7 +141,7 @@ LARGE_FILE_BYTES = 8 << 20
 
 
 class DownloadTarget:
-    """Puts what `source` gives for each file of `manifest` into a directory, and checks every digest on the way."""
+    """Writes the files of `manifest` from `source` into a directory and checks every digest."""
 
     def __init__(
         self,
@@ -175,16 +175,16 @@ class DownloadTarget:
         folders = {parent for path in [*paths, MANIFEST_PATH] for parent in Path(path).parents} - {Path()}
         with reporting("clear", target, who=WHO):
             self._clear(target, {target / path for path in paths}, {target / folder for folder in folders})
-        for folder in sorted(folders):  # sorted: a parent comes before what is in it
+        for folder in sorted(folders):  # sorted: a parent comes before its contents
             if not (target / folder).is_dir():
                 with reporting("create", target / folder, who=WHO):
                     self._files.make_folder(target / folder)
-        # The largest first, so that no thread starts on one when the others are done.
+        # Large files first: a large file that starts last would run alone.
         entries = sorted(self._manifest.files, key=lambda entry: -entry.size)
         self._large.download([entry for entry in entries if entry.size > self._large_bytes], target)
         self._small.download([entry for entry in entries if entry.size <= self._large_bytes], target)
         path = target / MANIFEST_PATH
-        # The manifest says that the rest is complete: the rest is on the disk before it.
+        # The manifest marks the directory as complete, so everything else is flushed before it is written.
         for folder in sorted({Path(), *folders}):
             self._flush_folder(target / folder)
         with reporting("write", path, who=WHO):
@@ -192,9 +192,9 @@ class DownloadTarget:
         self._flush_folder(path.parent)
 
     def _clear(self, folder: Path, wanted: set[Path], folders: set[Path]) -> None:
-        """Remove what is not part of the version, and the manifest, which would call the directory complete."""
-        with os.scandir(folder) as found:
-            entries = list(found)
+        """Remove everything that is not part of the version, and the manifest, which marks a complete directory."""
+        with os.scandir(folder) as scan:
+            entries = list(scan)
         for entry in entries:
             path = Path(entry.path)
             if entry.is_dir(follow_symlinks=False):

@@ -1,4 +1,4 @@
-"""What is in a store on a file system. Reads only, takes no locks, works on a read-only mount."""
+"""The versions in a store on a file system. Reads only, takes no locks, works on a read-only mount."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class Catalogue:
     def change_token(self, model: str) -> str:
         """Return a token that changes with every change of the model's directory."""
         base = self._layout.base(check_model_name(model))
-        with reporting("look at", base):
+        with reporting("read", base):
             try:
                 status = base.stat()
             except FileNotFoundError:
                 return ""
-        # The time alone moves in steps of milliseconds, and names put there by hand move the time alone.
-        noted = self._layout.directory_cache.read(model)
-        return f"{status.st_ino:x}-{status.st_mtime_ns:x}-{noted.token if noted else ''}"
+        # The modification time has steps of milliseconds, and only the time notices directories made by hand.
+        cached = self._layout.directory_cache.read(model)
+        return f"{status.st_ino:x}-{status.st_mtime_ns:x}-{cached.token if cached else ''}"
 
     def versions(self, model: str) -> tuple[int, ...]:
         """Return the complete versions in rising order."""
@@ -60,15 +60,15 @@ class Catalogue:
     def find(self, model: str, fingerprint: str) -> ModelVersion | None:
         """Return the highest complete version with these bytes, or None.
 
-        Takes one document and one manifest, however many versions there are; only versions that somebody else put
-        there (they have no claim) are looked into one by one.
+        Reads one document and one manifest. Only versions without a claim, which other tools put there, are read one by
+        one.
         """
         pointer = read_pointer(self._layout.documents, check_model_name(model), fingerprint)
         if pointer is not None and self._has(model, pointer, fingerprint):
             return self._version(model, pointer, fingerprint)
-        overview = self._layout.directory_cache.valid(model, self._layout.base(model))
-        candidates = set(overview.foreign) if overview else self._numbers(model)
-        if overview is None and pointer is None:
+        cached = self._layout.directory_cache.valid(model, self._layout.base(model))
+        candidates = set(cached.foreign) if cached else self._numbers(model)
+        if cached is None and pointer is None:
             candidates -= self._layout.numbers.claimed(model)
         for version in sorted(candidates, reverse=True):
             if self._has(model, version, fingerprint):
@@ -76,7 +76,7 @@ class Catalogue:
         return None
 
     def remember(self, model: str, fingerprint: str, version: int) -> ModelVersion:
-        """Note that these bytes are to be `version`, and return it; the caller holds the lock of the fingerprint."""
+        """Note `version` as the one with these bytes, and return it; the caller holds the lock of the fingerprint."""
         write_pointer(self._layout.documents, model, fingerprint, version)
         return self._version(model, version, fingerprint)
 
@@ -95,7 +95,7 @@ class Catalogue:
         if len(data) > MAX_READ_BYTES:
             raise InvalidInput(
                 f"The file {path!r} of version {version} of model {model!r} is larger than {MAX_READ_BYTES} bytes.",
-                f"Open it where it lies: {str(file)!r}.",
+                f"Open the file itself: {str(file)!r}.",
             )
         return data
 
@@ -116,12 +116,12 @@ class Catalogue:
     def _numbers(self, model: str) -> set[int]:
         """Return the numbers of the directories that may be versions of ours."""
         numbers = ((name, served_number(name)) for name in names_in(self._layout.base(model)))
-        # Only the plain decimal form is ours: `007` is served as 7, but was put there by somebody else.
+        # tfs_deploy writes the plain decimal form only; `007`, which is served as 7, comes from another tool.
         return {number for name, number in numbers if number and number > 0 and name == str(number)}
 
     def _not_found(self, model: str, version: int) -> NotFound:
         there = self.versions(model)
-        # The newest are the likely ones, and thousands do not make a sentence.
+        # Only the newest: there may be thousands.
         newest = ", ".join(str(number) for number in there[-5:])
         remedy = f"The newest are {newest}." if there else "It has none: publish one first."
         return NotFound(f"Model {model!r} has no complete version {version} in {str(self._layout.root)!r}.", remedy)
@@ -143,13 +143,13 @@ _BLOCK_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class VersionFiles:
-    """The files below `directory`; `where` names the version in errors."""
+    """The files of a version below `directory`, as a download reads them; `where` names the version in errors."""
 
     directory: Path
     where: str
 
     def begin(self, entry: FileEntry) -> None:
-        """See `tfs_deploy.store.download.state.Source`; the first block will tell."""
+        """See `tfs_deploy.store.download.state.Source`; `blocks` raises."""
 
     def blocks(self, entry: FileEntry, start: int, end: int) -> Iterator[bytes]:
         """See `tfs_deploy.store.download.state.Source`."""
@@ -157,7 +157,7 @@ class VersionFiles:
         try:
             with reporting("read", path), path.open("rb", buffering=0) as stream:
                 stream.seek(start)
-                # One byte more than there should be in the whole file shows that there is more.
+                # One byte beyond the expected end shows that the file is longer than it should be.
                 left = end - start + (end == entry.size)
                 while left and (block := stream.read(min(_BLOCK_BYTES, left))):
                     left -= len(block)

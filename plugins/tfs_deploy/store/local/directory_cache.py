@@ -1,9 +1,9 @@
-"""What a model's directory held when we last changed it, so that a publish need not list thousands of versions.
+"""The contents of a model's directory, cached in a file, so that a publish does not list thousands of versions.
 
-The overview is a hint: it counts only while the directory's modification time is the one noted with it, and otherwise
-the directory and the claims are listed again. A lost, torn or old overview costs that listing and nothing else. The
-modification time moves in steps of some milliseconds, so a directory made by hand in the same step as our own change
-may be missed; the exclusive claim and a last look before the rename still keep a number from being used twice.
+An entry is valid while the directory has the modification time that was noted with it; otherwise the directory and the
+claims are listed again. A lost or torn entry costs that listing only. The modification time has steps of some
+milliseconds, so a directory made by hand in the same step as our own change may be missed; the exclusive claim and the
+check before the rename still prevent that a number is used twice.
 """
 
 from __future__ import annotations
@@ -30,29 +30,31 @@ _NAME = ".overview"
 
 @dataclass(frozen=True, slots=True)
 class CachedDirectory:
-    """The highest number ever used, the directories that are versions without a claim, and what a sweep looks at."""
+    """The highest number ever used, the versions without a claim, and the names that a sweep checks.
+
+    ``inode`` and ``changed_ns`` are those of the directory after our last change; ``token`` is new with every change.
+    """
 
     highest: int = 0
     foreign: tuple[int, ...] = ()
     loose: tuple[str, ...] = ()
-    # Of the directory, after our last change; the token is new with every change.
     inode: int = 0
     changed_ns: int = 0
     token: str = ""
 
 
 class DirectoryCache:
-    """Reads, rebuilds and keeps the overview of each model; whoever changes one holds the lock of the names."""
+    """Reads, rebuilds and writes the entry of each model; a writer holds the lock of the model's names."""
 
     def __init__(self, folder: Path, *, root: Path, files: Filesystem, numbers: Numbers) -> None:
-        """`folder` is where the claims lie: the overview lies beside them, and goes with them."""
+        """`folder` holds the claims, and the entry of a model in the same folder."""
         self._folder = folder
         self._root = root
         self._files = files
         self._numbers = numbers
 
     def read(self, model: str) -> CachedDirectory | None:
-        """Return the overview as it was noted, whether it still counts or not."""
+        """Return the entry, valid or not."""
         path = self._folder / model / _NAME
         with reporting("read", path):
             try:
@@ -61,17 +63,17 @@ class DirectoryCache:
                 return None
 
     def valid(self, model: str, base: Path) -> CachedDirectory | None:
-        """Return the overview if nobody changed the directory since it was noted."""
-        noted = self.read(model)
-        return noted if noted is not None and _stamp(base) == (noted.inode, noted.changed_ns) else None
+        """Return the entry if the directory has not changed since it was written."""
+        entry = self.read(model)
+        return entry if entry is not None and _stamp(base) == (entry.inode, entry.changed_ns) else None
 
     def listed(self, model: str, base: Path) -> CachedDirectory:
-        """Return what `base` holds: as noted if that still counts, else from a listing."""
+        """Return the contents of `base`, from a valid entry or else from a listing."""
         return self.valid(model, base) or self._list(model, base)
 
     @contextlib.contextmanager
     def changing(self, model: str, base: Path) -> Iterator[Changes]:
-        """Let the block change names in `base`, and note the outcome; the caller holds the lock of the names."""
+        """Let the block change names in `base` and write the new entry; the caller holds the lock of the names."""
         changes = Changes(self.listed(model, base))
         yield changes
         self._note(model, base, changes.directory)
@@ -91,21 +93,21 @@ class DirectoryCache:
 
     def _note(self, model: str, base: Path, directory: CachedDirectory) -> None:
         inode, changed_ns = _stamp(base)
-        noted = replace(directory, inode=inode, changed_ns=changed_ns, token=uuid4().hex[:16])
+        entry = replace(directory, inode=inode, changed_ns=changed_ns, token=uuid4().hex[:16])
         path = self._folder / model / _NAME
         try:
             self._files.make_folders(path.parent, self._root)
-            self._write(path, to_json(noted))
+            self._write(path, to_json(entry))
         except OSError as error:
-            # The change itself is done. Without the old overview, too, its token is gone and the next publish lists.
-            log.warning("Could not note what is in %s: %s", base, error)
+            # The change itself is done. The old entry must go, so that its token changes and the next publish lists.
+            log.warning("Could not cache the contents of %s: %s", base, error)
             with contextlib.suppress(OSError):
                 self._files.remove_file(path)
 
     def _write(self, path: Path, data: bytes) -> None:
         partial = path.with_name(f"{_NAME}.new")
         with contextlib.suppress(FileNotFoundError):
-            self._files.remove_file(partial)  # of a process that died; only the holder of the lock is here
+            self._files.remove_file(partial)  # left by a process that died
         descriptor = self._files.create(partial)
         try:
             self._files.write(descriptor, data)  # not flushed: after a power cut the directory is listed again
@@ -115,27 +117,27 @@ class DirectoryCache:
 
 
 class Changes:
-    """The overview while names change."""
+    """The entry while names change."""
 
     def __init__(self, directory: CachedDirectory) -> None:
         self.directory = directory
 
     def used(self, number: int) -> None:
-        """Note that `number` has a claim now."""
+        """Record that `number` has a claim now."""
         foreign = tuple(other for other in self.directory.foreign if other != number)
         self.directory = replace(self.directory, highest=max(self.directory.highest, number), foreign=foreign)
 
-    def appeared(self, name: str) -> None:
-        """Note a name that a sweep has to look at."""
+    def added(self, name: str) -> None:
+        """Record a name that a sweep checks."""
         self.directory = replace(self.directory, loose=tuple(sorted({*self.directory.loose, name})))
 
-    def vanished(self, name: str) -> None:
-        """Note that a name that a sweep would look at is gone."""
+    def removed(self, name: str) -> None:
+        """Record that such a name is gone."""
         self.directory = replace(self.directory, loose=tuple(other for other in self.directory.loose if other != name))
 
 
 def _stamp(base: Path) -> tuple[int, int]:
-    with reporting("look at", base):
+    with reporting("read", base):
         try:
             status = base.stat()
         except FileNotFoundError:

@@ -76,18 +76,20 @@ class LocalStateDocuments:
         return self._folder / check_key(key)
 
     def _compare(self, key: str, expected: str | None) -> None:
-        found = self.read(key)
-        tag = None if found is None else found.tag
+        current = self.read(key)
+        tag = None if current is None else current.tag
         if tag == expected:
             return
         if expected is None:
             cause = f"The state document {key!r} exists already."
         else:
-            cause = f"The state document {key!r} was {'changed' if found else 'removed'} by somebody else meanwhile."
-        raise Contention(cause, "Read it again and decide anew.")
+            cause = (
+                f"The state document {key!r} was {'changed' if current else 'removed'} by another process meanwhile."
+            )
+        raise Contention(cause, "Run the same step again: it reads the document again.")
 
     def _replace(self, path: Path, data: bytes) -> None:
-        # One name for all: only the holder of the lock writes it, so one that is there is a dead process's leftover.
+        # Only the holder of the lock writes this file, so an existing one is the leftover of a dead process.
         partial = self._folder / _PARTIAL
         with reporting("write", path):
             self._files.make_folders(path.parent, self._root)

@@ -1,4 +1,4 @@
-"""Every change that a store makes to a disk, one method each (tests break and kill there), and the locks on it.
+"""Every change that a store makes to a disk, one method each, at which tests inject faults; and the locks on it.
 
 Folders and files get at least the modes 0755 and 0644 whatever the umask says, because the model server that reads
 them often runs as another user.
@@ -32,7 +32,7 @@ _REMEDIES = {
     errno.ENOLCK: "That mount has no file locks (flock): mount it with them, or use another store.",
     errno.ENAMETOOLONG: "Use a shorter store path or model name.",
 }
-# What network file systems answer while their server is away.
+# Errors of network file systems whose server does not answer.
 _AWAY = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENOTCONN})
 
 
@@ -46,7 +46,7 @@ def reporting(doing: str, path: Path, *, who: str = "The store") -> Iterator[Non
 
 
 def store_error(doing: str, path: Path, error: OSError, *, who: str = "The store") -> TFSDeployError:
-    """Return the error of our tree for an OSError of a disk; Unreachable if the disk seems to be away."""
+    """Return the error of our tree for an OSError of a disk; Unreachable if the disk does not answer."""
     reason = os.strerror(error.errno) if error.errno else str(error)
     cause = f"{who} could not {doing} {str(path)!r}: {reason}."
     if error.errno in _AWAY:
@@ -173,7 +173,7 @@ _LONGEST_WAIT = 0.1
 
 
 class Locks:
-    """Named locks; each is an empty file below `folder` that stays, since removing it would split those who wait."""
+    """Named locks. Each is an empty file below `folder` that stays, since a new file would be another lock."""
 
     def __init__(self, folder: Path, *, root: Path, files: Filesystem, clock: Clock) -> None:
         self._folder = folder
@@ -201,7 +201,7 @@ class Locks:
 
     @contextlib.contextmanager
     def hold_if_free(self, name: str) -> Iterator[bool]:
-        """Hold the lock `name` if nobody does; yield whether it is held now."""
+        """Hold the lock `name` if it is free; yield whether it is held."""
         lock = self._try(name)
         try:
             yield lock is not None
@@ -213,17 +213,17 @@ class Locks:
         path = self._path(name)
         with reporting("lock", path):
             self._files.make_folders(path.parent, self._root)
-            # A new object each time: one object would count a second thread of this process as the same holder.
+            # A new object each time: one object counts a second thread of this process as the same holder.
             lock: BaseFileLock = FileLock(path, thread_local=False)
             try:
                 lock.acquire(blocking=False)
                 free = True
             except TimeoutError:  # filelock.Timeout, which is an OSError as well
                 free = False
-            except RuntimeError:  # what filelock before 4 says where there is no flock
+            except RuntimeError:  # raised by filelock before 4 where there is no flock
                 raise _no_locks(path) from None
             if isinstance(lock, SoftFileLock):
-                # What filelock makes do with where there is no flock outlives its process.
+                # filelock's substitute where there is no flock outlives its process.
                 lock.release()
                 raise _no_locks(path)
         return lock if free else None

@@ -1,9 +1,9 @@
-"""Where things lie in a store on a file system.
+"""The paths of a store on a file system.
 
-``<root>/<model>/<version>/`` is what a model server watches. Everything else lies where it does not look: documents,
-claims and locks in ``<root>/.tfs_deploy/``, and beside the versions, under names that are not numbers:
+A model server watches ``<root>/<model>/<version>/``. Everything else has names that it ignores: documents, claims and
+locks are in ``<root>/.tfs_deploy/``, and beside the versions are, under names that are not numbers:
 
-- ``.partial-<fingerprint>``: a publish that is going on, or that died; the lock of that fingerprint tells which
+- ``.partial-<fingerprint>``: a publish that runs or died; while it runs, the lock of that fingerprint is held
 - ``<version>.withdrawn``: a withdrawn version
 - ``.deleting-<version>-<random>``: a version whose removal has begun
 """
@@ -23,7 +23,7 @@ from tfs_deploy.store.local.filesystem import Filesystem, Locks
 from tfs_deploy.store.local.numbering import Numbers
 
 STATE_FOLDER = ".tfs_deploy"
-# A model's names change within milliseconds; who waits this long waits for a process that hangs.
+# A change of names takes milliseconds; a longer wait means that another process hangs.
 NAMES_LOCK_SECONDS = 30.0
 _PARTIAL = ".partial-"
 _PARTIAL_NAME = re.compile(r"\.partial-([0-9a-f]{64})")
@@ -66,11 +66,11 @@ class LocalLayout:
         return self.root / model / str(version)
 
     def partial(self, model: str, fingerprint: str) -> Path:
-        """Return the directory in which the files of `fingerprint` are gathered before they become a version."""
+        """Return the directory that collects the files of `fingerprint` before they become a version."""
         return self.base(model) / f"{_PARTIAL}{hex_of(fingerprint)}"
 
     def names_lock(self, model: str) -> contextlib.AbstractContextManager[None]:
-        """Hold the right to give, change and take away names in the model's directory."""
+        """Hold the lock that every change of names in the model's directory needs."""
         return self.locks.hold(f"models/{model}", seconds=NAMES_LOCK_SECONDS)
 
 
@@ -81,5 +81,5 @@ def partial_hex(name: str) -> str | None:
 
 
 def publish_lock(model: str, fingerprint_hex: str) -> str:
-    """Return the name of the lock that whoever publishes these bytes holds all the time."""
+    """Return the name of the lock that a publish of these bytes holds from beginning to end."""
     return f"publish/{model}/{fingerprint_hex}"

@@ -1,4 +1,4 @@
-"""Version numbers on a file system: which are used, and how the next one is claimed."""
+"""Version numbers on a file system: the used ones, and the claim of the next one."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _DELETING_NAME = re.compile(r"\.deleting-([0-9]+)-[0-9a-f]+", re.ASCII)
 
 
 def withdrawn_number(name: str) -> int | None:
-    """Return the number of the withdrawn version that lies in a directory called `name`, or None."""
+    """Return the version number in the name of a withdrawn version's directory, None for another name."""
     match = _WITHDRAWN_NAME.fullmatch(name)
     return int(match.group(1)) if match else None
 
 
 def deleting_number(name: str) -> int | None:
-    """Return the number of the version whose removal was begun in a directory called `name`, or None."""
+    """Return the version number in the name of a directory that is being deleted, None for another name."""
     match = _DELETING_NAME.fullmatch(name)
     return int(match.group(1)) if match else None
 

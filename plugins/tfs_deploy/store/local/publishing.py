@@ -1,4 +1,4 @@
-"""Turn a staged directory into a version on a file system: gather beside it, flush, claim a number, rename once."""
+"""Publish on a file system: copy into a partial directory, flush, claim a number, rename once."""
 
 from __future__ import annotations
 
@@ -25,10 +25,9 @@ log = logging.getLogger(__name__)
 class Publisher:
     """Publishes into one store.
 
-    A publish holds the lock of its model and fingerprint from beginning to end. So two publishers of the same bytes
-    give one version, and a partial directory whose lock is free belongs to nobody who is alive. The number is claimed
-    last, under the lock of the model's names: versions appear in the order of their numbers, and a failed copy uses
-    no number up.
+    A publish holds the lock of its model and fingerprint from beginning to end. So two publishes of the same bytes give
+    one version, and a partial directory whose lock is free is a leftover. The number is claimed last, under the lock of
+    the model's names: versions appear in the order of their numbers, and a failed copy uses no number.
     """
 
     def __init__(self, layout: LocalLayout, catalogue: Catalogue, *, wait_seconds: float) -> None:
@@ -77,7 +76,7 @@ class Publisher:
             with reporting("create", partial):
                 layout.files.make_folders(base, layout.root)
                 layout.files.make_folder(partial)
-            changes.appeared(partial.name)
+            changes.added(partial.name)
 
     def _fill(self, partial: Path, staged: StagedFiles, manifest: Manifest) -> None:
         files = self._layout.files
@@ -95,13 +94,13 @@ class Publisher:
         with layout.names_lock(model), layout.directory_cache.changing(model, base) as changes:
             highest = max(above, changes.directory.highest)
             number = layout.numbers.claim_next(model, base, above=highest, note=manifest.fingerprint)
-            # Before the rename: whoever comes after a crash finds the version by its fingerprint, if it is there.
+            # Before the rename: after a crash the next publish finds a renamed version by its fingerprint.
             version = self._catalogue.remember(model, manifest.fingerprint, number)
             with reporting("rename the finished version to", base / str(number)):
                 layout.files.rename(partial, base / str(number))
                 layout.files.sync_folder(base)
             changes.used(number)
-            changes.vanished(partial.name)
+            changes.removed(partial.name)
         return version
 
     def _check_existing(self, existing: ModelVersion) -> None:
@@ -120,14 +119,14 @@ class Publisher:
         try:
             remove_tree(layout.files, partial)
             if base_is_new:
-                # Another publisher may be at work in it by now, and then it is not empty.
+                # Not empty if another publish has begun in it.
                 with layout.names_lock(model), contextlib.suppress(OSError):
                     layout.files.remove_folder(partial.parent)
         except (OSError, TFSDeployError) as error:
             log.warning("Left %s behind, the next publish removes it: %s", partial, error)
 
     def _sweep(self, model: str) -> None:
-        """Remove what dead publishes and deletions left in the model's directory."""
+        """Remove the leftovers of dead publishes and deletions from the model's directory."""
         base = self._layout.base(model)
         for name in self._layout.directory_cache.listed(model, base).loose:
             try:
@@ -148,7 +147,7 @@ class Publisher:
 def copy_staged(staged: StagedFiles, target: Path, files: Filesystem) -> None:
     """Write every staged file below the empty folder `target`, on the disk when this returns."""
     folders = sorted({parent for entry in staged.manifest.files for parent in Path(entry.path).parents})
-    for folder in folders:  # sorted: a parent comes before what is in it, and `.` is target itself
+    for folder in folders:  # sorted: a parent comes before its contents, and `.` is target itself
         if folder != Path():
             with reporting("create", target / folder):
                 files.make_folder(target / folder)

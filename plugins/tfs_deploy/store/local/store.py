@@ -26,9 +26,9 @@ class LocalStore(Catalogue):
     """Versions in ``<root>/<model>/<version>/``; see `tfs_deploy.store.local.layout`.
 
     The last segment of `root` may be missing and is created by the first write; its parent must be there, so that a
-    mistyped path is an error and not a new store. Works on mounts without hard links; what it asks of a mount is
-    ``flock``, exclusive create, and a rename that is one step. A withdrawal and a deletion begin with a rename, so that
-    a model server sees all of a version or nothing.
+    mistyped path is an error and not a new store. A mount must have ``flock``, exclusive create and an atomic rename,
+    but no hard links. A withdrawal and a deletion begin with a rename, so that a model server sees a version whole or
+    not at all.
     """
 
     def __init__(
@@ -80,39 +80,39 @@ class LocalStore(Catalogue):
                     target = base / f"{version}.withdrawn-{uuid4().hex[:8]}"
                 self._rename(base / name, target)
                 log.info("Withdrew version %s of model %s: %s", version, model, reason)
-            # After the rename, which needs no space on the disk and cannot wait.
+            # After the rename, which needs no space on the disk.
             self._layout.numbers.claim(model, version, note="withdrawn")
             changes.used(version)
         write_withdrawal(self._layout.documents, model, version, reason, self._layout.clock)
 
     def delete(self, model: str, version: int) -> None:
-        """Rename the version's directories to names that nobody reads, then remove them."""
+        """Rename the version's directories to names that no reader uses, then remove them."""
         base = self._layout.base(check_model_name(model))
         check_version(version)
         with self._layout.names_lock(model), self._layout.directory_cache.changing(model, base) as changes:
-            found = [name for name in names_in(base) if version in {served_number(name), withdrawn_number(name)}]
-            if not found:
+            present = [name for name in names_in(base) if version in {served_number(name), withdrawn_number(name)}]
+            if not present:
                 self._check_known(model, version)
-            for name in found:
+            for name in present:
                 self._check_ours(base / name, model, version)
             self._layout.numbers.claim(model, version, note="deleted")
             changes.used(version)
-            for name in found:
-                doomed = f".deleting-{version}-{uuid4().hex[:8]}"
-                self._rename(base / name, base / doomed)
-                changes.appeared(doomed)
+            for name in present:
+                deleted = f".deleting-{version}-{uuid4().hex[:8]}"
+                self._rename(base / name, base / deleted)
+                changes.added(deleted)
                 log.info("Deleting version %s of model %s", version, model)
         for name in names_in(base):
             if deleting_number(name) == version:
                 self._remove(model, base / name)
 
-    def _remove(self, model: str, doomed: Path) -> None:
-        with reporting("remove", doomed):
-            remove_below(self._layout.files, doomed)
-        with self._layout.names_lock(model), self._layout.directory_cache.changing(model, doomed.parent) as changes:
-            with reporting("remove", doomed):
-                remove_tree(self._layout.files, doomed)
-            changes.vanished(doomed.name)
+    def _remove(self, model: str, deleted: Path) -> None:
+        with reporting("remove", deleted):
+            remove_below(self._layout.files, deleted)
+        with self._layout.names_lock(model), self._layout.directory_cache.changing(model, deleted.parent) as changes:
+            with reporting("remove", deleted):
+                remove_tree(self._layout.files, deleted)
+            changes.removed(deleted.name)
 
     def _rename(self, source: Path, target: Path) -> None:
         with reporting("rename", source):
@@ -130,13 +130,14 @@ class LocalStore(Catalogue):
     def _check_ours(self, directory: Path, model: str, version: int) -> None:
         if not (directory / MANIFEST_PATH).is_file():
             raise Refused(
-                f"Version {version} of model {model!r} is not from tfs_deploy: {str(directory)!r} has no manifest.",
-                "Remove it by hand if nobody needs it.",
+                f"Version {version} of model {model!r} was not published by tfs_deploy: {str(directory)!r} "
+                "has no manifest.",
+                "Remove it by hand if it is not needed.",
             )
 
 
 def _check_root(root: Path) -> None:
-    # In this order: another process may create it between the two looks.
+    # In this order: another process may create it between the two checks.
     if os.path.lexists(root):
         if not root.is_dir():
             raise StoreError(f"The store {str(root)!r} is not a directory.", "Name a directory.")

@@ -40,10 +40,10 @@ class S3Address:
         """Return the parts of ``s3://bucket/prefix``; raise InvalidInput for anything else."""
         rest = uri[len("s3://") :] if uri.startswith("s3://") else ""
         bucket, _, prefix = rest.partition("/")
-        # Also where a slash is missing, or stands in the secret.
+        # Also if a slash is missing, or part of the secret.
         authority = uri.partition(":")[2].lstrip("/").partition("/")[0]
         if "@" in authority or ":" in authority or "?" in uri or "#" in uri:
-            # Not quoted: what stands there may be a secret.
+            # Not quoted, since it may hold a secret.
             raise InvalidInput(
                 "The store's s3:// address holds more than a bucket and a prefix.",
                 "Give credentials and endpoint by the environment, a profile or a connection.",
@@ -81,7 +81,7 @@ def _check_prefix(uri: str, prefix: str) -> None:
 
 
 STATE_FOLDER = ".tfs_deploy"
-# Beside the files, so that it goes with them; nobody takes it for a manifest.
+# Beside the files, so that it is deleted with them; no reader takes it for a manifest.
 WITHDRAWN_MANIFEST_PATH = f"{MANIFEST_PATH}.withdrawn"
 # An object's SHA-256 in hex, in its metadata.
 DIGEST_METADATA = "sha256"

@@ -1,4 +1,4 @@
-"""What is in a store in S3. Reads only; needs no right to write."""
+"""The versions in a store in S3. Reads only; needs no right to write."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tfs_deploy.store.protocol import MAX_READ_BYTES, ModelVersion, Progress
 # Requests that wait for the server rather than for a core.
 _HEAD_THREADS = 32
 _RESTORE = "Withdraw that version and publish the model again."
-# The only form that we write; `007` or `..` was put there by somebody else.
+# The form that tfs_deploy writes; `007` comes from another tool.
 _PLAIN = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
 
 
@@ -98,17 +98,17 @@ class Catalogue:
     def manifest(self, model: str, version: int) -> Manifest:
         """Return the manifest of a complete version."""
         name = manifest_name(check_model_name(model), check_version(version))
-        found = self._objects.get(name, limit=MAX_MANIFEST_BYTES)
-        if found is None:
+        stored = self._objects.get(name, limit=MAX_MANIFEST_BYTES)
+        if stored is None:
             raise self._not_found(model, version)
-        return manifests.parse(found.body, where=f"{self._objects.address.uri}/{name}")
+        return manifests.parse(stored.body, where=f"{self._objects.address.uri}/{name}")
 
     def find(self, model: str, fingerprint: str) -> ModelVersion | None:
         """Return the highest complete version with these bytes, or None; the cost is two requests as a rule."""
         pointer = read_pointer(self._parts.documents, check_model_name(model), fingerprint)
         if pointer is not None and self._has(model, pointer, fingerprint):
             return self.version(model, pointer, fingerprint)
-        # Versions that somebody else copied there have no claim, and are looked into one by one.
+        # Versions that other tools copied into the bucket have no claim, and are read one by one.
         for number in sorted(self._parts.numbers.known(model).foreign, reverse=True):
             if self._has(model, number, fingerprint):
                 return self.version(model, number, fingerprint)
@@ -119,8 +119,8 @@ class Catalogue:
         manifest = self.manifest(model, version)
         check_relative_path(path)
         if path == MANIFEST_PATH:
-            found = self._objects.get(manifest_name(model, version))
-            return b"" if found is None else found.body
+            stored = self._objects.get(manifest_name(model, version))
+            return b"" if stored is None else stored.body
         entry = next((entry for entry in manifest.files if entry.path == path), None)
         if entry is None:
             raise NotFound(f"Version {version} of model {model!r} has no file {path!r}.", "Name one of its files.")
@@ -131,7 +131,7 @@ class Catalogue:
             )
         data = b"".join(bytes(block) for block in self._fetcher.files(model, version).whole(entry))
         if (len(data), hashlib.sha256(data).hexdigest()) != (entry.size, entry.sha256):
-            raise self._wrong(model, version, path)
+            raise self._corrupt_file(model, version, path)
         return data
 
     def verify(self, model: str, version: int) -> None:
@@ -149,23 +149,23 @@ class Catalogue:
         with ThreadPoolExecutor(self._fetcher.threads, thread_name_prefix="tfs-deploy-verify") as pool:
             for entry, right in zip(manifest.files, pool.map(check, manifest.files), strict=True):
                 if not right:
-                    raise self._wrong(model, version, entry.path)
+                    raise self._corrupt_file(model, version, entry.path)
 
     def compare_sizes(self, model: str, version: int, manifest: Manifest) -> None:
         """Compare names and sizes with `manifest`; raise CorruptModel naming the first file that is wrong."""
         start = folder(model, version)
-        objects = ((found.name[len(start) :], found.size) for found in self._objects.list(start))
-        # Some tools write an empty object for each folder, whose name ends with a slash as no file's does.
+        objects = ((listed.name[len(start) :], listed.size) for listed in self._objects.list(start))
+        # Some tools write an empty object for each folder, with a name that ends with a slash.
         there = {path: size for path, size in objects if path and not path.endswith("/")}
         for path in (MANIFEST_PATH, WITHDRAWN_MANIFEST_PATH):
             there.pop(path, None)
         wanted = {entry.path: entry.size for entry in manifest.files}
         for path in sorted({*there, *wanted}):
             if there.get(path) != wanted.get(path):
-                raise self._wrong(model, version, path)
+                raise self._corrupt_file(model, version, path)
 
     def download(self, model: str, version: int, target: Path, *, progress: Progress | None = None) -> None:
-        """Bring a complete version into the directory `target`."""
+        """Copy a complete version into the directory `target`."""
         manifest = self.manifest(model, version)
         DownloadTarget(
             manifest,
@@ -200,7 +200,7 @@ class Catalogue:
         remedy = f"The newest are {', '.join(newest)}." if newest else "Check the number, or publish one first."
         return NotFound(f"Model {model!r} has no complete version {version} in {self._objects.address.uri!r}.", remedy)
 
-    def _wrong(self, model: str, version: int, path: str) -> CorruptModel:
+    def _corrupt_file(self, model: str, version: int, path: str) -> CorruptModel:
         return CorruptModel(
             f"The file {path!r} of version {version} of model {model!r} is not as it was published.",
             _RESTORE,

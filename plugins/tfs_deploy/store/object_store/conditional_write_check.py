@@ -1,9 +1,9 @@
-"""Try whether the store keeps the promise that all else rests on: conditional writes.
+"""Check that the server honours conditional writes, on which every other guarantee of the store rests.
 
 Some S3-compatible servers accept ``If-None-Match`` and ``If-Match`` and ignore them; two publishers would then get the
-same number, and state documents would be overwritten unseen. The outcome is noted in the store, so that each store is
-tried once and not once per process. The note is named after endpoint, bucket and prefix: one that was copied with the
-rest of a bucket to another server does not count there.
+same number, and one writer would overwrite another one's state document. A note in the store records a passed check, so
+that a store is checked once and not once per process. The name of the note is a digest of endpoint, bucket and prefix:
+a note in a bucket that was copied to another server does not count there.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from tfs_deploy.store.object_store.errors import PreconditionFailed
 from tfs_deploy.store.object_store.objects import Objects
 
 _FOLDER = f"{STATE_FOLDER}/.probe"
-# No object has it: an MD5 of all zeros is not known, and other kinds of ETag look different.
+# No object has this ETag: no bytes with an MD5 of zeros are known, and other kinds of ETag have another form.
 _NO_ETAG = f'"{"0" * 32}"'
 _TRIES = 16
 
 
 @dataclass(frozen=True, slots=True)
 class CheckNote:
-    """The object ``.probe/<digest>``; ``passed_at`` is ISO 8601 in UTC, empty while somebody is trying.
+    """The object ``.probe/<digest>``; ``passed_at`` is ISO 8601 in UTC, empty during a check.
 
     ``bare_etags`` is that of `tfs_deploy.store.object_store.objects.Objects`.
     """
@@ -46,8 +46,8 @@ class CheckNote:
 class ConditionalWriteCheck:
     """Checks a store before the first write to it.
 
-    The note itself is what is tried on, and it is never removed from a store that passes. So many processes may try at
-    the same time, and one that dies leaves nothing that the next one does not use.
+    The note itself is the object of the trial writes, and stays in a store that passes. So many processes may check at
+    the same time, and the note of a process that died is used by the next one.
     """
 
     def __init__(self, objects: Objects, *, endpoint: str, clock: Clock) -> None:
@@ -77,14 +77,16 @@ class ConditionalWriteCheck:
         return to_json(CheckNote(self._endpoint, uri, passed_at, uuid4().hex, self._objects.bare_etags))
 
     def _is_noted(self) -> bool:
-        found = self._objects.get(self._name)
-        return found is not None and self._take_over(found.body)
+        stored = self._objects.get(self._name)
+        return stored is not None and self._use_note(stored.body)
 
     def _try(self) -> None:
-        with contextlib.suppress(PreconditionFailed):  # of another process; that will do as well
+        with contextlib.suppress(PreconditionFailed):  # another process has created it
             self._objects.create(self._name, self._note())
-        kept = self._is_refused(lambda: self._objects.create(self._name, self._note()))
-        if not kept or not (self._keeps_if_match(bare_etags=False) or self._keeps_if_match(bare_etags=True)):
+        if_none_match_works = self._is_refused(lambda: self._objects.create(self._name, self._note()))
+        if not if_none_match_works or not (
+            self._if_match_works(bare_etags=False) or self._if_match_works(bare_etags=True)
+        ):
             self._objects.delete(self._name)
             raise Refused(
                 f"The S3 server of {self._objects.address.uri!r} ignores conditional writes (If-None-Match, If-Match), "
@@ -92,28 +94,28 @@ class ConditionalWriteCheck:
                 "Use a store that honours them, such as Amazon S3 or MinIO, or a directory.",
             )
 
-    def _keeps_if_match(self, *, bare_etags: bool) -> bool:
+    def _if_match_works(self, *, bare_etags: bool) -> bool:
         """Tell whether a wrong ETag is refused and the right one is not, written with or without its quotes."""
         self._objects.bare_etags = bare_etags
         if not self._is_refused(lambda: self._objects.replace(self._name, self._note(), etag=_NO_ETAG)):
             return False
         tried = ""
         for _ in range(_TRIES):
-            found = self._objects.get(self._name)
-            if found is None or found.etag == tried:
-                return False  # nobody was faster, the right ETag itself was refused
-            if self._take_over(found.body):
+            stored = self._objects.get(self._name)
+            if stored is None or stored.etag == tried:
+                return False  # the note is unchanged, so the right ETag was refused
+            if self._use_note(stored.body):
                 return True
-            tried = found.etag
+            tried = stored.etag
             try:
-                self._objects.replace(self._name, self._note(self._clock.now().isoformat()), etag=found.etag)
+                self._objects.replace(self._name, self._note(self._clock.now().isoformat()), etag=stored.etag)
             except PreconditionFailed:
                 continue
             return True
         return False
 
-    def _take_over(self, body: bytes) -> bool:
-        """Tell whether this note says that a try went well, and go on as that one did."""
+    def _use_note(self, body: bytes) -> bool:
+        """Tell whether the note records a passed check, and use its form of ETags."""
         note = _parse(body)
         if note is None or not note.passed_at:
             return False
@@ -128,12 +130,12 @@ class ConditionalWriteCheck:
         return False
 
     def _check_place(self) -> None:
-        """Look whether the prefix lies where another store keeps a model."""
+        """Raise Refused if the prefix lies inside a model of another store."""
         address, objects = self._objects.address, self._objects
         for name in ("saved_model.pb", "assets.extra/tfs_deploy_manifest.json"):
             if objects.head(name) is not None:
                 raise Refused(
-                    f"The prefix of {address.uri!r} is that of a model version: {name!r} lies there.",
+                    f"The prefix of {address.uri!r} is that of a model version: it holds {name!r}.",
                     "Name the prefix above the models.",
                 )
         segments = address.prefix.split("/") if address.prefix else []

@@ -14,10 +14,10 @@ from tfs_deploy.store.object_store.address import S3Address
 
 @dataclass(frozen=True, slots=True)
 class S3Options:
-    """Connection settings; the secrets in it appear in no representation, log line or error.
+    """Connection settings; the secrets appear in no representation, log line or error.
 
-    ``path_style`` is what most servers but Amazon's want, so it is the default with an ``endpoint_url``.
-    ``transfer`` chooses what moves the bytes: obstore where it is installed, or boto3.
+    ``path_style`` is the default with an ``endpoint_url``, since most servers other than Amazon's need it.
+    ``transfer`` chooses the library that transfers file contents; "auto" is obstore where it is installed.
     """
 
     endpoint_url: str | None = None
@@ -50,11 +50,11 @@ class S3Options:
                 "The S3 timeouts must be above 0 and the number of retries not below 0.", "Correct the options."
             )
         if self.transfer not in {"auto", "obstore", "boto3"}:
-            raise InvalidInput(f"{self.transfer!r} moves no bytes.", "Use 'auto', 'obstore' or 'boto3'.")
+            raise InvalidInput(f"There is no transfer {self.transfer!r}.", "Use 'auto', 'obstore' or 'boto3'.")
 
 
 def check_endpoint(url: str) -> None:
-    """Raise InvalidInput, without repeating it, for an endpoint that holds credentials: it is noted and logged."""
+    """Raise InvalidInput for an endpoint that holds credentials, which would be logged; the error does not quote it."""
     if "@" in url.partition("?")[0]:
         raise InvalidInput(
             "The S3 endpoint holds a user or a secret before an '@'.",
@@ -104,7 +104,7 @@ def connect(address: S3Address, options: S3Options) -> Connection:
     _keep_credentials_out_of_logs()
     try:
         core = botocore.session.Session(profile=options.profile)
-        # Parsing boto3's descriptions of S3 takes longer than most requests: once per process.
+        # Parsing boto3's description of S3 takes longer than most requests, so it is shared by all sessions.
         core.register_component("data_loader", _descriptions())
         session = boto3.session.Session(
             botocore_session=core,
@@ -120,7 +120,7 @@ def connect(address: S3Address, options: S3Options) -> Connection:
             connect_timeout=options.connect_timeout_seconds,
             read_timeout=options.read_timeout_seconds,
             max_pool_connections=MAX_CONNECTIONS,
-            # The digests are sent and compared where they are known; other servers know no further ones.
+            # Digests are sent and compared explicitly; other servers do not know boto3's default checksums.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         )
@@ -140,7 +140,7 @@ def connect(address: S3Address, options: S3Options) -> Connection:
 
 
 def _keep_credentials_out_of_logs() -> None:
-    """Let botocore log its requests, whose headers hold the session token, only where that was asked for by name."""
+    """Keep botocore's requests, whose headers hold the session token, out of logs unless its logger has a level."""
     logger = logging.getLogger("botocore")
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.INFO)
@@ -163,7 +163,7 @@ def _descriptions() -> Any:
 def _addressing_style(options: S3Options, session: Any) -> str:
     if _path_style(options, session):
         return "path"
-    # Left to itself boto3 takes the path with an endpoint of one's own, whatever it is called.
+    # "auto" of boto3 is path style with an endpoint_url.
     return "auto" if options.path_style is None else "virtual"
 
 

@@ -1,7 +1,7 @@
-"""State documents as objects; their tags are the store's own ETags, changed by ``If-Match``.
+"""State documents as objects, written with ``If-Match``; a document's tag is the ETag of its object.
 
-Most servers' ETag is the MD5 of the bytes, so the same bytes written again would be the same state; the envelope's
-random header makes every write another one.
+The ETag of most servers is the MD5 of the bytes. `document_format` adds a number to every write, so that two writes of
+the same body have two ETags.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ class S3StateDocuments:
         self._conditional_writes = conditional_writes
 
     def read(self, key: str) -> Document | None:
-        found = self._objects.get(state(check_key(key)), limit=_LIMIT)
-        return None if found is None else Document(decode(found.body).body, found.etag)
+        stored = self._objects.get(state(check_key(key)), limit=_LIMIT)
+        return None if stored is None else Document(decode(stored.body).body, stored.etag)
 
     def read_as(self, kind: type[T], key: str) -> tuple[T, str] | None:
         """Return a document's value and its tag, or None."""
-        found = self.read(key)
-        return None if found is None else (from_json(kind, found.body), found.tag)
+        stored = self.read(key)
+        return None if stored is None else (from_json(kind, stored.body), stored.tag)
 
     def read_with_age(self, key: str) -> tuple[Document, float] | None:
         """Return a document and the seconds since it was written, by the server's clock; or None."""
-        found = self._objects.get(state(check_key(key)), limit=_LIMIT)
-        return None if found is None else (Document(decode(found.body).body, found.etag), found.age_seconds)
+        stored = self._objects.get(state(check_key(key)), limit=_LIMIT)
+        return None if stored is None else (Document(decode(stored.body).body, stored.etag), stored.age_seconds)
 
     def write(self, key: str, body: bytes, *, expected: str | None) -> str:
         name = state(check_key(key))
@@ -60,13 +60,13 @@ class S3StateDocuments:
             if expected is None:
                 cause = f"The state document {key!r} exists already."
             else:
-                cause = f"The state document {key!r} was changed or removed by somebody else meanwhile."
-            raise Contention(cause, "Read it again and decide anew.") from None
+                cause = f"The state document {key!r} was changed or removed by another process meanwhile."
+            raise Contention(cause, "Run the same step again: it reads the document again.") from None
 
     def list(self, prefix: str) -> tuple[str, ...]:
         start = state(check_prefix(prefix))
         cut = len(state(""))
-        keys = (found.name[cut:] for found in self._objects.list(start))
+        keys = (stored.name[cut:] for stored in self._objects.list(start))
         return tuple(sorted(key for key in keys if _is_key(key)))
 
     def delete(self, key: str) -> None:
@@ -77,5 +77,5 @@ def _is_key(key: str) -> bool:
     try:
         check_key(key)
     except InvalidInput:
-        return False  # ours, or put there by somebody else
+        return False  # the note of the conditional write check, or of another tool
     return True

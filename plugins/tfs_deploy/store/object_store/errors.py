@@ -1,4 +1,4 @@
-"""From what boto3 and obstore raise to our errors: what happened, and what to do about it.
+"""Translation of the errors of boto3 and obstore into those of tfs_deploy, with a cause and a remedy.
 
 Messages quote the server's error code, the bucket and the address, never a request or a header: those may hold keys.
 """
@@ -21,9 +21,9 @@ _RIGHTS = (
 _CREDENTIALS = "Check the access key's id and secret, or the profile, that this process uses."
 _EXPIRED = "Get new temporary credentials, or use a role that renews them, and run the same step again."
 _REGION = "Set the region of the bucket (AWS_REGION, or the connection's region) and run the same step again."
-_LATER = "Check the store's server and the network, then run the same step again: it goes on where it ended."
+_LATER = "Check the store's server and the network, then run the same step again: it continues from there."
 
-# Code -> (what happened, what to do). Source of the codes: Amazon S3 API reference, "Error responses".
+# Code -> (cause, remedy). Source of the codes: Amazon S3 API reference, "Error responses".
 _PERMANENT: dict[str, tuple[str, str]] = {
     "NoSuchBucket": ("the bucket does not exist", "Create the bucket, or correct its name in the store's address."),
     "InvalidBucketName": ("the bucket's name is not usable", "Correct the bucket's name in the store's address."),
@@ -86,7 +86,7 @@ _TRANSIENT: dict[str, str] = {
     "XAmzContentSHA256Mismatch": "bytes were changed on the way",
     "XAmzContentChecksumMismatch": "bytes were changed on the way",
     "IncompleteBody": "a part of the request was lost on the way",
-    "NoSuchUpload": "the upload was dropped meanwhile, as another publish of the same bytes does that takes over",
+    "NoSuchUpload": "the upload was dropped meanwhile, for example by another publish of the same bytes",
     "OperationAborted": "another request to the same object was going on",
     "ConditionalRequestConflict": "another request to the same object was going on",
     "409": "another request to the same object was going on",
@@ -98,13 +98,13 @@ _STATUS = re.compile(r"status code: ([0-9]{3})")
 
 
 class MissingObject(Exception):
-    """The object that was asked for is not there; turned into NotFound or CorruptModel by whoever knows what it is."""
+    """The requested object does not exist; the caller turns this into NotFound or CorruptModel."""
 
 
 class PreconditionFailed(Exception):
-    """A conditional write found another state than the expected one.
+    """A conditional write was refused, because the object has another state than the expected one.
 
-    ``repeated`` says that boto3 sent it more than once: then it may have met itself.
+    ``repeated``: boto3 sent the request more than once, so the state may be that of its own first request.
     """
 
     def __init__(self, doing: str, *, repeated: bool = False) -> None:
@@ -113,7 +113,7 @@ class PreconditionFailed(Exception):
 
 
 class Interrupted(Unreachable):
-    """An answer broke off, or met another request: the same request is worth sending again at once."""
+    """An answer was cut off, or the request collided with another one; it may be sent again at once."""
 
 
 @contextlib.contextmanager
@@ -194,7 +194,7 @@ def _of_kind(error: Exception, doing: str, address: S3Address) -> Exception | No
 
     where = f"The S3 store {address.uri!r} could not {doing}"
     if isinstance(error, RecursionError):
-        # botocore asks where the bucket is, is redirected again, and asks once more.
+        # botocore follows redirects to the bucket's region recursively.
         return StoreError(
             f"{where}: the server redirects every request.",
             "Check the endpoint, for example http:// where the server wants https://, and the region.",
@@ -241,7 +241,7 @@ def _untrusted(where: str) -> StoreError:
 
 
 def _reason(text: str) -> str:
-    """Return one of the few reasons that object_store's long text may hold; the text itself may hold a request."""
+    """Return a known reason from object_store's message; the whole message may quote a request and is not repeated."""
     for reason in ("Connection refused", "connection reset", "timed out", "dns error", "incomplete message"):
         if reason.lower() in text.lower():
             return reason

@@ -19,9 +19,9 @@ from tfs_deploy.store.object_store.documents import S3StateDocuments
 from tfs_deploy.store.object_store.errors import PreconditionFailed
 from tfs_deploy.store.object_store.objects import Objects
 
-# So many numbers that are taken say that the hint is far behind: then all claims are listed.
+# After so many taken numbers the hint is far behind, and all claims are listed.
 _MISSES = 16
-# Others that write the hint for so long have brought it further.
+# Other publishes that keep writing the hint for so long raise it as well.
 _HINT_SECONDS = 2.0
 
 
@@ -36,8 +36,8 @@ class Numbering:
 class Numbers:
     """Claims of version numbers.
 
-    The hint may be lost or behind, since the claims decide. Without it everything is listed once. Versions that were
-    copied into the bucket by other means after that are noticed at their own number only.
+    The claims decide, so the hint may be lost or too low; without it all claims are listed once. A version that other
+    tools copy into the bucket later is noticed only when its own number is claimed.
     """
 
     def __init__(
@@ -50,24 +50,24 @@ class Numbers:
 
     def hint(self, model: str) -> Numbering | None:
         """Return the hint, if there is a usable one."""
-        found = self._documents.read(_key(model))
+        stored = self._documents.read(_key(model))
         try:
-            return None if found is None else from_json(Numbering, found.body)
+            return None if stored is None else from_json(Numbering, stored.body)
         except CorruptModel:
             return None
 
     def known(self, model: str) -> Numbering:
-        """Return what numbers are used: from the hint, or from a listing where there is none."""
+        """Return the used numbers, from the hint or else from a listing."""
         return self.hint(model) or self._list(model)
 
     def is_claimed(self, model: str, version: int) -> bool:
-        """Tell whether `version` was ever used by us."""
+        """Tell whether `version` was ever claimed."""
         return self._objects.head(_claim(model, version)) is not None
 
     def claimant(self, model: str, version: int) -> str | None:
         """Return the hex digits of the fingerprint that the number was claimed for; None if there is no claim."""
-        found = self._objects.get(_claim(model, version), limit=1000)
-        return None if found is None else hex_of(found.body.decode("ascii", "replace").partition("\n")[0])
+        stored = self._objects.get(_claim(model, version), limit=1000)
+        return None if stored is None else hex_of(stored.body.decode("ascii", "replace").partition("\n")[0])
 
     def claim(self, model: str, version: int, *, note: str) -> bool:
         """Mark `version` as used, and return whether it was not before."""
@@ -80,7 +80,7 @@ class Numbers:
         return True
 
     def claim_next(self, model: str, *, above: int, note: str) -> int:
-        """Claim the first free number above `above`, the hint, and whatever is found on the way up."""
+        """Claim the first free number above `above` and the hint."""
         known = self.known(model)
         number, misses = max(above, known.highest, 0), 0
         while number < MAX_VERSION:
@@ -92,7 +92,7 @@ class Numbers:
             if misses % _MISSES == 0:
                 number = max(number, self._list(model).highest)
             elif misses > 2:
-                # Many at once: they scatter instead of racing for each number in turn.
+                # Many publishes at once: a random step spares them a race for each number in turn.
                 number = min(number + secrets.randbelow(misses), MAX_VERSION)
         raise StoreError(
             f"The version numbers of model {model!r} are used up: {MAX_VERSION} is taken.",
@@ -102,7 +102,7 @@ class Numbers:
     def _claim_free(self, model: str, number: int, note: str) -> bool:
         if not self.claim(model, number, note=note):
             return False
-        # Whatever lies there was not written under this claim.
+        # Objects under a number that was just claimed come from another tool.
         return next(self._objects.list(folder(model, number), limit=1), None) is None
 
     def _raise_hint(self, model: str, number: int, foreign: tuple[int, ...]) -> None:
@@ -125,7 +125,7 @@ class Numbers:
 
     def _list(self, model: str) -> Numbering:
         claims = state(f"claims/{model}/")
-        claimed = {served_number(found.name[len(claims) :]) for found in self._objects.list(claims)} - {None}
+        claimed = {served_number(stored.name[len(claims) :]) for stored in self._objects.list(claims)} - {None}
         names = list(self._objects.folders(f"{model}/"))
         there = {served_number(name) for name in names} - {None}
         own_form = {number for name in names if (number := served_number(name)) and number > 0 and name == str(number)}

@@ -1,4 +1,4 @@
-"""The control plane: small objects, conditional writes, listings. All by boto3, all errors ours."""
+"""Small objects, conditional writes and listings, by boto3; raises the errors of tfs_deploy."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ T = TypeVar("T")
 
 # The limit of one request to delete many (Amazon S3 API reference, DeleteObjects).
 _DELETE_AT_ONCE = 1000
-# Tries of what boto3 does not repeat itself: a body that breaks off, a conditional write that met another.
+# Attempts of what boto3 does not repeat itself: a body that is cut off, a conditional write that collided.
 TRIES = 4
 LONGEST_WAIT_SECONDS = 2.0
-# A conditional write is refused with 409 as long as others write the same object, of whom there may be many.
+# A conditional write is refused with 409 while another one to the same object runs; there may be many.
 CONDITIONAL_TRIES = 12
 
 
@@ -80,14 +80,14 @@ class Objects:
     def head(self, name: str) -> ObjectHead | None:
         """Return what is known of an object, or None."""
         try:
-            with reporting(f"look at {name!r}", self.address):
+            with reporting(f"read the head of {name!r}", self.address):
                 found = self._client.head_object(**self._at(name))
         except MissingObject:
             return None
         return ObjectHead(int(found["ContentLength"]), str(found["ETag"]), dict(found.get("Metadata", {})))
 
     def put(self, name: str, body: bytes, *, metadata: Mapping[str, str] | None = None) -> str:
-        """Write an object, whatever is there, and return its ETag."""
+        """Write or overwrite an object and return its ETag."""
         return self._put(name, body, metadata, {})
 
     def create(self, name: str, body: bytes, *, metadata: Mapping[str, str] | None = None) -> str:
@@ -129,13 +129,13 @@ class Objects:
 
     def exists_in_bucket(self, prefix: str) -> bool:
         """Tell whether any object of the whole bucket starts with `prefix`."""
-        with reporting("look around", self.address):
+        with reporting("list the bucket", self.address):
             page = self._client.list_objects_v2(Bucket=self.address.bucket, Prefix=prefix, MaxKeys=1)
         return bool(page.get("Contents"))
 
     def abort_uploads(self, prefix: str) -> None:
-        """Drop the pieces of multipart uploads that nobody will complete, of objects that start with `prefix`."""
-        with reporting("look for unfinished uploads", self.address):
+        """Drop unfinished multipart uploads of objects whose names start with `prefix`."""
+        with reporting("list unfinished uploads", self.address):
             pages = self._client.get_paginator("list_multipart_uploads").paginate(
                 Bucket=self.address.bucket, Prefix=self.address.key(prefix)
             )
@@ -145,18 +145,18 @@ class Objects:
                 with reporting("drop an unfinished upload", self.address):
                     self._client.abort_multipart_upload(Bucket=self.address.bucket, Key=key, UploadId=upload)
             except (MissingObject, StoreError):
-                continue  # somebody else dropped it, or it is complete by now
+                continue  # dropped or completed meanwhile
 
     def seconds_since(self, when: datetime) -> float:
-        """Return the age of what was modified at `when`, by this machine's clock."""
+        """Return the seconds since `when` by this machine's clock."""
         return (self._clock.now() - when.astimezone(timezone.utc)).total_seconds()
 
     def repeating(self, work: Callable[[], T]) -> T:
-        """Do `work`, a few times if an answer breaks off."""
+        """Call `work`, again after an answer that was cut off, at most TRIES times."""
         return self.retrying()(work)
 
     def retrying(self, *, tries: int = TRIES) -> tenacity.Retrying:
-        """Return what does something a few times, as long as answers break off."""
+        """Return a retry of Interrupted with growing, random pauses."""
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(Interrupted),
             stop=tenacity.stop_after_attempt(tries),
@@ -208,7 +208,7 @@ class Objects:
         try:
             return self.retrying(tries=CONDITIONAL_TRIES)(put)
         except PreconditionFailed as error:
-            # A write whose answer was lost is sent again, and then meets itself.
+            # A write whose answer was lost is sent again and then refused because of its own first request.
             found = self.get(name) if error.repeated or tries > 1 else None
             if found is not None and found.body == body and dict(found.metadata) == dict(metadata or {}):
                 return found.etag
@@ -223,7 +223,7 @@ class Objects:
                 )
         except (StoreError, MissingObject):
             answer = {"Errors": rows}  # some servers cannot delete many at once
-        # One by one, so that what is wrong with it is told as usual.
+        # One by one, so that each error is reported as usual.
         cut = len(self.address.key(""))
         for row in answer.get("Errors", []):
             self.delete(row["Key"][cut:])

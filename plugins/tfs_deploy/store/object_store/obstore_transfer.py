@@ -25,11 +25,11 @@ _CREDENTIALS_FOR = timedelta(minutes=5)
 
 
 class OneCertificateOnly(Exception):
-    """A CA bundle holds more certificates than object_store can be told to trust."""
+    """A CA bundle holds several certificates, and object_store trusts one only."""
 
 
 class ObstoreTransfer:
-    """Blocking calls of obstore, which release the interpreter lock; the threads are the caller's."""
+    """Blocking calls of obstore, which release the interpreter lock; the caller runs them in threads."""
 
     def __init__(self, connection: Connection) -> None:
         import obstore
@@ -62,12 +62,12 @@ class ObstoreTransfer:
 
     def get(self, name: str, *, size: int) -> Buffer:
         with reporting(f"read {name!r}", self._address):
-            found = self._obstore.get(self._store, self._key(name))
-        if found.meta["size"] > size:
-            raise MissingObject(name)  # it may not fit the memory, and is not what it should be
+            answer = self._obstore.get(self._store, self._key(name))
+        if answer.meta["size"] > size:
+            raise MissingObject(name)  # another object than the expected one, which may not fit the memory
         with reporting(f"read {name!r}", self._address, body=True):
-            body = memoryview(found.bytes())
-        if len(body) != found.meta["size"]:
+            body = memoryview(answer.bytes())
+        if len(body) != answer.meta["size"]:
             raise Interrupted(f"The object {name!r} broke off.", "Run the same step again.")
         return body
 
@@ -83,8 +83,8 @@ class ObstoreTransfer:
 
     def stream(self, name: str) -> Iterator[Buffer]:
         with reporting(f"read {name!r}", self._address):
-            found = self._obstore.get(self._store, self._key(name))
-        return self._blocks(name, found)
+            answer = self._obstore.get(self._store, self._key(name))
+        return self._blocks(name, answer)
 
     def _range(self, name: str, start: int, end: int) -> Iterator[Buffer]:
         with reporting(f"read {name!r}", self._address):
@@ -101,8 +101,8 @@ class ObstoreTransfer:
         if received < end:
             raise Interrupted(f"The object {name!r} broke off.", "Run the same step again.")
 
-    def _blocks(self, name: str, found: Any) -> Iterator[Buffer]:
-        chunks = iter(found.stream(min_chunk_size=_BLOCK_BYTES))
+    def _blocks(self, name: str, answer: Any) -> Iterator[Buffer]:
+        chunks = iter(answer.stream(min_chunk_size=_BLOCK_BYTES))
         while True:
             with reporting(f"read {name!r}", self._address, body=True):
                 chunk = next(chunks, None)
@@ -181,7 +181,7 @@ def _credentials_of(session: Any) -> Callable[[], dict[str, Any]]:
 
 
 def open_transfer(connection: Connection) -> Transfer:
-    """Return what moves the bytes, as the options choose."""
+    """Return the transfer that the options choose."""
     choice = connection.options.transfer
     if choice != "boto3":
         try:

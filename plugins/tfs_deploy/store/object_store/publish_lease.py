@@ -1,8 +1,8 @@
-"""Who is publishing which bytes: one small document per fingerprint, held like a lease.
+"""The lease of a publish: one small document per model and fingerprint.
 
-It carries the claimed number, so that a publish that broke off goes on under the same number. The lease spares two
-publishers of the same bytes the double work; that they give one version does not rest on it, since both would work
-under the same number and the manifest is created exclusively.
+The document holds the claimed number, so that the next publish of the same bytes continues an interrupted one. The
+lease only spares two publishers of the same bytes the double work. That they create one version does not depend on it:
+both use the same number, and the manifest is created exclusively.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _LONGEST_WAIT = 2.0
 
 @dataclass(frozen=True, slots=True)
 class PublishAttempt:
-    """The document ``attempts/<model>/<hex>``; version 0: no number yet; owner ``""``: broke off, free to go on."""
+    """The document ``attempts/<model>/<hex>``; version 0: no number yet; owner ``""``: interrupted, free."""
 
     version: int = 0
     owner: str = ""
 
 
 class PublishLease:
-    """The right to publish some bytes; used by many threads."""
+    """The lease of one publish; used by many threads."""
 
     def __init__(
         self, documents: S3StateDocuments, key: str, attempt: PublishAttempt, tag: str, *, clock: Clock, every: float
@@ -51,31 +51,31 @@ class PublishLease:
 
     @property
     def version(self) -> int:
-        """Return the number under which the publish goes on, 0 if it has none yet."""
+        """Return the number of the publish, 0 if it has none yet."""
         return self._attempt.version
 
     @property
     def key(self) -> str:
-        """Return the key of the document that the lease lies in."""
+        """Return the key of the lease's document."""
         return self._key
 
     @property
     def owner(self) -> str:
-        """Return what no other publish is called."""
+        """Return the unique name of this publish."""
         return self._attempt.owner
 
     def set_version(self, version: int) -> None:
-        """Note the number that was claimed."""
+        """Write the claimed number into the lease."""
         with self._lock:
             self._write(replace(self._attempt, version=version))
 
     def renew(self) -> None:
-        """Show that the publish goes on; raise Contention if another one took over."""
+        """Extend the lease; raise Contention if another publish took it over."""
         with self._lock:
             self._write(self._attempt)
 
     def renew_when_due(self) -> None:
-        """Renew, unless that was done a short while ago."""
+        """Extend the lease if a quarter of it has passed."""
         if self._clock.monotonic() - self._renewed >= self._every and self._lock.acquire(blocking=False):
             try:
                 self._write(self._attempt)
@@ -84,16 +84,16 @@ class PublishLease:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[PublishLease]:
-        """Forget the publish when the block ends well; else let whoever comes next go on at once."""
+        """Remove the lease after the block; if the block raises, free it for the next publish."""
         try:
             yield self
         except BaseException:
-            self._give_up()
+            self._release()
             raise
         with self._lock:
             self._documents.delete(self._key)
 
-    def _give_up(self) -> None:
+    def _release(self) -> None:
         try:
             with self._lock:
                 if self._attempt.version:
@@ -101,7 +101,7 @@ class PublishLease:
                 else:
                     self._documents.delete(self._key)
         except TFSDeployError as error:
-            log.info("The next publish of the same bytes waits until this one's lease ends: %s", error)
+            log.info("The next publish of the same bytes waits until this lease ends: %s", error)
 
     def _write(self, attempt: PublishAttempt) -> None:
         self._tag = self._documents.write(self._key, to_json(attempt), expected=self._tag)
@@ -110,16 +110,16 @@ class PublishLease:
 
 
 class PublishLeases:
-    """Gives out the leases of one store."""
+    """The leases of one store."""
 
     def __init__(self, documents: S3StateDocuments, clock: Clock, *, lease_seconds: float) -> None:
-        """A lease that was not renewed for `lease_seconds`, by the server's clock, is free."""
+        """A lease that was not extended for `lease_seconds` by the server's clock is free."""
         self._documents = documents
         self._clock = clock
         self._seconds = lease_seconds
 
     def acquire(self, model: str, digits: str, *, seconds: float) -> Iterator[PublishLease | None]:
-        """Yield None while another publish holds these bytes, then the lease; Contention after `seconds`."""
+        """Yield None while another publish holds the lease, then the lease; raise Contention after `seconds`."""
         key = attempt_key(model, digits)
         deadline = Deadline.after(seconds, self._clock)
         wait = _FIRST_WAIT
@@ -137,27 +137,27 @@ class PublishLeases:
         yield lease
 
     def running_version(self, model: str, digits: str) -> int:
-        """Return the version that a living publish of these bytes is working on, or 0."""
-        found = self._documents.read_with_age(attempt_key(model, digits))
-        if found is None:
+        """Return the version of a running publish of these bytes, 0 if there is none."""
+        stored = self._documents.read_with_age(attempt_key(model, digits))
+        if stored is None:
             return 0
-        attempt = _parse(found[0].body)
-        return attempt.version if attempt.owner and found[1] < self._seconds else 0
+        attempt = _parse(stored[0].body)
+        return attempt.version if attempt.owner and stored[1] < self._seconds else 0
 
     def may_continue(self, lost: PublishLease) -> bool:
-        """Tell whether a publish may go on under the number of a lease that was lost."""
-        found = self._documents.read(lost.key)
-        return found is not None and _parse(found.body).version == lost.version
+        """Tell whether the document still has the number of a lease that was lost."""
+        stored = self._documents.read(lost.key)
+        return stored is not None and _parse(stored.body).version == lost.version
 
     def clear(self, model: str, digits: str, version: int) -> None:
-        """Remove what a publish left that ended with `version`."""
+        """Remove the document of a publish that has created `version`."""
         key = attempt_key(model, digits)
-        found = self._documents.read(key)
-        if found is not None and _parse(found.body).version == version:
+        stored = self._documents.read(key)
+        if stored is not None and _parse(stored.body).version == version:
             self._documents.delete(key)
 
     def revoke(self, model: str, digits: str, version: int) -> None:
-        """Let no publish go on under `version`, whose files are about to be removed."""
+        """End every publish under `version`, whose files are about to be removed."""
 
         def ended(attempt: PublishAttempt) -> PublishAttempt:
             return PublishAttempt() if attempt.version == version else attempt
@@ -174,11 +174,11 @@ class PublishLeases:
         )
 
     def _try(self, key: str) -> PublishLease | None:
-        found = self._documents.read_with_age(key)
+        stored = self._documents.read_with_age(key)
         attempt, tag = PublishAttempt(), None
-        if found is not None:
-            attempt, tag = _parse(found[0].body), found[0].tag
-            if attempt.owner and found[1] < self._seconds:
+        if stored is not None:
+            attempt, tag = _parse(stored[0].body), stored[0].tag
+            if attempt.owner and stored[1] < self._seconds:
                 return None
         mine = replace(attempt, owner=uuid4().hex)
         try:
@@ -189,7 +189,7 @@ class PublishLeases:
 
 
 def attempt_key(model: str, digits: str) -> str:
-    """Return the key of an attempt's document."""
+    """Return the key of the lease's document."""
     return f"attempts/{model}/{digits}"
 
 

@@ -1,4 +1,4 @@
-"""Turn a staged directory into a version in S3: claim a number, send the files, write the manifest last."""
+"""Publish in S3: claim a number, send the files, write the manifest last."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tfs_deploy.store.staged import StagedFiles, check_signatures, check_size, r
 
 log = logging.getLogger(__name__)
 
-# What a publish that died left is kept so long for the same bytes to come again, then swept.
+# A publish of the same bytes can continue a dead one for this long; then its leftovers are swept.
 _KEPT_FOR = timedelta(days=7)
 
 
@@ -30,7 +30,7 @@ class Publisher:
     """Publishes into one store.
 
     Unlike on a disk the number is claimed first, since objects cannot be renamed. Everything before the manifest is
-    invisible, and everything before it can be repeated.
+    invisible and can be repeated.
     """
 
     def __init__(self, parts: StoreParts, catalogue: Catalogue, *, wait_seconds: float) -> None:
@@ -55,7 +55,7 @@ class Publisher:
             if lease is not None:
                 with lease.held():
                     return self._publish_under(lease, staged, model, above)
-            # Who waits looks whether the one it waits for is done.
+            # Another publish holds the lease: it may have finished by now.
             existing = self._catalogue.find(model, manifest.fingerprint)
             if existing is not None:
                 return self._answer_with(existing, staged)
@@ -80,7 +80,7 @@ class Publisher:
                 f"{error.cause}",
                 "Withdraw that version, then publish again.",
             ) from error
-        # What a publish left that died after its manifest.
+        # The leftovers of a publish that died after its manifest.
         self._parts.change_tokens.complete(existing.model, existing.version)
         self._parts.leases.clear(existing.model, hex_of(existing.fingerprint), existing.version)
         return Published(existing, uploaded_bytes=0, created=False)
@@ -95,11 +95,11 @@ class Publisher:
         if not resumed:
             lease.set_version(self._parts.numbers.claim_next(model, above=above, note=manifest.fingerprint))
         else:
-            log.info("Going on with version %s of model %s, whose publish broke off", lease.version, model)
+            log.info("Continuing version %s of model %s, whose publish was interrupted", lease.version, model)
             self._objects.abort_uploads(folder(model, lease.version))
         try:
             sent = sender.send(lease.version, resumed=resumed)
-            # Whoever took over has noted another number for these bytes, perhaps.
+            # Another publish that took over may have noted another number for these bytes.
             lease.renew()
             return self._commit(manifest, model, lease, sent)
         except BaseException:
@@ -108,7 +108,7 @@ class Publisher:
 
     def _commit(self, manifest: Manifest, model: str, lease: PublishLease, sent: int) -> Published:
         number = lease.version
-        # Before the manifest: whoever comes after a crash finds the version by its bytes, if it is there.
+        # Before the manifest: after a crash the next publish finds a complete version by its bytes.
         write_pointer(self._parts.documents, model, manifest.fingerprint, number)
         self._parts.change_tokens.announce(model, number)
         lease.renew()
@@ -116,17 +116,17 @@ class Publisher:
         try:
             self._objects.create(manifest_name(model, number), to_json(manifest), metadata={"attempt": lease.owner})
         except PreconditionFailed:
-            created = False  # another publisher of the same bytes took over and was faster
+            created = False  # another publish of the same bytes was faster
         else:
             created = True
-            self._take_back_if_too_late(lease, version, manifest)
+            self._undo_if_superseded(lease, version, manifest)
         self._parts.change_tokens.complete(model, number)
         return Published(version, uploaded_bytes=sent, created=created)
 
-    def _take_back_if_too_late(self, lease: PublishLease, version: ModelVersion, manifest: Manifest) -> None:
-        """Remove the manifest again if it took so long that the version was published by another and taken away since.
+    def _undo_if_superseded(self, lease: PublishLease, version: ModelVersion, manifest: Manifest) -> None:
+        """Remove the manifest again if another publish created the version and it was removed meanwhile.
 
-        An object cannot be created on the condition that another one is unchanged. So this comes after it.
+        S3 cannot create an object on the condition that another one is unchanged, so this check follows the creation.
         """
         try:
             lease.renew()
@@ -150,18 +150,18 @@ class Publisher:
         return True
 
     def _tidy(self, model: str, lease: PublishLease) -> None:
-        """Drop pieces that nobody can go on with; whole objects stay for the next try."""
+        """Drop unfinished uploads, which no publish can continue; whole objects stay for the next attempt."""
         try:
             lease.renew()
             self._objects.abort_uploads(folder(model, lease.version))
         except Contention:
-            # What is there is that of a publish that took over, unless it went on under another number.
-            self._remove_if_nobodys(model, lease)
+            # The objects belong to the publish that took over, unless that one uses another number.
+            self._remove_if_unused(model, lease)
         except TFSDeployError as error:
             log.info("The next publish drops the unfinished uploads of version %s: %s", lease.version, error)
 
-    def _remove_if_nobodys(self, model: str, lease: PublishLease) -> None:
-        """Remove what this publish sent after the one that took over had cleared it away."""
+    def _remove_if_unused(self, model: str, lease: PublishLease) -> None:
+        """Remove the objects of this publish if the one that took over uses another number."""
         try:
             if not self._parts.leases.may_continue(lease):
                 self._remove_dead(model, lease.version)
@@ -169,17 +169,17 @@ class Publisher:
             log.warning("Files of version %s of model %s may be left: %s", lease.version, model, error)
 
     def _sweep(self, model: str, own_digits: str) -> None:
-        """Remove what publishes that died long ago left; the cost grows with those, not with the versions."""
+        """Remove the leftovers of publishes that died long ago; the cost depends on their number only."""
         start = state(f"attempts/{model}/")
-        for found in list(self._objects.list(start)):
-            digits = found.name[len(start) :]
-            if digits == own_digits or self._objects.seconds_since(found.modified) < _KEPT_FOR.total_seconds():
+        for listed in list(self._objects.list(start)):
+            digits = listed.name[len(start) :]
+            if digits == own_digits or self._objects.seconds_since(listed.modified) < _KEPT_FOR.total_seconds():
                 continue
             attempt = self._parts.documents.read_as(PublishAttempt, attempt_key(model, digits))
             if attempt is None:
                 continue
             try:
-                # Taken over first: a publish of those bytes that comes now waits, and then gets a new number.
+                # With the lease: a new publish of those bytes waits, and then gets a new number.
                 lease = next(self._parts.leases.acquire(model, digits, seconds=0))
                 if lease is not None:
                     with lease.held():
@@ -198,7 +198,7 @@ class Publisher:
     def _remove_files(self, model: str, version: int) -> None:
         start = folder(model, version)
         self._objects.abort_uploads(start)
-        self._objects.delete_all(found.name for found in self._objects.list(start))
+        self._objects.delete_all(listed.name for listed in self._objects.list(start))
 
 
 def _check(directory: Path, manifest: Manifest) -> None:

@@ -65,21 +65,21 @@ class S3Store(Catalogue):
         return self._publisher.publish(Path(staged), manifest, model, above=above, progress=progress)
 
     def withdraw(self, model: str, version: int, reason: str) -> None:
-        """Move the manifest aside, so that the version is no longer complete, and note the reason."""
+        """Rename the manifest, which makes the version incomplete, and note the reason."""
         name = manifest_name(check_model_name(model), check_version(version))
-        found = self._objects.get(name)
-        if found is None:
+        manifest = self._objects.get(name)
+        if manifest is None:
             self._check_known(model, version)
         self._parts.conditional_writes.check()
-        if found is not None:
+        if manifest is not None:
             self._parts.numbers.claim(model, version, note="withdrawn")
-            self._objects.put(folder(model, version) + WITHDRAWN_MANIFEST_PATH, found.body)
-            self._end_attempt(model, version)
+            self._objects.put(folder(model, version) + WITHDRAWN_MANIFEST_PATH, manifest.body)
+            self._end_publish(model, version)
             self._parts.change_tokens.announce(model, version)
             self._objects.delete(name)
             log.info("Withdrew version %s of model %s: %s", version, model, reason)
         write_withdrawal(self._parts.documents, model, version, reason, self._parts.clock)
-        # Also of a withdrawal that died before it came here.
+        # Also completes a withdrawal that died before this line.
         self._parts.change_tokens.complete(model, version)
 
     def delete(self, model: str, version: int) -> None:
@@ -89,7 +89,7 @@ class S3Store(Catalogue):
         if not complete:
             self._check_known(model, version)
         self._parts.conditional_writes.check()
-        self._end_attempt(model, version, refuse_running=not complete)
+        self._end_publish(model, version, refuse_running=not complete)
         self._parts.numbers.claim(model, version, note="deleted")
         if complete:
             self._parts.change_tokens.announce(model, version)
@@ -97,7 +97,7 @@ class S3Store(Catalogue):
             self._objects.delete(name)
         start = folder(model, version)
         self._objects.abort_uploads(start)
-        self._objects.delete_all(found.name for found in self._objects.list(start))
+        self._objects.delete_all(stored.name for stored in self._objects.list(start))
         self._parts.change_tokens.complete(model, version)
 
     def _check_known(self, model: str, version: int) -> None:
@@ -105,16 +105,16 @@ class S3Store(Catalogue):
             return
         if next(self._objects.list(folder(model, version), limit=1), None) is not None:
             raise Refused(
-                f"Version {version} of model {model!r} is not from tfs_deploy: "
+                f"Version {version} of model {model!r} was not published by tfs_deploy: "
                 f"'{self._objects.address.uri}/{model}/{version}' has no manifest.",
-                "Remove it by hand if nobody needs it.",
+                "Remove it by hand if it is not needed.",
             )
         raise NotFound(
             f"Model {model!r} has no version {version} in {self._objects.address.uri!r}.", "Check the number."
         )
 
-    def _end_attempt(self, model: str, version: int, *, refuse_running: bool = False) -> None:
-        """Let no publish go on under this number; with `refuse_running` only if none is alive."""
+    def _end_publish(self, model: str, version: int, *, refuse_running: bool = False) -> None:
+        """End every publish under this number; with `refuse_running` raise Contention if one is running."""
         digits = self._parts.numbers.claimant(model, version)
         if digits is None or len(digits) != 64:
             return

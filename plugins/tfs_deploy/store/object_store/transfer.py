@@ -19,14 +19,14 @@ from tfs_deploy.store.object_store.errors import Interrupted, MissingObject, rep
 # S3 takes parts from 5 MiB up, at most 10,000 of them (Amazon S3 user guide, "Multipart upload limits").
 PART_BYTES = 8 << 20
 _MOST_PARTS = 9_000
-# Parts of one large file on the way up at once; with PART_BYTES that bounds the memory.
+# Parts of one large file that are sent at a time; with PART_BYTES this bounds the memory.
 PARTS_AT_ONCE = 4
 
 Buffer: TypeAlias = "bytes | memoryview"
 
 
 class Transfer(Protocol):
-    """Moves whole objects and pieces of them; raises our errors, MissingObject for an object that is not there."""
+    """Reads and writes objects and ranges of them; raises our errors, MissingObject for a missing object."""
 
     def put(self, name: str, body: Buffer, *, sha256: str) -> None:
         """Write an object; the store compares the digest (hex) where it can."""
@@ -49,12 +49,12 @@ class Transfer(Protocol):
 
 
 def part_bytes_for(size: int) -> int:
-    """Return how large the parts of a file of `size` bytes are to be, a multiple of 1 MiB."""
+    """Return the size of the parts of a file of `size` bytes, a multiple of 1 MiB."""
     least = -(-size // _MOST_PARTS)
     return max(PART_BYTES, -(-least // (1 << 20)) << 20)
 
 
-# Fits a core's cache, where the next reader of a block finds it.
+# Fits a core's cache.
 _BLOCK_BYTES = 256 << 10
 
 
@@ -86,7 +86,7 @@ class BotoTransfer:
                     **self._at(name), UploadId=upload, MultipartUpload={"Parts": sent}
                 )
         except BaseException:
-            # What went wrong is what is told; who publishes there next drops the parts, too.
+            # The original error is raised; the next publish under this number drops the parts as well.
             with (
                 contextlib.suppress(TFSDeployError, MissingObject),
                 reporting(f"drop the parts of {name!r}", self._address),
@@ -96,32 +96,32 @@ class BotoTransfer:
 
     def get(self, name: str, *, size: int) -> Buffer:
         with reporting(f"read {name!r}", self._address):
-            found = self._client.get_object(**self._at(name))
-        if int(found["ContentLength"]) > size:
-            found["Body"].close()
-            raise MissingObject(name)  # it may not fit the memory, and is not what it should be
+            answer = self._client.get_object(**self._at(name))
+        if int(answer["ContentLength"]) > size:
+            answer["Body"].close()
+            raise MissingObject(name)  # another object than the expected one, which may not fit the memory
         with reporting(f"read {name!r}", self._address, body=True):
-            body: bytes = found["Body"].read()
-        if len(body) != int(found["ContentLength"]):
+            body: bytes = answer["Body"].read()
+        if len(body) != int(answer["ContentLength"]):
             raise Interrupted(f"The object {name!r} broke off.", "Run the same step again.")
         return body
 
     def range(self, name: str, start: int, end: int) -> Iterator[Buffer]:
         with reporting(f"read {name!r}", self._address):
-            found = self._client.get_object(**self._at(name), Range=f"bytes={start}-{end - 1}")
-        if not str(found.get("ContentRange", "")).startswith(f"bytes {start}-"):
-            found["Body"].close()
+            answer = self._client.get_object(**self._at(name), Range=f"bytes={start}-{end - 1}")
+        if not str(answer.get("ContentRange", "")).startswith(f"bytes {start}-"):
+            answer["Body"].close()
             raise NoPieces(name)
         view = memoryview(bytearray(min(_BLOCK_BYTES, end - start)))
         at = start
-        # To its end, however much that is: only then the connection is free for the next request.
+        # Read to its end, so that the connection is free for the next request.
         with reporting(f"read {name!r}", self._address, body=True):
-            count = found["Body"].readinto(view)
+            count = answer["Body"].readinto(view)
         while count:
             at += count
             yield view[:count]
             with reporting(f"read {name!r}", self._address, body=True):
-                count = found["Body"].readinto(view)
+                count = answer["Body"].readinto(view)
         if at < end:
             raise Interrupted(f"The object {name!r} broke off.", "Run the same step again.")
 
@@ -137,7 +137,7 @@ class BotoTransfer:
 
     def _send_parts(self, name: str, upload: str, parts: Iterator[memoryview]) -> list[dict[str, Any]]:
         def send(number: int, part: memoryview) -> dict[str, Any]:
-            # Given, so that boto3 sends no trailer behind a chunked body, which many servers do not understand.
+            # With a digest boto3 sends no trailer after a chunked body, which many servers do not understand.
             digest = base64.b64encode(hashlib.sha256(part).digest()).decode()
             with reporting(f"write part {number} of {name!r}", self._address):
                 answer = self._client.upload_part(

@@ -20,9 +20,9 @@ from tfs_deploy.store.object_store.objects import Objects
 from tfs_deploy.store.object_store.transfer import PART_BYTES, Buffer, Transfer, part_bytes_for
 from tfs_deploy.store.staged import StagedFiles
 
-# Requests for small objects wait for the server; more threads than this wait for each other.
+# Requests for small objects wait for the server; more threads than this slow each other down.
 THREADS = 16
-# Pieces of large objects fill the line; a server gives each of them a part of what it has.
+# Ranges of large objects that are read at a time, since servers limit the speed of one.
 PIECES = 24
 
 
@@ -48,7 +48,7 @@ class Fetcher:
             raise MissingObject(name)
 
     def blocks(self, name: str, size: int, start: int, end: int) -> Iterator[Buffer]:
-        """Yield the bytes of an object of `size` bytes between two places, whatever they are."""
+        """Yield the bytes `start` to before `end` of an object of `size` bytes, unverified."""
         if size <= PART_BYTES:
             whole = self._objects.repeating(lambda: self._transfer.get(name, size=size))
             yield whole if (start, end) == (0, size) else memoryview(whole)[start:end]
@@ -58,14 +58,14 @@ class Fetcher:
                 yield from self._range(name, start, end)
                 return
             except NoPieces:
-                # Before the first block, so nothing was yielded yet.
+                # Raised before the first block, so nothing was yielded yet.
                 self._gives_ranges = False
         if (start, end) != (0, size):
             raise NoPieces(name)
         yield from self._transfer.stream(name)
 
     def _range(self, name: str, start: int, end: int) -> Iterator[Buffer]:
-        """Yield a piece; where an answer breaks off, the next request asks for the rest, as long as any of it comes."""
+        """Yield a range; after an answer that was cut off request the rest, as long as each answer makes progress."""
         at, before = start, -1
         while at > before:
             before = at
@@ -119,7 +119,7 @@ class VersionFiles:
         )
 
 
-# Small files wait for the server; large ones have several pieces on the way each.
+# Small files wait for the server; of each large file several parts are sent at a time.
 _SMALL_THREADS = 16
 _LARGE_THREADS = 4
 _ORDER = ("assets.extra/", "assets/", "variables/")
@@ -133,7 +133,7 @@ class Sender:
     def __init__(
         self, staged: StagedFiles, objects: Objects, transfer: Transfer, *, model: str, beat: Callable[[], None]
     ) -> None:
-        """`beat` is called now and then by whichever thread; what it raises ends the sending."""
+        """`beat` is called regularly, by any thread; an error that it raises stops the upload."""
         self._staged = staged
         self._objects = objects
         self._transfer = transfer
@@ -152,8 +152,8 @@ class Sender:
                 )
 
     def send(self, version: int, *, resumed: bool) -> int:
-        """Send every file and return how many bytes that took; `resumed`: look first for what is there already."""
-        there = self._right_ones(version) if resumed else set()
+        """Send every file and return the number of sent bytes; `resumed`: keep objects that are right already."""
+        there = self._complete_paths(version) if resumed else set()
         groups: dict[int, list[FileEntry]] = {}
         for entry in self._staged.manifest.files:
             groups.setdefault(_rank(entry.path), []).append(entry)
@@ -165,17 +165,17 @@ class Sender:
         kept = [entry for entry in entries if entry.path in there]
         large = [entry for entry in entries if entry.size > PART_BYTES and entry.path not in there]
         small = [entry for entry in entries if entry.size <= PART_BYTES and entry.path not in there]
-        # What is there is read all the same: it must not be taken for the file if that has changed meanwhile.
+        # Kept files are read as well, so that a file that has changed since the manifest is refused.
         self._staged.for_each(self._read, kept)
         self._staged.for_each(lambda entry: self._send_large(version, entry), large, threads=_LARGE_THREADS)
         self._staged.for_each(lambda entry: self._send_small(version, entry), small, threads=_SMALL_THREADS)
 
-    def _right_ones(self, version: int) -> set[str]:
-        """Return the paths whose objects have the right size and digest; objects that are no file of ours go."""
+    def _complete_paths(self, version: int) -> set[str]:
+        """Return the paths whose objects have the right size and digest; delete objects of other paths."""
         start = folder(self._model, version)
-        found = {one.name[len(start) :]: one.size for one in self._objects.list(start)}
+        present = {listed.name[len(start) :]: listed.size for listed in self._objects.list(start)}
         wanted = {entry.path: entry for entry in self._staged.manifest.files}
-        self._objects.delete_all(start + path for path in found if path not in wanted)
+        self._objects.delete_all(start + path for path in present if path not in wanted)
         right: set[str] = set()
 
         def compare(entry: FileEntry) -> None:
@@ -184,7 +184,7 @@ class Sender:
                 right.add(entry.path)
             self._beat()
 
-        candidates = [wanted[path] for path, size in found.items() if path in wanted and wanted[path].size == size]
+        candidates = [wanted[path] for path, size in present.items() if path in wanted and wanted[path].size == size]
         self._staged.for_each(compare, candidates, threads=_SMALL_THREADS)
         return right
 
@@ -229,7 +229,7 @@ class Sender:
 
 
 class _AnotherFailed(Exception):
-    """Ends an upload whose version will not be."""
+    """Stops an upload after the failure of another file."""
 
 
 def _rank(path: str) -> int:
