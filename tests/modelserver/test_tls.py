@@ -15,7 +15,8 @@ from embedded_server import RPC_DRIVEN_FLAGS, EmbeddedServer
 from tfs_deploy.errors import Permanent, Transient
 from tfs_deploy.modelserver import text_config
 from tfs_deploy.modelserver.status import Code, StatusError
-from tfs_deploy.serving.client import TLSOptions, connect
+from tfs_deploy.serving.client import connect
+from tfs_deploy.serving.group_settings import TLSOptions
 
 NOW = datetime.datetime.now(datetime.timezone.utc)
 

@@ -24,7 +24,7 @@ from tfs_deploy.yamlfile import check_settings, read_yaml
 
 FILE_NAME = "tfs-deploy.yaml"
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:/")
-# A day: whoever waits longer than that has forgotten the command.
+# At most a day, so that a forgotten command ends.
 _Seconds = Annotated[float, msgspec.Meta(gt=0.0, le=86400.0)]
 
 

@@ -11,21 +11,7 @@ from tfs_deploy.clock import Clock
 from tfs_deploy.serving import channel, rpc
 from tfs_deploy.serving.base_client import AsyncServingClient, ServingClient
 from tfs_deploy.serving.group_settings import TLSOptions
-from tfs_deploy.serving.replies import Metadata, Prediction, VersionState, VersionStatus
 from tfs_deploy.serving.rpc_calls import CallFailed
-
-__all__ = [
-    "AsyncModelServerClient",
-    "Metadata",
-    "ModelServerClient",
-    "Prediction",
-    "ServingClient",
-    "TLSOptions",
-    "VersionState",
-    "VersionStatus",
-    "connect",
-    "connect_aio",
-]
 
 
 def connect(target: str, *, tls: TLSOptions | None = None) -> ModelServerClient:

@@ -52,13 +52,13 @@ class ValidationReport:
             replicas = plural(len(self.replicas), "replica")
             return f"Version {self.version} of model {self.model!r} passed {gates} on {replicas}."
         decisive = [check for check in self.checks if check.verdict is self.verdict]
-        details = "; ".join(dict.fromkeys(f"gate {check.gate}: {_one_line(check.detail)}" for check in decisive[:3]))
+        details = "; ".join(dict.fromkeys(f"gate {check.gate}: {_single_line(check.detail)}" for check in decisive[:3]))
         more = f" (and {len(decisive) - 3} more)" if len(decisive) > 3 else ""
         word = "failed" if self.verdict is Verdict.FAIL else "could not be decided on"
         return f"Version {self.version} of model {self.model!r} {word} {details}{more}."
 
 
-def _one_line(text: str) -> str:
+def _single_line(text: str) -> str:
     return " ".join(text.split()).rstrip(".")
 
 
