@@ -74,12 +74,12 @@ def test_a_version_that_another_group_serves_is_rejected_in_this_one_only(bench,
         promote(staging, MODEL, live)
 
 
-def test_versions_of_a_simple_group_are_known_by_its_record(bench, staging):
-    simple = replace(bench.session, group=replace(bench.group, name="simple", mode=Mode.LATEST, startup_config=None))
+def test_versions_of_a_group_in_mode_latest_are_known_by_its_record(bench, staging):
+    latest = replace(bench.session, group=replace(bench.group, name="latest", mode=Mode.LATEST, startup_config=None))
     versions = [bench.publish(f"good {number}") for number in range(1, 5)]
     for previous, version in ((None, versions[0]), (versions[0], versions[1])):
         records.append(
-            bench.store.documents, records.new_record(simple, MODEL, Action.PROMOTED, version, previous=previous)
+            bench.store.documents, records.new_record(latest, MODEL, Action.PROMOTED, version, previous=previous)
         )
     go(staging, versions[3])
     assert retire(staging, MODEL, keep=0).retired == (versions[2],)

@@ -34,14 +34,14 @@ class FakeRunner:
     @contextmanager
     def serve(self, directory: Path, model: str, version: int) -> Iterator[str]:
         self.server = FakeModelServer("throw-away:8500")
-        self.server.put(f"/rehearsed/{model}", version, self._discover(Path(directory)))
-        entry = ModelEntry(model, f"/rehearsed/{model}", (version,), {})
+        self.server.put(f"/throw-away/{model}", version, self._discover(Path(directory)))
+        entry = ModelEntry(model, f"/throw-away/{model}", (version,), {})
         FakeClient(self.server).reload(to_proto([entry]), timeout=1.0)
         yield self.server.target
 
 
 @dataclass
-class SimpleGroup:
+class LatestGroup:
     """Two replicas that look at the store's directory each time somebody waits."""
 
     bench: Any
@@ -71,12 +71,12 @@ class SimpleGroup:
 
 
 @pytest.fixture(params=[1, 2], ids=["latest-1", "latest-2"])
-def simple(request, make, tmp_path, monkeypatch) -> SimpleGroup:
+def group(request, make, tmp_path, monkeypatch) -> LatestGroup:
     """Return a group whose servers keep the highest one or two versions."""
-    return simple_group(make(tmp_path, mode=Mode.LATEST), monkeypatch, keep=request.param)
+    return make_group(make(tmp_path, mode=Mode.LATEST), monkeypatch, keep=request.param)
 
 
-def simple_group(bench: Any, monkeypatch: pytest.MonkeyPatch, *, keep: int) -> SimpleGroup:
+def make_group(bench: Any, monkeypatch: pytest.MonkeyPatch, *, keep: int) -> LatestGroup:
     base = bench.folder / "store" / MODEL
     base.mkdir()
     for server in bench.servers:
@@ -91,7 +91,7 @@ def simple_group(bench: Any, monkeypatch: pytest.MonkeyPatch, *, keep: int) -> S
     bench.clock._on_sleep = look
     runner = FakeRunner(bench.servers[0]._discover)
     monkeypatch.setattr("tfs_deploy.deployment.offline_validation.connect", lambda target: FakeClient(runner.server))
-    return SimpleGroup(bench, runner)
+    return LatestGroup(bench, runner)
 
 
 def killed_before(session: GroupSession, method: str) -> GroupSession:
@@ -114,96 +114,96 @@ def killed_before(session: GroupSession, method: str) -> GroupSession:
     return replace(session, store=Store())
 
 
-def test_a_deploy_that_is_run_again_is_recorded_once(simple):
-    assert [simple.deploy("good 1"), simple.deploy("good 2"), simple.deploy("good 2")] == [1, 2, 2]
-    assert simple.moves() == [("promoted", 1, None), ("promoted", 2, 1)]
+def test_a_deploy_that_is_run_again_is_recorded_once(group):
+    assert [group.deploy("good 1"), group.deploy("good 2"), group.deploy("good 2")] == [1, 2, 2]
+    assert group.moves() == [("promoted", 1, None), ("promoted", 2, 1)]
 
 
-def test_the_bytes_of_an_older_version_are_refused_before_anything_is_done(simple):
-    simple.deploy("good 1")
-    simple.deploy("good 2")
+def test_the_bytes_of_an_older_version_are_refused_before_anything_is_done(group):
+    group.deploy("good 1")
+    group.deploy("good 2")
     with pytest.raises(Refused, match=r"These bytes are version 1 .* which is version 2"):
-        simple.deploy("good 1")
-    assert simple.bench.store.versions(MODEL) == (1, 2), "what a rollback needs is still there"
-    assert simple.live() == [2, 2]
-    assert simple.recorded_live() == 2
+        group.deploy("good 1")
+    assert group.bench.store.versions(MODEL) == (1, 2), "what a rollback needs is still there"
+    assert group.live() == [2, 2]
+    assert group.recorded_live() == 2
 
 
-def test_nothing_is_published_where_that_moves_traffic(simple):
+def test_nothing_is_published_where_that_moves_traffic(group):
     with pytest.raises(Refused, match="publishing is going live"):
-        latest.publish(simple.session, simple.bench.staged("wrong"), MODEL)
-    assert simple.bench.store.versions(MODEL) == ()
+        latest.publish(group.session, group.bench.staged("wrong"), MODEL)
+    assert group.bench.store.versions(MODEL) == ()
 
 
-def test_a_rollback_that_was_begun_and_given_up_does_not_stand_in_the_way_of_the_next(simple):
-    simple.deploy("good 1")
-    simple.deploy("good 2")
+def test_a_rollback_that_was_begun_and_given_up_does_not_stand_in_the_way_of_the_next(group):
+    group.deploy("good 1")
+    group.deploy("good 2")
     with pytest.raises(Killed):
-        latest.rollback(killed_before(simple.session, "withdraw"), MODEL)
-    simple.bench.clock.advance(60)
-    assert simple.deploy("good 3") == 3
-    assert latest.rollback(simple.session, MODEL).version == 2
-    assert simple.live() == [2, 2]
-    assert simple.recorded_live() == 2
+        latest.rollback(killed_before(group.session, "withdraw"), MODEL)
+    group.bench.clock.advance(60)
+    assert group.deploy("good 3") == 3
+    assert latest.rollback(group.session, MODEL).version == 2
+    assert group.live() == [2, 2]
+    assert group.recorded_live() == 2
 
 
-def test_a_rollback_that_was_killed_at_its_very_end_goes_back_once(simple):
-    simple.deploy("good 1")
-    simple.deploy("good 2")
-    simple.deploy("good 3")
+def test_a_rollback_that_was_killed_at_its_very_end_goes_back_once(group):
+    group.deploy("good 1")
+    group.deploy("good 2")
+    group.deploy("good 3")
     with pytest.raises(Killed):
-        latest.rollback(killed_before(simple.session, "delete"), MODEL)
-    simple.bench.clock.advance(60)
-    assert latest.rollback(simple.session, MODEL).version == 2
-    assert simple.live() == [2, 2]
-    assert simple.moves()[-1] == ("rolled_back", 2, 3)
-    assert latest.rollback(simple.session, MODEL).version == 1, "that was another one"
-    assert simple.moves()[-2:] == [("rolled_back", 2, 3), ("rolled_back", 1, 2)]
+        latest.rollback(killed_before(group.session, "delete"), MODEL)
+    group.bench.clock.advance(60)
+    assert latest.rollback(group.session, MODEL).version == 2
+    assert group.live() == [2, 2]
+    assert group.moves()[-1] == ("rolled_back", 2, 3)
+    assert latest.rollback(group.session, MODEL).version == 1, "that was another one"
+    assert group.moves()[-2:] == [("rolled_back", 2, 3), ("rolled_back", 1, 2)]
 
 
-def test_another_request_after_a_rollback_that_was_killed_at_its_very_end_goes_on_from_there(simple):
+def test_another_request_after_a_rollback_that_was_killed_at_its_very_end_goes_on_from_there(group):
     for number in range(1, 4):
-        simple.deploy(f"good {number}")
+        group.deploy(f"good {number}")
     with pytest.raises(Killed):
-        latest.rollback(killed_before(simple.session, "delete"), MODEL, idempotency_key="run 7")
-    simple.bench.clock.advance(60)
-    assert latest.rollback(simple.session, MODEL, idempotency_key="run 8").version == 1
-    assert simple.moves()[-2:] == [("rolled_back", 2, 3), ("rolled_back", 1, 2)]
+        latest.rollback(killed_before(group.session, "delete"), MODEL, idempotency_key="run 7")
+    group.bench.clock.advance(60)
+    assert latest.rollback(group.session, MODEL, idempotency_key="run 8").version == 1
+    assert group.moves()[-2:] == [("rolled_back", 2, 3), ("rolled_back", 1, 2)]
 
 
-def test_a_retry_beside_its_living_first_try_goes_back_once(simple):
+def test_a_retry_beside_its_living_first_try_goes_back_once(group):
     for number in range(1, 4):
-        simple.deploy(f"good {number}")
+        group.deploy(f"good {number}")
     first = []
 
     class Documents:
         def __getattr__(self, name: str) -> Any:
-            return getattr(simple.bench.store.documents, name)
+            return getattr(group.bench.store.documents, name)
 
         def read(self, key: str) -> Any:
             if key.endswith("lease.json") and not first:
                 first.append(None)
-                first[0] = latest.rollback(simple.session, MODEL, idempotency_key="run 7")
-            return simple.bench.store.documents.read(key)
+                first[0] = latest.rollback(group.session, MODEL, idempotency_key="run 7")
+            return group.bench.store.documents.read(key)
 
     class Store:
         documents = Documents()
 
         def __getattr__(self, name: str) -> Any:
-            return getattr(simple.bench.store, name)
+            return getattr(group.bench.store, name)
 
-    retry = replace(simple.session, store=Store())
+    retry = replace(group.session, store=Store())
     assert latest.rollback(retry, MODEL, idempotency_key="run 7") == first[0]
-    assert simple.live() == [2, 2]
+    assert group.live() == [2, 2]
 
 
-def test_a_live_version_that_is_taken_away_is_live_no_more_by_the_record(simple):
-    simple.deploy("good 1")
-    simple.deploy("good 2")
-    latest.reject(simple.session, MODEL, 2, reason="it is too slow")
-    assert simple.live() == [1, 1]
-    assert simple.recorded_live() == 1
-    assert simple.moves()[-1] == ("put_back", 1, 2)
+def test_a_live_version_that_is_taken_away_is_live_no_more_by_the_record(group):
+    group.deploy("good 1")
+    group.deploy("good 2")
+    latest.reject(group.session, MODEL, 2, reason="it is too slow")
+    assert group.live() == [1, 1]
+    assert group.recorded_live() == 1
+    assert group.moves()[-1] == ("put_back", 1, 2)
 
 
 def test_a_group_with_labels_that_is_said_to_have_none_keeps_what_is_live(bench):
@@ -221,33 +221,33 @@ def test_a_group_with_labels_that_is_said_to_have_none_keeps_what_is_live(bench)
     assert bench.answers() == [live, live]
 
 
-def test_what_another_group_holds_is_not_taken_back(simple):
-    simple.deploy("good 1")
-    simple.deploy("good 2")
-    other = replace(simple.session, group=replace(simple.session.group, name="other"))
-    records.append(simple.bench.store.documents, records.new_record(other, MODEL, Action.PROMOTED, 2))
+def test_what_another_group_holds_is_not_taken_back(group):
+    group.deploy("good 1")
+    group.deploy("good 2")
+    other = replace(group.session, group=replace(group.session.group, name="other"))
+    records.append(group.bench.store.documents, records.new_record(other, MODEL, Action.PROMOTED, 2))
     with pytest.raises(Refused, match="held by group 'other'"):
-        latest.rollback(simple.session, MODEL)
+        latest.rollback(group.session, MODEL)
     with pytest.raises(Refused, match="held by group 'other'"):
-        latest.reject(simple.session, MODEL, 2, reason="it is too slow")
-    assert simple.live() == [2, 2]
+        latest.reject(group.session, MODEL, 2, reason="it is too slow")
+    assert group.live() == [2, 2]
 
 
-def test_there_is_nothing_below_the_first_version(simple):
-    simple.deploy("good 1")
+def test_there_is_nothing_below_the_first_version(group):
+    group.deploy("good 1")
     with pytest.raises(NotFound, match="no version below"):
-        latest.rollback(simple.session, MODEL)
+        latest.rollback(group.session, MODEL)
 
 
-def deploy_good(simple: SimpleGroup, session: GroupSession) -> None:
-    simple.deploy("good 4", session)
+def deploy_good(group: LatestGroup, session: GroupSession) -> None:
+    group.deploy("good 4", session)
 
 
-def roll_back(simple: SimpleGroup, session: GroupSession) -> None:
+def roll_back(group: LatestGroup, session: GroupSession) -> None:
     latest.rollback(session, MODEL, idempotency_key="run 7")
 
 
-def take_away(simple: SimpleGroup, session: GroupSession) -> None:
+def take_away(group: LatestGroup, session: GroupSession) -> None:
     latest.reject(session, MODEL, 3, reason="it is too slow")
 
 
@@ -262,25 +262,25 @@ def test_killed_before_any_operation_a_plain_rerun_converges(make, tmp_path, mon
     before = [("promoted", 1, None), ("promoted", 2, 1), ("promoted", 3, 2)]
     for at in range(500):
         (tmp_path / str(at)).mkdir()
-        simple = simple_group(make(tmp_path / str(at), mode=Mode.LATEST), monkeypatch, keep=1)
+        group = make_group(make(tmp_path / str(at), mode=Mode.LATEST), monkeypatch, keep=1)
         for number in range(1, 4):
-            simple.deploy(f"good {number}")
-        assert simple.moves() == before
+            group.deploy(f"good {number}")
+        assert group.moves() == before
         try:
-            scenario(simple, fused(simple.session, Fuse(at, simple.live)))
+            scenario(group, fused(group.session, Fuse(at, group.live)))
         except Killed:
-            simple.bench.clock.advance(60)
-            scenario(simple, fused(simple.session, Fuse(10_000, simple.live)))
+            group.bench.clock.advance(60)
+            scenario(group, fused(group.session, Fuse(10_000, group.live)))
             killed = True
         else:
             killed = False
-        assert simple.moves() == [*before, move]
-        assert simple.live() == [move[1]] * 2
-        assert simple.recorded_live() == move[1]
-        assert simple.bench.store.documents.list("groups/default/going_back/") == ()
+        assert group.moves() == [*before, move]
+        assert group.live() == [move[1]] * 2
+        assert group.recorded_live() == move[1]
+        assert group.bench.store.documents.list("groups/default/going_back/") == ()
         if not killed:
             break
     else:
         pytest.fail("the scenario never ended")
     assert at > 10, "the fuse was not in the way of the step"
-    tell(f"{scenario.__name__} of a simple group: killed before {at} operations, 0 violations")
+    tell(f"{scenario.__name__} of a group in mode latest: killed before {at} operations, 0 violations")

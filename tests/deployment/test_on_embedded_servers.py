@@ -117,16 +117,16 @@ def test_a_version_without_variables_is_refused_before_and_after_it_is_published
     assert answers(session, model) == [(good, [2.5, 3.0, 4.5])] * 2
 
 
-def test_a_simple_group_validates_before_it_publishes(tmp_path, shared_models):
+def test_a_group_in_mode_latest_validates_before_it_publishes(tmp_path, shared_models):
     root = tmp_path / "store"
-    (root / "simple").mkdir(parents=True)
-    model, golden = "simple", tmp_path / "golden.tfrecord"
+    (root / "newest").mkdir(parents=True)
+    model, golden = "newest", tmp_path / "golden.tfrecord"
     write_golden(golden, model, [GoldenRequest("serving_default", {"x": X}, {"y": X / 2 + 2})])
     gates = gates_from({"golden": {"file": str(golden)}})
     flags = (f"--model_name={model}", f"--model_base_path={root / model}", "--max_num_load_retries=0")
     server = EmbeddedServer(flags, wait=False).start()
     try:
-        group = ServingGroup("simple", (server.target,), str(root), mode=Mode.LATEST)
+        group = ServingGroup("newest", (server.target,), str(root), mode=Mode.LATEST)
         store = open_store(str(root))
         with open_session(store, group, actor="a test") as opened:
             # A server with an empty base path opens no port; the first version wakes it.

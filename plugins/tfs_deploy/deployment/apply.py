@@ -17,24 +17,18 @@ from tfs_deploy.serving.waiting import wait_until_available
 
 
 def lint_change(
-    session: GroupSession,
-    before: DesiredState,
-    after: DesiredState,
-    status: Mapping[str, GroupStatus],
-    *,
-    removed: frozenset[str] = frozenset(),
+    session: GroupSession, before: DesiredState, after: DesiredState, status: Mapping[str, GroupStatus]
 ) -> None:
     """Raise Refused if going from `before` to `after` would break an invariant on these replicas."""
     lint(
         after.entries(),
         current=before.entries(),
         available={name: group.available_everywhere() for name, group in status.items()},
-        removed=removed,
-        path_exists=lambda path: path_exists_for_servers(session, path),
+        path_exists=lambda path: _path_exists_for_servers(session, path),
     )
 
 
-def path_exists_for_servers(session: GroupSession, path: str) -> bool:
+def _path_exists_for_servers(session: GroupSession, path: str) -> bool:
     """Tell whether `path` exists on the model servers' disk; True where that disk cannot be read from here."""
     if session.store.needs_sync_agent:
         # The agents create it before they report a version, and every reload waits for that report.
