@@ -1,4 +1,4 @@
-"""The files of a SavedModel directory: which there are, their digests, and how new ones are written."""
+"""The files of a SavedModel directory: their list, their digests, and atomic writes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def check_relative_path(path: str) -> str:
 
 
 def is_directory(path: Path) -> bool:
-    """Tell whether `path` is a directory; of a name that is too long for one, `Path.is_dir` raises OSError instead."""
+    """Tell whether `path` is a directory; unlike `Path.is_dir` this raises nothing for a name that is too long."""
     return os.path.isdir(path)
 
 
@@ -82,7 +82,7 @@ def _walk(directory: Path, root: Path, prefix: str) -> Iterator[str]:
             if entry.is_dir(follow_symlinks=False):
                 yield from _walk(Path(entry.path), root, path + "/")
             else:
-                # A plain file cannot lead anywhere, and resolving it would cost more than listing it.
+                # A plain file needs no resolving, which costs more than the listing.
                 if not entry.is_file(follow_symlinks=False):
                     _check_file(Path(entry.path), root, path)
                 yield path
@@ -92,7 +92,7 @@ def _check_file(file: Path, root: Path, path: str) -> None:
     try:
         target = file.resolve(strict=True)
     except (OSError, RuntimeError) as error:
-        raise InvalidInput(f"The link {path!r} leads nowhere.", "Remove it, or put a file in its place.") from error
+        raise InvalidInput(f"The link {path!r} has no target.", "Remove it, or put a file in its place.") from error
     if not target.is_relative_to(root):
         raise InvalidInput(
             f"The link {path!r} leads out of the directory, to {str(target)!r}.", "Put the file itself in its place."

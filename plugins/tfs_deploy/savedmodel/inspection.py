@@ -1,7 +1,7 @@
-"""Whether a directory is a SavedModel that TF Serving can load and answer from, told without TensorFlow.
+"""Check, without TensorFlow, that a directory is a SavedModel which TF Serving can load and answer from.
 
 TF Serving makes a version without ``variables.index`` AVAILABLE and then fails every request (contract 3.6), and a
-missing asset fails the load, so both are looked for here.
+missing asset fails the load, so both are checked here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _REMEDY = "Export it again, or copy it again as a whole."
 
 @dataclass(frozen=True, slots=True)
 class SavedModelFacts:
-    """What the meta graph with the tag ``serve`` says about itself."""
+    """Properties of the meta graph with the tag ``serve``."""
 
     tensorflow_version: str
     signature_names: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""What a model version consists of: every file with its size and SHA-256, and one fingerprint over them all.
+"""The manifest of a model version: every file with its size and SHA-256, and one fingerprint over them all.
 
 The fingerprint is the SHA-256 of the canonical JSON list ``[[path, size, sha256], ...]``, sorted by path, of every
 file but the manifest itself. Two directories have the same fingerprint if and only if they hold the same files.
@@ -81,7 +81,7 @@ def build(
 
 
 def fingerprint_of(files: Iterable[FileEntry]) -> str:
-    """Return ``sha256:<hex>`` over the files' paths, sizes and digests, whatever their order."""
+    """Return ``sha256:<hex>`` over the files' paths, sizes and digests; their order does not matter."""
     rows = sorted([entry.path, entry.size, entry.sha256] for entry in files)
     canonical = json.dumps(rows, separators=(",", ":"), ensure_ascii=True)
     return "sha256:" + hashlib.sha256(canonical.encode("ascii")).hexdigest()
@@ -183,10 +183,10 @@ def _compare_sizes(directory: Path, manifest: Manifest) -> None:
 
 def _compare_contents(directory: Path, manifest: Manifest) -> None:
     try:
-        found = _hashed(directory, [entry.path for entry in manifest.files])
+        actual_files = _hashed(directory, [entry.path for entry in manifest.files])
     except InvalidInput as error:
         raise CorruptModel(error.cause, _RESTORE) from error
-    for entry, actual in zip(manifest.files, found, strict=True):
+    for entry, actual in zip(manifest.files, actual_files, strict=True):
         if (entry.size, entry.sha256) != (actual.size, actual.sha256):
             raise CorruptModel(
                 f"The file {entry.path!r} in {str(directory)!r} has SHA-256 {actual.sha256[:12]}... "

@@ -1,4 +1,4 @@
-"""Requests that travel with a version: warm-up requests that TF Serving replays, golden requests with answers.
+"""The requests inside a version: warm-up requests that TF Serving replays, golden requests with responses.
 
 Both are TFRecord files of PredictionLog; a golden request also holds the response that was recorded at export.
 TF Serving runs the warm-up file inside the load, before the version becomes AVAILABLE; it uses ``signature_name``,
@@ -80,14 +80,14 @@ def _logs(records: Iterable[bytes], where: str) -> Iterator[Any]:
 
 def read_warmup(path: Path) -> tuple[WarmupRequest, ...]:
     """Read the Predict requests of a warm-up file; other kinds of requests are left out."""
-    found = []
+    requests = []
     for number, log in enumerate(read_logs(path)):
         if log.WhichOneof("log_type") == "predict_log":
             request = log.predict_log.request
-            found.append(
+            requests.append(
                 WarmupRequest(_signature_name(request), _arrays(request.inputs, f"record {number} of {str(path)!r}"))
             )
-    return tuple(found)
+    return tuple(requests)
 
 
 def read_golden(path: Path) -> tuple[GoldenRequest, ...]:
@@ -96,25 +96,25 @@ def read_golden(path: Path) -> tuple[GoldenRequest, ...]:
 
 
 def parse_golden(data: bytes, *, where: str) -> tuple[GoldenRequest, ...]:
-    """Do what `read_golden` does with the bytes of a file, called `where` in errors."""
+    """Parse golden requests from the bytes of a file, called `where` in errors; see `read_golden`."""
     return _golden(_logs(tfrecord.decode(io.BytesIO(data), where=where), where), where)
 
 
 def _golden(logs: Iterable[Any], source: str) -> tuple[GoldenRequest, ...]:
-    found = []
+    requests = []
     for number, log in enumerate(logs):
         where = f"record {number} of {source!r}"
         if log.WhichOneof("log_type") != "predict_log" or not log.predict_log.response.outputs:
             raise CorruptModel(f"The {where} is not a Predict request with its response.", _REMEDY)
         predict = log.predict_log
-        found.append(
+        requests.append(
             GoldenRequest(
                 _signature_name(predict.request),
                 _arrays(predict.request.inputs, where),
                 _arrays(predict.response.outputs, where),
             )
         )
-    return tuple(found)
+    return tuple(requests)
 
 
 def _signature_name(request: Any) -> str:
