@@ -59,7 +59,7 @@ def test_the_examples_name_fields_that_exist() -> None:
 def test_the_dag_is_one(tmp_path: Path) -> None:
     source = re.findall(r"```python\n(.*?)```", OWN, re.DOTALL)[0]
     source += "\nfrom tfs_deploy.containers.options import options_from\noptions_from(start.server)\n"
-    source += "options_from(rehearse.server)\nprint(sorted(dag.task_ids), stop.is_teardown, start.is_setup)\n"
+    source += "options_from(validate_images.server)\nprint(sorted(dag.task_ids), stop.is_teardown, start.is_setup)\n"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     done = subprocess.run(
         [sys.executable, "-c", source],
@@ -69,4 +69,4 @@ def test_the_dag_is_one(tmp_path: Path) -> None:
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "['rehearse', 'start', 'stop', 'validate'] True True"
+    assert done.stdout.splitlines()[-1] == "['start', 'stop', 'validate', 'validate_images'] True True"

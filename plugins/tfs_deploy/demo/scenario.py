@@ -56,7 +56,7 @@ class Scenario:
             self._train(number, training)
         first, second, third = (version for _, version in self.attempts)
         self._check_versions(first, second, third)
-        self._roll("Back to the version before", first)
+        self._roll("Back to the previous version", first)
         self._roll("And forward again", second)
 
     def versions(self) -> list[Attempt]:
