@@ -93,10 +93,6 @@ def test_parameters_of_its_own_and_none(tmp_path, install):
         ("max_batch_size { value: 4", "INVALID_ARGUMENT: Invalid protobuf file: '"),
         (None, "NOT_FOUND: "),
         ("num_batch_threads { value: 0 }", "INVALID_ARGUMENT: num_batch_threads must be positive"),
-        (
-            "max_batch_size { value: 4 } allowed_batch_sizes: 2",
-            "due to error: INVALID_ARGUMENT: Last entry in allowed_",
-        ),
     ],
 )
 def test_parameters_with_which_the_server_does_not_start(tmp_path, install, text, reason):

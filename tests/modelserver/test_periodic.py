@@ -1,48 +1,58 @@
-"""The timing of the manager's ticks and of the polls. No TensorFlow."""
+"""The timing of the manager's ticks and of the polls, on a clock that only the job and the pauses move."""
 
 from __future__ import annotations
 
 import threading
-import time
+from collections.abc import Callable
 
+import pytest
+
+from modelserver.world import HandClock
 from tfs_deploy.clock import SystemClock
 from tfs_deploy.modelserver.lifecycle.source import Periodic
 
 
-def begins_of(seconds: float, count: int, job=lambda number: None) -> list[float]:
+def begins_of(seconds: float, count: int, job: Callable[[HandClock], object]) -> list[float]:
     """Return when the first `count` calls of a job began, after the start."""
+    clock = HandClock()
     begins: list[float] = []
     enough = threading.Event()
-    started = time.monotonic()
 
     def call() -> None:
-        begins.append(time.monotonic() - started)
+        begins.append(clock.monotonic())
         if len(begins) == count:
+            periodic.stop()
             enough.set()
-        job(len(begins))
+        job(clock)
 
-    periodic = Periodic(call, seconds, SystemClock(), name="test")
+    periodic = Periodic(call, seconds, clock, name="test", wait=clock.sleep)
     periodic.start()
     assert enough.wait(30)
+    return begins
+
+
+def test_the_first_call_is_at_once_and_the_period_counts_from_its_beginning() -> None:
+    assert begins_of(2.0, 3, lambda clock: clock.sleep(1.75)) == [0.0, 2.0, 4.0]
+
+
+def test_after_a_call_that_took_longer_than_the_period_the_next_follows_at_once() -> None:
+    assert begins_of(1.5, 3, lambda clock: clock.sleep(1.75)) == [0.0, 1.75, 3.5]
+
+
+def test_a_call_that_fails_ends_nothing() -> None:
+    def fail(clock: HandClock) -> None:
+        raise ValueError(clock)
+
+    assert begins_of(0.5, 3, fail) == [0.0, 0.5, 1.0]
+
+
+@pytest.mark.parametrize("period", [0.0, 30.0])
+def test_a_stopped_job_is_not_called_again(period: float) -> None:
+    called = threading.Event()
+    periodic = Periodic(called.set, period, SystemClock(), name="stopped")
+    periodic.start()
+    assert called.wait(30)
     periodic.stop()
-    return begins[:count]
-
-
-def test_the_first_call_is_at_once_and_the_period_counts_from_its_beginning():
-    first, second = begins_of(2.0, 2, lambda number: time.sleep(1.8))
-    assert first < 1.8
-    # Counted from its end, the next call would come after 3.8 s.
-    assert 2.0 <= second - first < 3.7
-
-
-def test_after_a_call_that_took_longer_than_the_period_the_next_follows_at_once():
-    first, second = begins_of(1.5, 2, lambda number: time.sleep(1.6))
-    # One that waited for the next whole period would come after 3 s.
-    assert 1.6 <= second - first < 2.9
-
-
-def test_a_call_that_fails_ends_nothing():
-    def fail(number: int) -> None:
-        raise ValueError(number)
-
-    assert len(begins_of(0.01, 3, fail)) == 3
+    for thread in [thread for thread in threading.enumerate() if thread.name == "stopped"]:
+        thread.join(20)
+        assert not thread.is_alive()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import time
+import threading
 
 import pytest
 from hypothesis import given
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tfs_deploy.modelserver.lifecycle.source import (
     All,
     Latest,
+    Periodic,
     Specific,
     StoragePathSource,
     WatchedModel,
@@ -131,19 +132,17 @@ def test_a_model_left_out_is_un_aspired_at_once(tmp_path, source, sink):
     assert source.model_names == {"n"}
 
 
-@pytest.mark.parametrize(("period", "polls"), [(0, 1), (-1, 0), (1, 2)])
-def test_poll_at_once_and_then_each_period_or_once_or_never(tmp_path, sink, period, polls):
+@pytest.mark.parametrize(("period", "polls", "periodic"), [(0, 1, []), (-1, 0, []), (1, 0, [1])])
+def test_poll_each_period_or_once_or_never(tmp_path, sink, monkeypatch, period, polls, periodic):
+    started = []
+    monkeypatch.setattr(Periodic, "start", lambda self: started.append(self._seconds))
     make(tmp_path, "1")
     source = StoragePathSource(sink, poll_wait_seconds=period)
     source.configure([WatchedModel("m", str(tmp_path))])
     source.start()
-    deadline = time.monotonic() + 30
-    while len(sink.calls) < polls:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    if period < 1:
-        time.sleep(1.2)
-        assert len(sink.calls) == polls, "and no more"
+    for thread in [thread for thread in threading.enumerate() if thread.name == "file-system-poll"]:
+        thread.join(30)
+    assert (len(sink.calls), started) == (polls, periodic)
     source.stop()
 
 

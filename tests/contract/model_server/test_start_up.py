@@ -144,7 +144,9 @@ EXITS = {
     "broken beside slow": (quick_failure_beside_slow_success, UNAVAILABLE.replace("VERSION", "1")),
     "begins like a switch": (lambda root: (*good(root), "--enable_batchings=true"), "enable_batching"),
     "help": (lambda root: (*good(root), "--help"), "--file_system_poll_wait_seconds="),
-    "allowed batch sizes": (sizes_that_do_not_fit, ""),
+    "allowed batch sizes": (
+        sizes_that_do_not_fit, "INVALID_ARGUMENT: Last entry in allowed_batch_sizes must match max_batch_size",
+    ),
     "malformed flag": (lambda root: (*good(root), "--max_num_load_retries=many"), "max_num_load_retries"),
     "port 0": (lambda root: (*good(root), "--port=0"), "INVALID_ARGUMENT"),
 }  # fmt: skip

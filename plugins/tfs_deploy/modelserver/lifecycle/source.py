@@ -200,12 +200,22 @@ logger = logging.getLogger(__name__)
 class Periodic:
     """Calls `job` now and then every `seconds` from its last start, in its own thread, as ``PeriodicFunction``."""
 
-    def __init__(self, job: Callable[[], object], seconds: float, clock: Clock, *, name: str) -> None:
+    def __init__(
+        self,
+        job: Callable[[], object],
+        seconds: float,
+        clock: Clock,
+        *,
+        name: str,
+        wait: Callable[[float], object] | None = None,
+    ) -> None:
+        """Prepare; `wait` replaces the wait of some seconds that `stop` ends."""
         self._job = job
         self._seconds = seconds
         self._clock = clock
         self._name = name
         self._stopped = threading.Event()
+        self._wait = wait or self._stopped.wait
 
     def start(self) -> None:
         """Begin."""
@@ -224,4 +234,4 @@ class Periodic:
                 logger.exception("The job of %s failed", self._name)
             left = begun + self._seconds - self._clock.monotonic()
             if left > 0:
-                self._stopped.wait(left)
+                self._wait(left)
