@@ -55,7 +55,7 @@ def test_how_far_an_address_reaches(address: str, far: AddressScope) -> None:
     assert address_scope(ipaddress.ip_address(address)) is far
 
 
-@settings(max_examples=2000, deadline=None, derandomize=True)
+@settings(max_examples=500, deadline=None, derandomize=True)
 @given(st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)))
 @example(ipaddress.ip_address("64:ff9b::1.2.3.4"))
 def test_a_public_address_is_global_by_the_standard_library_too(address: ipaddress.IPv4Address) -> None:
@@ -159,7 +159,7 @@ def test_urls_that_are_not_fetched(text: object, said: str) -> None:
     assert said in str(caught.value)
 
 
-@settings(max_examples=2000, deadline=None, derandomize=True)
+@settings(max_examples=500, deadline=None, derandomize=True)
 @given(
     st.one_of(
         st.text(st.characters()),

@@ -69,14 +69,14 @@ def test_a_body_of_exactly_the_limit_is_taken() -> None:
 
 def test_a_decompression_bomb_is_cut_off_at_the_limit() -> None:
     compress = zlib.compressobj(9, wbits=31)
-    bomb = b"".join(compress.compress(bytes(1 << 20)) for _ in range(512)) + compress.flush()
+    bomb = b"".join(compress.compress(bytes(1 << 20)) for _ in range(64)) + compress.flush()
     assert len(bomb) < 1 << 20
 
     async def scenario(world: World) -> None:
         started = time.perf_counter()
         told = await world.refused("http://web.test/")
         assert "more than 1048576 bytes" in told.detail
-        print(f"{len(bomb)} bytes for {512 << 20}: refused in {(time.perf_counter() - started) * 1000:.1f} ms")
+        print(f"{len(bomb)} bytes for {64 << 20}: refused in {(time.perf_counter() - started) * 1000:.1f} ms")
         assert time.perf_counter() - started < 30
 
     on_the_web({"/": reply(bomb, Content_Encoding="gzip")}, scenario, max_mib=1.0)

@@ -18,7 +18,7 @@ from gateway.background import MODELS, background_gateway
 from gateway.gateways import form, png
 from tfs_deploy.gateway.problem import CONTENT_TYPE
 
-EXAMPLES = 250
+EXAMPLES = 120
 DOCUMENTED = {200, 400, 404, 405, 408, 413, 415, 422, 429}
 STATUSES: Counter[int] = Counter()
 

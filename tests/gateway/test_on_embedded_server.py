@@ -101,14 +101,16 @@ class Serving:
 @pytest.fixture(scope="module")
 def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     work = tmp_path_factory.mktemp("models")
+    script = Path(__file__).with_name("east_model.py")
+    # Beside the training: each of the two spends most of its time on importing TensorFlow.
+    detector = subprocess.Popen([sys.executable, str(script), str(work / "east" / "1")])
     trained = digits.train(work / "train", examples=600, epochs=4)
     source = CheckpointSource(SourceKind.KERAS, trained["checkpoint"])
     options = ExportOptions(postprocess=digits.POSTPROCESS, samples=trained["samples"])
     export(source, work / "exported", options, clock=SystemClock(), timeout=240.0)
     for version in (1, 2):
         shutil.copytree(work / "exported", work / "digits" / str(version))
-    script = Path(__file__).with_name("east_model.py")
-    subprocess.run([sys.executable, str(script), str(work / "east" / "1")], check=True, timeout=240)
+    assert detector.wait(240) == 0
     with EmbeddedServer(RPC_DRIVEN_FLAGS) as server:
         made = Serving(server, work)
         made.reload(1, (1,))

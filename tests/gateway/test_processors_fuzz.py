@@ -167,7 +167,7 @@ def test_pictures(options: dict[str, Any], tell: Tell) -> None:
     prefixed = st.builds(lambda start, rest: start + rest, starts, st.binary(max_size=200))
     blobs = st.one_of(broken_files(), broken_files(), prefixed, st.binary(max_size=100)).map(Blob)
 
-    @fuzz(1000)
+    @fuzz(500)
     @given(st.one_of(blobs, blobs, blobs, leaves))
     def run(item: Any) -> None:
         tally.preprocess(processor, [item])
