@@ -142,7 +142,7 @@ class _ConfigFilePoll:
 
 
 def _check(flags: Flags) -> None:
-    """Refuse what TF Serving refuses before it loads anything."""
+    """Raise the errors that TF Serving raises before any load."""
     if not flags.number("port") and not flags.text("grpc_socket_path"):
         raise invalid_argument(
             "At least one of server_options.grpc_port or server_options.grpc_socket_path must be set."

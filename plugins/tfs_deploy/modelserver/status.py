@@ -93,7 +93,7 @@ def truncated(message: str) -> bytes:
 
 
 def message_bytes(message: str) -> bytes:
-    """Return the bytes of a message; surrogate escapes, which stand for bytes that are no UTF-8, become those bytes."""
+    """Return the bytes of a message, in which surrogate escapes represent bytes that are no UTF-8."""
     try:
         return message.encode("utf-8", errors="surrogateescape")
     except UnicodeEncodeError:  # another half of a surrogate pair

@@ -1,7 +1,7 @@
 """Text protobuf files that flags and versions name: the reader for all of them, and the two with a schema of their own.
 
-``--ssl_config_file`` (contract 11) holds the PEM texts themselves, not their paths; ``--monitoring_config_file`` says
-whether and where the metrics page is served.
+``--ssl_config_file`` (contract 11) holds the PEM texts themselves, not their paths; ``--monitoring_config_file`` sets
+whether the metrics page is served, and its path.
 """
 
 from __future__ import annotations

@@ -61,11 +61,11 @@ class ExportOptions:
     ``output_tensors`` graph from a ``.meta`` or a frozen ``.pb`` file: output name to graph tensor name.
     ``samples``        ``.npz`` with one array per input, one row per sample; empty means inputs of zeros.
     ``warmup``         how many one-row warm-up requests are written (0 to 1000).
-    ``golden``         how many golden requests are recorded, with 1, 2, 3, ... rows; they need ``samples``.
+    ``golden``         how many golden requests are recorded, with 1, 2, 3, ... rows; they require ``samples``.
     ``search_path``    directories that are added to the exporting process's ``sys.path``, for the builder.
-    ``provenance``     what the manifest records about the origin, e.g. DAG run or code revision.
-    ``model``          the model name inside warm-up and golden requests; TF Serving does not look at it, and a
-                       constant keeps the fingerprint free of it.
+    ``provenance``     notes on the origin for the manifest, e.g. DAG run or code revision.
+    ``model``          the model name inside warm-up and golden requests; TF Serving ignores it, and a constant
+                       keeps the fingerprint independent of it.
     """
 
     signature: str = "serving_default"

@@ -1,1 +1,1 @@
-"""What a request does with one version: Predict, Classify, Regress, MultiInference (contract 7)."""
+"""Inference on one version: Predict, Classify, Regress, MultiInference (contract 7)."""

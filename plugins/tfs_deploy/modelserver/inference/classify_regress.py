@@ -1,8 +1,7 @@
 """Classify and Regress on one version: labels and scores, or one number, for each tf.Example (contract 7.3).
 
-The replies are written by hand, because a label is whatever bytes the model gives: TF Serving sends them as they are,
-Python's protobuf refuses a `string` that is not UTF-8. Zero and empty values are left out, as proto3 does; negative
-zero is not zero.
+The replies are written by hand, because a label may be any bytes: TF Serving sends them unchanged, Python's protobuf
+refuses a `string` that is not UTF-8. Zero and empty values are omitted, as in proto3; negative zero is not zero.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ _METHOD_NAMES = tuple(f"tensorflow/serving/{name}" for name in ("predict", "clas
 
 @dataclass(frozen=True, slots=True)
 class PredictOptions:
-    """What the flags say about Predict."""
+    """The flags of Predict."""
 
     as_content: bool = False
     check_method_name: bool = False

@@ -176,7 +176,7 @@ class StoragePathSource:
         return tuple(by_number[number] for number in sorted(by_number))
 
     def _listed(self, model: WatchedModel) -> tuple[VersionPath, ...]:
-        """Return the numbered children in the order of their names, so that `1` comes after `001`."""
+        """Return the numbered children in the order of their names, with `001` before `1`."""
         try:
             names = sorted({name.partition("/")[0] for name in self._files.children(model.base_path)}, key=os.fsencode)
         except OSError as error:

@@ -24,7 +24,7 @@ from tfs_deploy.modelserver.graph.servable import Array
 from tfs_deploy.serving.codec import messages
 
 INDENT = "    "
-# Python's float of the largest float32; what is greater is a double.
+# The largest float32 as a Python float; a greater number is a double.
 FLOAT_MAX = float(np.finfo(np.float32).max)
 INT64_MIN, UINT64_MAX = -(2**63), 2**64 - 1
 

@@ -18,7 +18,7 @@ _TABLE_INITIALIZERS = ("InitializeTable", "LookupTableImport")
 
 
 def write_frozen_graph(source: CheckpointSource, options: ExportOptions, directory: str) -> None:
-    """Write what the named outputs need of the graph as a SavedModel."""
+    """Write the part of the graph on which the named outputs depend as a SavedModel."""
     import tensorflow as tf
 
     graph_def = _read(source.path)

@@ -2,8 +2,8 @@
 
 Runs in the exporting process.
 
-The builder of a weights file takes no arguments and returns the built ``keras.Model``. A whole model needs a builder
-only for custom classes: it returns the dict of custom objects that ``load_model`` takes.
+The builder of a weights file takes no arguments and returns the built ``keras.Model``. A whole model requires
+one only for custom classes: it returns the dict of custom objects that ``load_model`` takes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Object-based checkpoints of ``tf.train.Checkpoint``, restored into what a builder makes.
+"""Object-based checkpoints of ``tf.train.Checkpoint``, restored into the objects of a builder.
 
 Runs in the exporting process.
 
-The builder takes no arguments and returns what was saved, in one of these forms:
+The builder takes no arguments and returns the saved objects, in one of these forms:
 
 * a Keras model, or a ``tf.Module`` with a ``serve`` or ``__call__`` that is a ``tf.function`` with an input
   signature, when the checkpoint was written by ``tf.train.Checkpoint(root)``;

@@ -150,7 +150,7 @@ def write_saved_model(served: ServedFunction, options: ExportOptions, directory:
         module.serve = tf.function(serve, input_signature=specs)
         signature = module.serve.get_concrete_function()
         # Not `root` itself: a Keras 3 model tracked from here is saved with copies of its variables, and the
-        # originals, which the function reads, are never restored. It also leaves out what serving does not need.
+        # originals, which the function reads, are never restored. It also omits objects that only training uses.
         module.captured = _variables(signature)
         module.resources = _resources(served.root)
         tf.saved_model.save(
@@ -182,7 +182,7 @@ def _word(name: str, fallback: str) -> str:
 def _variables(signature: Any) -> list[Any]:
     """Return the variables that the concrete function reads, in the order in which it captured them.
 
-    ``signature.variables`` comes from a set, and its order would make every export another sequence of bytes.
+    ``signature.variables`` comes from a set, whose order would change the bytes of every export.
     """
     places = {id(tensor): place for place, tensor in enumerate(signature.captured_inputs)}
     return sorted(signature.variables, key=lambda v: (places.get(id(v.handle), len(places)), v.name))
