@@ -31,7 +31,7 @@ def publish(
     """Publish the directory `staged`; the same bytes give the version that is there already, and move no byte.
 
     The number is above every one that a replica still remembers, because a server never tries a number again.
-    `gates` are the ones that will run later: files of theirs that do not fit the model raise InvalidInput or NotFound
+    `gates` are the ones that will run later: files of theirs that do not fit the model raise InvalidInput
     before a byte is written. Raises InvalidInput, CorruptModel, StoreError, Unreachable.
     """
     check_model_name(model)
