@@ -72,10 +72,10 @@ class FakeStore:
     directory: Path | None = None
 
     def __init__(
-        self, *, clock: Clock | None = None, uri: str = "memory://store", needs_sync_agent: bool = False
+        self, *, clock: Clock | None = None, uri: str = "memory://store", requires_sync_agent: bool = False
     ) -> None:
         self.uri = uri
-        self.needs_sync_agent = needs_sync_agent
+        self.requires_sync_agent = requires_sync_agent
         self.documents = FakeStateDocuments()
         self._clock = clock or SystemClock()
         self._models: dict[str, _Model] = {}

@@ -68,7 +68,7 @@ class StoreSuite(StoreReadingSuite):
         store.publish(*staged, "m")
         if store.directory is not None:
             assert (store.directory / "m/1/saved_model.pb").is_file()
-            assert not store.needs_sync_agent
+            assert not store.requires_sync_agent
 
     def test_the_same_bytes_are_the_same_version(
         self, connect: Connect, staged: tuple[Path, Manifest], tmp_path: Path

@@ -50,7 +50,7 @@ def said(workspace: Path) -> str:
 
 def assert_gateway_had_the_last_word(workspace: Path, text: str) -> None:
     """Check that pictures went through the gateway, and that the demo says so at its end."""
-    assert "Held-out digits as PNG files, read through the gateway (answered by version 2)" in text
+    assert "Held-out digits as PNG files, by the gateway (answered by version 2)" in text
     lines = (workspace / "log" / "gateway-access.log").read_text().splitlines()
     answered = [json.loads(line) for line in lines]
     assert [(line["path"], line["status"], line["version"]) for line in answered] == [("/v1/models/digits", 200, 2)] * 5

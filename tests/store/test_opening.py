@@ -181,5 +181,5 @@ def test_boto3_alone_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_only_a_store_in_a_directory_is_readable_by_model_servers(tmp_path: Path) -> None:
     pytest.importorskip("boto3")
     local, remote = open_store(str(tmp_path / "store")), open_store("s3://bucket", s3=S3Options(region="us-east-1"))
-    assert (local.directory, local.needs_sync_agent) == (tmp_path / "store", False)
-    assert (remote.directory, remote.needs_sync_agent) == (None, True)
+    assert (local.directory, local.requires_sync_agent) == (tmp_path / "store", False)
+    assert (remote.directory, remote.requires_sync_agent) == (None, True)

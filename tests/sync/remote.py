@@ -26,7 +26,7 @@ class RemoteStore(LocalStore):
         return None
 
     @property
-    def needs_sync_agent(self) -> bool:
+    def requires_sync_agent(self) -> bool:
         return True
 
 

@@ -53,7 +53,7 @@ def print_table(console: Console, columns: Sequence[Column], rows: Sequence[Sequ
     unlimited = console.width >= _UNLIMITED_WIDTH
     cells = [[_cell(cell, one_line=unlimited) for cell in row] for row in rows]
     if fits(console, columns, cells) and not unlimited:
-        console.print(_beside(columns, cells))
+        console.print(_unfolded_table(columns, cells))
         return
     if unlimited:
         columns = [replace(column, folds=False) for column in columns]
@@ -66,7 +66,7 @@ def _cell(cell: str | Text, *, one_line: bool) -> Text:
     return Text("; ").join(text.split("\n")) if one_line else text
 
 
-def _beside(columns: Sequence[Column], rows: Sequence[Sequence[Text]]) -> Table:
+def _unfolded_table(columns: Sequence[Column], rows: Sequence[Sequence[Text]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column in columns:
         justify: JustifyMethod = "right" if column.right else "left"

@@ -73,7 +73,7 @@ def _demo(workspace: Path, servers: AbstractContextManager[Environment], output:
         with progress.waiting("starting"):
             url = running.enter_context(gateway(environment.targets, MODEL, workspace))
         scenario.ask_gateway(url, workspace / "gateway")
-        output.print(show.digits_panel(scenario.answers, "Held-out digits as PNG files, read through the gateway"))
+        output.print(show.digits_panel(scenario.answers, "Held-out digits as PNG files, by the gateway"))
     return _end(scenario.failures, time.monotonic() - began, workspace, output)
 
 

@@ -60,7 +60,7 @@ class AgentWait:
         """
         living = self._agents.reports(self._session.clock.now())
         without = {name: each for name, each in living.items() if not each.holds(self._model, self._version)}
-        if not without and (living or not self._session.store.needs_sync_agent):
+        if not without and (living or not self._session.store.requires_sync_agent):
             self._warn_if_too_few(living)
             return True
         self._raise_if_hopeless(living, without)

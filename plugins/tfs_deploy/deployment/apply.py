@@ -30,7 +30,7 @@ def lint_change(
 
 def _path_exists_for_servers(session: GroupSession, path: str) -> bool:
     """Tell whether `path` exists on the model servers' disk; True where that disk cannot be read from here."""
-    if session.store.needs_sync_agent:
+    if session.store.requires_sync_agent:
         # The agents create it before they report a version, and every reload waits for that report.
         return True
     return not Path(session.group.model_root).is_dir() or Path(path).is_dir()

@@ -117,7 +117,7 @@ class LiveAgents:
 
 def agents_are_required(session: GroupSession) -> bool:
     """Tell whether versions reach the disks by agents: one of the group lives, or the model servers need one."""
-    if session.store.needs_sync_agent:
+    if session.store.requires_sync_agent:
         return True
     return bool(LiveAgents(session.store.documents, session.group.name).reports(session.clock.now()))
 

@@ -89,7 +89,7 @@ class Store(Protocol):
         """Return the directory that holds the versions, None if the store is not a file system."""
 
     @property
-    def needs_sync_agent(self) -> bool:
+    def requires_sync_agent(self) -> bool:
         """Tell whether model servers cannot read this store and sync agents must copy versions to their disks."""
 
     @property

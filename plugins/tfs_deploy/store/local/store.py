@@ -54,7 +54,7 @@ class LocalStore(Catalogue):
         return self._layout.root
 
     @property
-    def needs_sync_agent(self) -> bool:
+    def requires_sync_agent(self) -> bool:
         return False
 
     @property
@@ -94,7 +94,7 @@ class LocalStore(Catalogue):
             if not present:
                 self._check_known(model, version)
             for name in present:
-                self._check_ours(base / name, model, version)
+                self._check_owned(base / name, model, version)
             self._layout.numbers.claim(model, version, note="deleted")
             changes.used(version)
             for name in present:
@@ -127,7 +127,7 @@ class LocalStore(Catalogue):
                 f"Model {model!r} has no version {version} in {str(self._layout.root)!r}.", "Check the number."
             )
 
-    def _check_ours(self, directory: Path, model: str, version: int) -> None:
+    def _check_owned(self, directory: Path, model: str, version: int) -> None:
         if not (directory / MANIFEST_PATH).is_file():
             raise Refused(
                 f"Version {version} of model {model!r} was not published by tfs_deploy: {str(directory)!r} "

@@ -52,7 +52,7 @@ class S3Store(Catalogue):
         return None
 
     @property
-    def needs_sync_agent(self) -> bool:
+    def requires_sync_agent(self) -> bool:
         return True
 
     @property
