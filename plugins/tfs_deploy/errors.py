@@ -92,6 +92,8 @@ class ModelServerError(Permanent):
 class StoreError(Permanent):
     """The store cannot be read or written as configured."""
 
+    exit_code = 2
+
 
 class ValidationFailed(Permanent):
     """At least one gate failed; the message names it and its numbers."""

@@ -234,5 +234,5 @@ def test_a_port_that_is_taken_is_told(bench, start):
     other = ["--store", bench.store.uri, "--model-root", str(bench.folder / "other"), "--group", GROUP]
     flags = ["--metrics-port", str(port), "--metrics-host", "127.0.0.1"]
     done = subprocess.run([*SYNC, *other, *flags], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "cannot be opened: Address already in use" in done.stderr
