@@ -51,6 +51,11 @@ def cases(root: Path) -> dict[str, tuple[CheckpointSource, ExportOptions, dict[s
             ExportOptions(samples=images, golden=1),
             {"state": "recurrent"},
         ),
+        "custom_objects": (
+            detect(root / "unknown_layer.h5", "tiny_models:custom_objects"),
+            ExportOptions(samples=images, golden=1, search_path=here),
+            {"state": "recurrent"},
+        ),
         "weights_of_a_whole_file": (
             detect(root / "classifier.h5", "tiny_models:classifier"),
             ExportOptions(samples=str(root / "features.npz"), golden=1, search_path=here),

@@ -32,8 +32,13 @@ def recurrent() -> keras.Model:
     return keras.Model(images, keras.layers.LSTM(2, name="state")(keras.layers.Reshape((-1, 3))(features)))
 
 
+class Features(keras.layers.DepthwiseConv2D):
+    def __init__(self, *, groups: int = 1, **arguments: object) -> None:
+        super().__init__(**arguments)
+
+
 def custom_objects() -> dict[str, object]:
-    return {"TFOpLambda": keras.layers.DepthwiseConv2D}
+    return {"TFOpLambda": Features}
 
 
 def two_inputs() -> keras.Model:
