@@ -13,7 +13,8 @@ from deployment_names import MODEL
 from tfs_deploy.deployment.modes import labels, latest, reject_on_failure, steps_of
 from tfs_deploy.deployment.modes.interface import ModeSteps
 from tfs_deploy.deployment.records import Action, history
-from tfs_deploy.errors import InvalidInput, LoadFailed, NotFound, Refused, ValidationFailed
+from tfs_deploy.deployment.steps.load import load
+from tfs_deploy.errors import InvalidInput, LoadFailed, NotFound, Refused, Unreachable, ValidationFailed
 from tfs_deploy.savedmodel.requests import GoldenRequest, write_golden
 from tfs_deploy.serving.group import Mode
 from tfs_deploy.validation.config import gates_from
@@ -78,6 +79,20 @@ def test_a_labelled_version_that_cannot_be_loaded_says_so(bench) -> None:
     ):
         raise error
     assert bench.answers() == [live, live]
+
+
+def test_a_rejection_that_is_interrupted_says_why_the_version_is_to_be_rejected(bench) -> None:
+    bench.promoted("good one")
+    version = bench.publish("good two")
+    load(bench.session, MODEL, version)
+    bench.servers[1].unreachable = True
+    with (
+        pytest.raises(Unreachable, match=r"replica-2:8500.*still to be rejected: Replica one could not load it\."),
+        reject_on_failure(bench.session, MODEL, version, labels.reject),
+    ):
+        raise LoadFailed("Replica one could not load it.", "Export again.")
+    bench.servers[1].unreachable = False
+    assert labels.reject(bench.session, MODEL, version, reason="it does not load").version == version
 
 
 def test_a_version_that_fails_and_may_go_is_rejected_without_another_word(bench) -> None:

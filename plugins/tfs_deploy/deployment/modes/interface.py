@@ -11,7 +11,7 @@ from typing import Protocol
 from tfs_deploy.deployment.records import DeploymentRecord
 from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.deployment.steps.retire import DEFAULT_KEEP, Retirement
-from tfs_deploy.errors import LoadFailed, Refused, ValidationFailed
+from tfs_deploy.errors import LoadFailed, Refused, Transient, ValidationFailed
 from tfs_deploy.serving.runner import ModelServerRunner
 from tfs_deploy.store.protocol import Progress, Published
 from tfs_deploy.validation.config import Gates
@@ -118,7 +118,8 @@ def reject_on_failure(
 ) -> Iterator[None]:
     """Reject the version, with a mode's `reject`, if the block raises LoadFailed or ValidationFailed.
 
-    That error passes. Where the version may not be rejected, its remedy says so and why.
+    That error passes. Where the version may not be rejected, its remedy says so and why. An error that only interrupts
+    the rejection (Unreachable, Contention) passes instead, because the same step run again rejects the version.
     """
     try:
         yield
@@ -127,4 +128,7 @@ def reject_on_failure(
             reject(session, model, version, reason=error.cause)
         except Refused as refused:
             error.remedy = f"{refused.cause} The version was therefore not withdrawn. {error.remedy}"
+        except Transient as interrupted:
+            interrupted.remedy = f"The version is still to be rejected: {error.cause} {interrupted.remedy}"
+            raise interrupted from error
         raise
