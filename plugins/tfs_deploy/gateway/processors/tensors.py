@@ -28,7 +28,7 @@ from tfs_deploy.gateway.processors.protocol import (
     split_aux,
 )
 from tfs_deploy.serving.codec.tensors import NUMPY_BY_NAME
-from tfs_deploy.serving.signature import Signature, shape_text
+from tfs_deploy.serving.signature import Signature, covers, shape_text
 
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 # Elements per call: a call holds the interpreter lock, and between two calls of a thread the event loop runs.
@@ -281,7 +281,7 @@ class TensorProcessor:
         row = {name: to_array(index, values[name], dtype, name) for name, dtype in self._dtypes.items()}
         for name, array in row.items():
             expected = self._shapes[name]
-            if expected is not None and not _fits(array.shape, expected):
+            if not covers(expected, array.shape):
                 raise BadItem(
                     index, f"has the shape {list(array.shape)} in {name!r} where {shape_text(expected)} is expected"
                 )
@@ -323,9 +323,3 @@ def _stacked(name: str, rows: Sequence[Array]) -> Array:
             shapes = f"{list(row.shape)} in {name!r}, and item 0 has {list(rows[0].shape)}"
             raise BadItem(index, f"has the shape {shapes}", "Send items of one shape, or one request each.")
     return np.stack(rows)
-
-
-def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
-    return len(shape) == len(expected) and all(
-        size is None or size == given for given, size in zip(shape, expected, strict=True)
-    )
