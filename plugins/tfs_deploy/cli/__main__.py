@@ -20,12 +20,15 @@ def run() -> NoReturn:
         signal.signal(signal.SIGINT, _exit_at_once)
     from tfs_deploy.cli.main import run_program
 
-    if interruptible:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    run_program()
+    try:
+        if interruptible:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        run_program()
+    except KeyboardInterrupt:  # between the two lines above, or in the first one of `run_program`
+        _exit_at_once(signal.SIGINT, None)
 
 
-def _exit_at_once(signum: int, frame: FrameType | None) -> None:
+def _exit_at_once(signum: int, frame: FrameType | None) -> NoReturn:
     os.write(2, b"tfs-deploy: Interrupted.\n")
     os._exit(128 + signum)
 
