@@ -11,9 +11,11 @@ from pathlib import Path
 
 from tfs_deploy.errors import CorruptModel, InvalidInput
 from tfs_deploy.jsonable import to_json
+from tfs_deploy.names import check_above, check_model_name
+from tfs_deploy.savedmodel import manifest as manifests
 from tfs_deploy.savedmodel.manifest import MAX_MANIFEST_BYTES, FileEntry, Manifest
 from tfs_deploy.serving.signature import signatures_of_saved_model
-from tfs_deploy.store.protocol import Progress
+from tfs_deploy.store.protocol import ModelVersion, Progress
 
 # hashlib releases the interpreter lock for blocks this large, and they still fit a core's cache.
 _BLOCK_BYTES = 1 << 20
@@ -124,7 +126,24 @@ def reading_input(path: Path) -> Iterator[None]:
         ) from error
 
 
-def check_size(manifest: Manifest) -> None:
+def check_input(directory: Path, manifest: Manifest, model: str, above: int) -> None:
+    """Raise InvalidInput, NotFound or CorruptModel for arguments of a publish that cannot be right; reads no file."""
+    check_model_name(model)
+    check_above(above)
+    with reading_input(directory):
+        manifests.verify(directory, manifest, deep=False)
+    _check_size(manifest)
+
+
+def corrupt_existing(existing: ModelVersion, error: CorruptModel) -> CorruptModel:
+    """Return the error for an earlier version with the published bytes that is damaged now."""
+    return CorruptModel(
+        f"Version {existing.version} of model {existing.model!r} was published with these bytes, but: {error.cause}",
+        "Withdraw that version, then publish again.",
+    )
+
+
+def _check_size(manifest: Manifest) -> None:
     """Raise InvalidInput for a manifest that is too large to be read again."""
     size = len(to_json(manifest))
     if size > MAX_MANIFEST_BYTES:

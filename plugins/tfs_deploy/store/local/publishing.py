@@ -9,7 +9,6 @@ from pathlib import Path
 
 from tfs_deploy.errors import CorruptModel, TFSDeployError
 from tfs_deploy.jsonable import to_json
-from tfs_deploy.names import check_above, check_model_name
 from tfs_deploy.savedmodel import manifest as manifests
 from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, FileEntry, Manifest, hex_of
 from tfs_deploy.store.local.catalogue import Catalogue
@@ -17,7 +16,7 @@ from tfs_deploy.store.local.filesystem import Filesystem, remove_tree, reporting
 from tfs_deploy.store.local.layout import LocalLayout, partial_hex, publish_lock
 from tfs_deploy.store.local.numbering import deleting_number
 from tfs_deploy.store.protocol import ModelVersion, Progress, Published
-from tfs_deploy.store.staged import StagedFiles, check_signatures, check_size, reading_input
+from tfs_deploy.store.staged import StagedFiles, check_input, check_signatures, corrupt_existing
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +38,7 @@ class Publisher:
         self, staged: Path, manifest: Manifest, model: str, *, above: int, progress: Progress | None
     ) -> Published:
         """Make `staged` a version of `model`; see `tfs_deploy.store.protocol.Store.publish`."""
-        check_model_name(model)
-        check_above(above)
-        with reading_input(staged):
-            manifests.verify(staged, manifest, deep=False)
-        check_size(manifest)
+        check_input(staged, manifest, model, above)
         files = StagedFiles(staged, manifest, progress)
         lock = publish_lock(model, hex_of(manifest.fingerprint))
         with self._layout.locks.hold(lock, seconds=self._wait_seconds):
@@ -108,11 +103,7 @@ class Publisher:
         try:
             manifests.verify(Path(existing.uri), manifest, deep=False)
         except CorruptModel as error:
-            raise CorruptModel(
-                f"Version {existing.version} of model {existing.model!r} was published with these bytes, but: "
-                f"{error.cause}",
-                "Withdraw that version, then publish again.",
-            ) from error
+            raise corrupt_existing(existing, error) from error
 
     def _abandon(self, partial: Path, model: str, base_is_new: bool) -> None:
         layout = self._layout

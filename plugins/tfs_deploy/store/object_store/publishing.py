@@ -8,8 +8,6 @@ from pathlib import Path
 
 from tfs_deploy.errors import Contention, CorruptModel, TFSDeployError
 from tfs_deploy.jsonable import to_json
-from tfs_deploy.names import check_above, check_model_name
-from tfs_deploy.savedmodel import manifest as manifests
 from tfs_deploy.savedmodel.manifest import Manifest, hex_of
 from tfs_deploy.store.documents import write_pointer
 from tfs_deploy.store.object_store.address import WITHDRAWN_MANIFEST_PATH, folder, manifest_name, state
@@ -18,7 +16,7 @@ from tfs_deploy.store.object_store.errors import PreconditionFailed
 from tfs_deploy.store.object_store.publish_lease import PublishAttempt, PublishLease, attempt_key
 from tfs_deploy.store.object_store.version_files import Sender
 from tfs_deploy.store.protocol import ModelVersion, Progress, Published
-from tfs_deploy.store.staged import StagedFiles, check_signatures, check_size, reading_input
+from tfs_deploy.store.staged import StagedFiles, check_input, check_signatures, corrupt_existing
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +41,8 @@ class Publisher:
         self, directory: Path, manifest: Manifest, model: str, *, above: int, progress: Progress | None
     ) -> Published:
         """Make `directory` a version of `model`; see `tfs_deploy.store.protocol.Store.publish`."""
-        check_model_name(model)
-        check_above(above)
-        _check(directory, manifest)
+        check_input(directory, manifest, model, above)
+        check_signatures(directory, manifest)
         self._parts.conditional_writes.check()
         staged = StagedFiles(directory, manifest, progress)
         existing = self._catalogue.find(model, manifest.fingerprint)
@@ -75,11 +72,7 @@ class Publisher:
         try:
             self._catalogue.compare_sizes(existing.model, existing.version, staged.manifest)
         except CorruptModel as error:
-            raise CorruptModel(
-                f"Version {existing.version} of model {existing.model!r} was published with these bytes, but: "
-                f"{error.cause}",
-                "Withdraw that version, then publish again.",
-            ) from error
+            raise corrupt_existing(existing, error) from error
         # The leftovers of a publish that died after its manifest.
         self._parts.change_tokens.complete(existing.model, existing.version)
         self._parts.leases.clear(existing.model, hex_of(existing.fingerprint), existing.version)
@@ -199,10 +192,3 @@ class Publisher:
         start = folder(model, version)
         self._objects.abort_uploads(start)
         self._objects.delete_all(listed.name for listed in self._objects.list(start))
-
-
-def _check(directory: Path, manifest: Manifest) -> None:
-    with reading_input(directory):
-        manifests.verify(directory, manifest, deep=False)
-    check_size(manifest)
-    check_signatures(directory, manifest)
