@@ -69,7 +69,7 @@ class Server:
 
         Waits forever while a configured model has no version (contract 20.8).
         """
-        _check(self._flags)
+        _check_flags(self._flags)
         if self._flags.text("ssl_config_file"):
             self._credentials = text_config.ssl_credentials(self._flags.text("ssl_config_file"))
         path = self._flags.text("model_config_file")
@@ -141,7 +141,7 @@ class _ConfigFilePoll:
             self._last_error = ""
 
 
-def _check(flags: Flags) -> None:
+def _check_flags(flags: Flags) -> None:
     """Raise the errors that TF Serving raises before any load."""
     if not flags.number("port") and not flags.text("grpc_socket_path"):
         raise invalid_argument(
