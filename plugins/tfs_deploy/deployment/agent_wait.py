@@ -7,13 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tfs_deploy.deployment.session import GroupSession
-from tfs_deploy.deployment.sync_agents import (
-    FRESH_SECONDS,
-    AgentErrorKind,
-    AgentProblem,
-    AgentReport,
-    LiveAgents,
-)
+from tfs_deploy.deployment.sync_agents import FRESH_SECONDS, AgentErrorKind, AgentProblem, AgentReport, LiveAgents
 from tfs_deploy.errors import DeadlineExceeded, LoadFailed, Unreachable
 
 logger = logging.getLogger(__name__)

@@ -173,12 +173,7 @@ def _move_replicas(session: GroupSession, lease: Lease, stored: StoredState, tar
 
 
 def _append_record(
-    session: GroupSession,
-    lease: Lease,
-    stored: StoredState,
-    record: DeploymentRecord,
-    old: int | None,
-    seconds: float,
+    session: GroupSession, lease: Lease, stored: StoredState, record: DeploymentRecord, old: int | None, seconds: float
 ) -> DeploymentRecord:
     """Return the record of the move in `stored`, written now unless an interrupted run wrote it."""
     documents, move = session.store.documents, stored.state.move

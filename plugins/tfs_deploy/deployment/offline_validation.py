@@ -53,14 +53,7 @@ def validate_directory(
         try:
             wait_until_available({target: client}, model, version, limits=wait, clock=clock)
             compared: Mapping[str, LiveVersion] = {target: live} if live else {}
-            return validate_replicas(
-                {target: client},
-                model,
-                version,
-                gates=prepared,
-                live=compared,
-                clock=clock,
-            )
+            return validate_replicas({target: client}, model, version, gates=prepared, live=compared, clock=clock)
         finally:
             client.close()
 

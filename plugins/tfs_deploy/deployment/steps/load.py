@@ -28,10 +28,7 @@ def load(session: GroupSession, model: str, version: int) -> None:
     check_model_name(model)
     check_version(version)
     session.store.manifest(model, version)
-    with (
-        wait_for_agents(session, model, version),
-        hold(session, f"load of {model} version {version}") as lease,
-    ):
+    with wait_for_agents(session, model, version), hold(session, f"load of {model} version {version}") as lease:
         # Again: it may have been rejected or retired while this waited for the agents and for the lease.
         session.store.manifest(model, version)
         stored = read_and_recover(session, lease)

@@ -21,12 +21,7 @@ from tfs_deploy.validation.runner import prepare_gates
 
 
 def publish(
-    session: GroupSession,
-    staged: Path,
-    model: str,
-    *,
-    gates: Gates | None = None,
-    progress: Progress | None = None,
+    session: GroupSession, staged: Path, model: str, *, gates: Gates | None = None, progress: Progress | None = None
 ) -> Published:
     """Publish the directory `staged`; the same bytes give the version that is there already, and move no byte.
 
