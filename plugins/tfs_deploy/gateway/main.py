@@ -33,6 +33,10 @@ logger = logging.getLogger(__name__)
 QUIET_SECONDS = 1.0
 _POLL_SECONDS = 0.05
 _CLOSE_SECONDS = 5.0
+_PROGRAM = "tfs-deploy gateway"
+_INTERRUPTED = 1
+# Connections to model servers and URLs, pipes, logs.
+_OTHER_FILES = 512
 
 
 class Gateway:
@@ -144,12 +148,6 @@ def _make_endpoint(
     if model.capture is not None:
         capture = Capture(name, model.capture, uploader=CaptureUploader.from_config(model.capture, name))
     return Endpoint(name, model, upstream, traffic, processors[name], capture)
-
-
-_PROGRAM = "tfs-deploy gateway"
-_INTERRUPTED = 1
-# Connections to model servers and URLs, pipes, logs.
-_OTHER_FILES = 512
 
 
 def main(arguments: Sequence[str]) -> int:

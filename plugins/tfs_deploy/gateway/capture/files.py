@@ -21,6 +21,14 @@ from tfs_deploy.gateway.upstream.answer import Arrays
 from tfs_deploy.savedmodel import tfrecord
 from tfs_deploy.serving.codec import messages, tensors
 
+logger = logging.getLogger(__name__)
+SUFFIX = ".tfrecord"
+# Suffix of a file that is still being written.
+PARTIAL = ".partial"
+# A model with little traffic must have finished files too.
+_MAX_OPEN_SECONDS = 300.0
+_RETRY_SECONDS = 5.0
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CapturedRequest:
@@ -99,16 +107,6 @@ def _blank(array: np.ndarray) -> np.ndarray:
     if array.dtype.kind in "OSU":
         return np.full(array.shape, b"", dtype=object)
     return np.zeros(array.shape, array.dtype)
-
-
-logger = logging.getLogger(__name__)
-
-SUFFIX = ".tfrecord"
-# Suffix of a file that is still being written.
-PARTIAL = ".partial"
-# A model with little traffic must have finished files too.
-_MAX_OPEN_SECONDS = 300.0
-_RETRY_SECONDS = 5.0
 
 
 class CaptureFiles:

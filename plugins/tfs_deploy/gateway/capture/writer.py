@@ -19,6 +19,13 @@ from tfs_deploy.gateway.config import MIB, CaptureConfig
 from tfs_deploy.store.open import open_store
 from tfs_deploy.store.protocol import MAX_DOCUMENT_BYTES, Store
 
+logger = logging.getLogger(__name__)
+_MAX_WAITING = 64
+_ATTEMPTS = 5
+# The bytes that may wait to be written, so that a slow disk does not fill the memory.
+_MAX_WAITING_BYTES = 64 * MIB
+_POLL_SECONDS = 1.0
+
 
 @dataclass(slots=True)
 class CaptureCounts:
@@ -47,12 +54,6 @@ class CaptureCounts:
         with self._lock:
             self.copied += done
             self.copies_failed += not done
-
-
-logger = logging.getLogger(__name__)
-
-_MAX_WAITING = 64
-_ATTEMPTS = 5
 
 
 class CaptureUploader:
@@ -145,11 +146,6 @@ class Sampler:
     def sample(self) -> bool:
         """Return whether the next request is selected."""
         return self._draw.random() < self.rate
-
-
-# The bytes that may wait to be written, so that a slow disk does not fill the memory.
-_MAX_WAITING_BYTES = 64 * MIB
-_POLL_SECONDS = 1.0
 
 
 class Capture:

@@ -37,6 +37,14 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # A server that sends many interim responses (RFC 9110, 15.2) only keeps a slot busy.
 _MAX_INTERIM = 4
 _GZIP_WBITS = 16 + zlib.MAX_WBITS
+logger = logging.getLogger(__name__)
+_MAX_HEADER_BYTES = 16 << 10
+_CHUNK_BYTES = 64 << 10
+_NO_LIMIT = 1 << 62
+# The number of addresses of one name that are tried.
+_MAX_ADDRESSES = 4
+_NOT_ALLOWED = "leads to an address or a port that may not be fetched from"
+_USER_AGENT = "tfs-deploy-gateway"
 
 
 class FetchRefused(Exception):
@@ -147,17 +155,6 @@ class _Gunzip:
     def __call__(self, data: bytes, max_bytes: int) -> bytes:
         """Return at most `max_bytes` of decompressed `data`; bytes after the end of the stream are ignored."""
         return self._stream.decompress(data, max_bytes)
-
-
-logger = logging.getLogger(__name__)
-
-_MAX_HEADER_BYTES = 16 << 10
-_CHUNK_BYTES = 64 << 10
-_NO_LIMIT = 1 << 62
-# The number of addresses of one name that are tried.
-_MAX_ADDRESSES = 4
-_NOT_ALLOWED = "leads to an address or a port that may not be fetched from"
-_USER_AGENT = "tfs-deploy-gateway"
 
 
 class Fetcher:

@@ -18,6 +18,11 @@ from tfs_deploy.gateway.processors.protocol import Array, Arrays, BadAnswer, out
 from tfs_deploy.gateway.processors.resize import FRAMES, Frame
 from tfs_deploy.gateway.processors.tensors import short_float
 
+_Fraction = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+# Corners as left, top, right, bottom `[k, 4]`, scores `[k]`, class numbers `[k]`.
+_Detections = tuple[Array, Array, Array]
+_EAST_CHANNELS = ("score", "top", "right", "bottom", "left")
+
 
 def nms_per_class(
     boxes: Array, scores: Array, classes: Array, *, overlap: float, candidates: int, most: int
@@ -62,12 +67,6 @@ def _intersection(box: Array, others: Array) -> Array:
     height = np.minimum(box[3], others[:, 3]) - np.maximum(box[1], others[:, 1])
     area: Array = np.maximum(0, width) * np.maximum(0, height)
     return area
-
-
-_Fraction = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
-# Corners as left, top, right, bottom `[k, 4]`, scores `[k]`, class numbers `[k]`.
-_Detections = tuple[Array, Array, Array]
-_EAST_CHANNELS = ("score", "top", "right", "bottom", "left")
 
 
 class BoxOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -34,6 +34,9 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _WEBP_HEADER_BYTES = 30
+_Side = Annotated[int, msgspec.Meta(ge=1, le=8192)]
+_Byte = Annotated[int, msgspec.Meta(ge=0, le=255)]
+_Numbers = float | tuple[float, ...]
 
 
 def decode(
@@ -120,11 +123,6 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     if not isinstance(clear, int):
         return grey
     return Image.merge("LA", (grey, Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8))))
-
-
-_Side = Annotated[int, msgspec.Meta(ge=1, le=8192)]
-_Byte = Annotated[int, msgspec.Meta(ge=0, le=255)]
-_Numbers = float | tuple[float, ...]
 
 
 class ImageOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -26,6 +26,10 @@ from tfs_deploy.gateway.processors import worker
 
 logger = logging.getLogger(__name__)
 
+# A new process imports numpy and Pillow (about a second, more under load) and reads vocabularies.
+START_SECONDS = 60.0
+_RESTART_SECONDS = 1.0
+
 
 class ProcessEnded(Exception):
     """The process had ended before it started the job."""
@@ -105,11 +109,6 @@ class _TrackingContext(SpawnContext):
 
 async def _result(future: Future[Any], seconds: float) -> Any:
     return await asyncio.wait_for(asyncio.wrap_future(future), seconds)
-
-
-# A new process imports numpy and Pillow (about a second, more under load) and reads vocabularies.
-START_SECONDS = 60.0
-_RESTART_SECONDS = 1.0
 
 
 class ProcessorPool:

@@ -17,6 +17,7 @@ Arrays = Mapping[str, Array]
 
 # Prefix of auxiliary arrays: `preprocess` passes them to `postprocess`, one row per item, and not to the model.
 AUX_PREFIX = "@"
+_STANDARD = bytes.maketrans(b"-_", b"+/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,3 @@ def json_kind(value: Any) -> str:
         (Blob, "a file"),
     )
     return next((text for kind, text in kinds if isinstance(value, kind)), f"a {type(value).__name__}")
-
-
-_STANDARD = bytes.maketrans(b"-_", b"+/")

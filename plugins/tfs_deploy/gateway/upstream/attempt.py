@@ -20,6 +20,16 @@ from tfs_deploy.gateway.upstream.replica import Replica
 from tfs_deploy.serving.replies import Metadata, Prediction
 from tfs_deploy.serving.signature import Signature, TensorSpec, check_inputs
 
+# Texts of gRPC's core without a connection, and of TF Serving with a full batching queue. After any other UNAVAILABLE
+# the request may have run.
+_NEVER_RAN = re.compile(r"failed to connect|name resolution|DNS resolution|queue .{0,80}\bfull\b", re.I | re.S)
+_LOST_CODES = {"CANCELLED", "ABORTED"}
+# A server that ends during a call also gives one of these.
+_CONNECTION_LOST = re.compile(r"stream removed|RST_STREAM|socket closed|connection reset|broken pipe|GOAWAY", re.I)
+# After an input that does not fit, the label is read again, but not twice within this time: otherwise clients could
+# make the gateway query the model servers at any rate.
+MIN_REFRESH_SECONDS = 0.05
+
 
 class FailureKind(Enum):
     """What a failed attempt means for its request."""
@@ -32,14 +42,6 @@ class FailureKind(Enum):
     """The connection ended while the replica had the request, and perhaps because of it."""
     FINAL = "final"
     """The error is one that every replica would give, or the deadline has passed."""
-
-
-# Texts of gRPC's core without a connection, and of TF Serving with a full batching queue. After any other UNAVAILABLE
-# the request may have run.
-_NEVER_RAN = re.compile(r"failed to connect|name resolution|DNS resolution|queue .{0,80}\bfull\b", re.I | re.S)
-_LOST_CODES = {"CANCELLED", "ABORTED"}
-# A server that ends during a call also gives one of these.
-_CONNECTION_LOST = re.compile(r"stream removed|RST_STREAM|socket closed|connection reset|broken pipe|GOAWAY", re.I)
 
 
 def failure_kind(error: TFSDeployError) -> FailureKind:
@@ -140,11 +142,6 @@ def _has_batch_dimension(spec: TensorSpec) -> bool:
     return bool(spec.shape) and spec.shape is not None and spec.shape[0] is None
 
 
-# After an input that does not fit, the label is read again, but not twice within this time: otherwise clients could
-# make the gateway query the model servers at any rate.
-MIN_REFRESH_SECONDS = 0.05
-
-
 class AttemptFailed(Exception):
     """An attempt that ended without an answer."""
 
@@ -155,7 +152,7 @@ class AttemptFailed(Exception):
 
 
 class Attempt:
-    """Calls one replica for one model, signature and set of outputs."""
+    """ReplicaCalls one replica for one model, signature and set of outputs."""
 
     def __init__(self, model: str, signature: str, outputs: Sequence[str], guard: Guard, clock: Clock) -> None:
         self.model = model

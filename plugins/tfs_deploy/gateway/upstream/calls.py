@@ -32,11 +32,11 @@ _HEDGES_SAVED = 10.0
 class RetryPolicy(Enum):
     """What a request without an answer waits for."""
 
-    FULL = "full"
+    WAIT_FOR_LABEL = "wait_for_label"
     """For a replica and for the label, which is missing after a restart until the model is loaded."""
-    REPLICAS = "replicas"
+    WAIT_FOR_REPLICA = "wait_for_replica"
     """For a replica; a label that no replica has is an error (404)."""
-    NONE = "none"
+    NO_WAIT = "no_wait"
     """For nothing, because another label is tried next."""
 
 
@@ -79,7 +79,7 @@ class _Request:
     mismatch: Problem | None = None
 
 
-class Calls:
+class ReplicaCalls:
     """Sends requests for one model to `replicas()` until one answers."""
 
     def __init__(
@@ -213,7 +213,7 @@ class Calls:
         """Wait before all replicas are tried again; raise Problem where that would be too late."""
         replicas = self._replicas()
         nowhere = bool(replicas) and all(replica.lacks(request.label) for replica in replicas)
-        if nowhere and request.policy is not RetryPolicy.FULL:
+        if nowhere and request.policy is not RetryPolicy.WAIT_FOR_LABEL:
             raise not_found(
                 f"Model {self._attempt.model!r} has no label {request.label!r}; use one that GET /v1/models lists."
             )
@@ -221,7 +221,7 @@ class Calls:
         now = self._clock.monotonic()
         if now >= request.deadline:
             raise too_late(f"Model {self._attempt.model!r} did not answer before the request's deadline; try again.")
-        if now + pause >= request.retry_until or request.policy is RetryPolicy.NONE:
+        if now + pause >= request.retry_until or request.policy is RetryPolicy.NO_WAIT:
             raise self._no_answer(request)
         await asyncio.sleep(pause)
         request.pause = min(request.pause * 2.0, _MAX_PAUSE)

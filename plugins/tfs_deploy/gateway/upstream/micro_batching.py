@@ -22,6 +22,9 @@ from tfs_deploy.gateway.problem import Problem, internal, too_late
 from tfs_deploy.gateway.upstream.answer import Answer, Arrays, Meter
 
 BatchKey = tuple[tuple[str, str, tuple[int, ...]], ...]
+logger = logging.getLogger(__name__)
+# Statuses that the rows of another client may have caused; any other error would repeat for every part.
+_STATUSES_TO_SPLIT = {422, 502}
 
 
 def batch_key(arrays: Arrays) -> BatchKey:
@@ -47,12 +50,6 @@ def split(outputs: Arrays, counts: Sequence[int]) -> list[dict[str, npt.NDArray[
         parts.append({alias: array[start : start + count] for alias, array in outputs.items()})
         start += count
     return parts
-
-
-logger = logging.getLogger(__name__)
-
-# Statuses that the rows of another client may have caused; any other error would repeat for every part.
-_STATUSES_TO_SPLIT = {422, 502}
 
 
 class Send(Protocol):

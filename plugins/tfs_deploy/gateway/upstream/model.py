@@ -15,7 +15,7 @@ from tfs_deploy.gateway.problem import Problem, not_found
 from tfs_deploy.gateway.upstream.admission import Admission
 from tfs_deploy.gateway.upstream.answer import Answer, Arrays, Meter, NoMeter, Predictor
 from tfs_deploy.gateway.upstream.attempt import MIN_REFRESH_SECONDS, Attempt, Guard
-from tfs_deploy.gateway.upstream.calls import Calls, RetryPolicy
+from tfs_deploy.gateway.upstream.calls import ReplicaCalls, RetryPolicy
 from tfs_deploy.gateway.upstream.micro_batching import MicroBatcher
 from tfs_deploy.gateway.upstream.watch import Connections, ReplicaWatch, Resolve
 from tfs_deploy.serving.group import parse_targets
@@ -23,6 +23,11 @@ from tfs_deploy.serving.replies import Metadata
 from tfs_deploy.serving.signature import Signature
 
 logger = logging.getLogger(__name__)
+
+# The bits of a digest that a float holds exactly.
+_HASH_BITS = 53
+# The share of a request's time for the canary, before the model's own label is tried.
+_CANARY_TIME_SHARE = 0.5
 
 
 class Upstream:
@@ -55,7 +60,7 @@ class Upstream:
             meter=meter,
             resolve=resolve,
         )
-        self._calls = Calls(
+        self._calls = ReplicaCalls(
             lambda: self._watch.replicas,
             Attempt(self.name, model.signature, model.outputs, self._guard, clock),
             retries=config.retries,
@@ -136,8 +141,8 @@ class Upstream:
 
     def _policy(self, label: str) -> RetryPolicy:
         if label == self._config.label:
-            return RetryPolicy.FULL
-        return RetryPolicy.REPLICAS if label in self._config.labels else RetryPolicy.NONE
+            return RetryPolicy.WAIT_FOR_LABEL
+        return RetryPolicy.WAIT_FOR_REPLICA if label in self._config.labels else RetryPolicy.NO_WAIT
 
     def _known(self, label: str) -> Metadata | None:
         return next((metadata for replica in self._watch.replicas if (metadata := replica.fresh_metadata(label))), None)
@@ -158,12 +163,6 @@ class Upstream:
 
 def _other_labels(model: ModelConfig) -> tuple[str, ...]:
     return (*model.labels, *(part.label for part in (model.canary, model.shadow) if part))
-
-
-# The bits of a digest that a float holds exactly.
-_HASH_BITS = 53
-# The share of a request's time for the canary, before the model's own label is tried.
-_CANARY_TIME_SHARE = 0.5
 
 
 class SpareCapacity(Protocol):

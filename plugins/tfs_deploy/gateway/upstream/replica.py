@@ -21,6 +21,9 @@ from tfs_deploy.serving.replies import Metadata
 MEMORY_SECONDS = 10.0
 # The latency of a replica without requests so far; it keeps requests in flight in the comparison.
 FLOOR_SECONDS = 0.001
+logger = logging.getLogger(__name__)
+# A replica is ejected after this number of consecutive queries without an answer in time.
+_MAX_TIMEOUTS = 2
 
 
 class Load:
@@ -77,12 +80,6 @@ def choose(candidates: Sequence[T], now: float, draw: random.Random) -> T | None
         return candidates[0] if candidates else None
     first, second = draw.sample(candidates, 2)
     return second if second.load.cost(now) < first.load.cost(now) else first
-
-
-logger = logging.getLogger(__name__)
-
-# A replica is ejected after this number of consecutive queries without an answer in time.
-_MAX_TIMEOUTS = 2
 
 
 @dataclass(frozen=True, slots=True)

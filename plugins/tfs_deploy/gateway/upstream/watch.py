@@ -18,6 +18,13 @@ from tfs_deploy.serving.group_settings import TLSFiles
 
 logger = logging.getLogger(__name__)
 
+# A model without requests for this time is queried less often; its next request queries at once.
+_IDLE_AFTER_SECONDS = 10.0
+_IDLE_INTERVAL_SECONDS = 5.0
+# The time for requests in flight at a replica that was removed; no request has a longer timeout.
+_DRAIN_SECONDS = 3600.0
+Resolve = Callable[[Sequence[str]], tuple[str, ...]]
+
 
 class Connections:
     """Clients by address; each `acquire` is paired with a `release`, the last one closes the connection."""
@@ -45,15 +52,6 @@ class Connections:
             self._open[target] = (client, users - 1)
         else:
             await client.close()
-
-
-# A model without requests for this time is queried less often; its next request queries at once.
-_IDLE_AFTER_SECONDS = 10.0
-_IDLE_INTERVAL_SECONDS = 5.0
-# The time for requests in flight at a replica that was removed; no request has a longer timeout.
-_DRAIN_SECONDS = 3600.0
-
-Resolve = Callable[[Sequence[str]], tuple[str, ...]]
 
 
 class ReplicaWatch:

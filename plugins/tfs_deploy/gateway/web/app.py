@@ -40,6 +40,20 @@ from tfs_deploy.gateway.web.metrics import METRICS_CONTENT_TYPE, AccessLog, Metr
 from tfs_deploy.gateway.web.predict import PredictHandler
 
 Handler = Callable[[Request, Mapping[str, str]], Awaitable[Reply]]
+# `blob:` is the preview of a chosen picture; everything else comes from this origin, and nothing is inline.
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_FILES = {
+    "icon.svg": "image/svg+xml",
+    "page.css": "text/css; charset=utf-8",
+    "page.js": "text/javascript; charset=utf-8",
+}
+logger = logging.getLogger(__name__)
+# For a large picture over a slow line; the request's own timeout starts after its body.
+_BODY_SECONDS = 30.0
+_MODEL_PATHS = ("/v1/models/{model}", "/v1/models/{model}/labels/{label}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,18 +137,6 @@ def _arguments(pattern: Sequence[str], segments: Sequence[str]) -> dict[str, str
     return arguments
 
 
-# `blob:` is the preview of a chosen picture; everything else comes from this origin, and nothing is inline.
-_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-_FILES = {
-    "icon.svg": "image/svg+xml",
-    "page.css": "text/css; charset=utf-8",
-    "page.js": "text/javascript; charset=utf-8",
-}
-
-
 class Page:
     """The page at ``/`` for trying a model, and its files, held in memory; `keys` says whether requests need a key."""
 
@@ -166,13 +168,6 @@ class Page:
             raise not_found("This file does not exist; /static/ has only the files of the page.")
         headers = {"Content-Type": _FILES[name], "Cache-Control": "public, max-age=31536000, immutable"}
         return Reply(200, self._files[name], headers)
-
-
-logger = logging.getLogger(__name__)
-
-# For a large picture over a slow line; the request's own timeout starts after its body.
-_BODY_SECONDS = 30.0
-_MODEL_PATHS = ("/v1/models/{model}", "/v1/models/{model}/labels/{label}")
 
 
 class Application:

@@ -23,6 +23,8 @@ MIN_KEY_LENGTH = 16
 _KEY = re.compile(rf"[!-~]{{{MIN_KEY_LENGTH},512}}")
 _NAME = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
 _MAX_KEYS_BYTES = 1 << 20
+_SENT = ("Authorization", "Content-Type", KEY_HEADER, REQUEST_ID_HEADER, "X-Request-Timeout")
+EXPOSED = ("X-Model-Name", "X-Model-Version", "X-Model-Label", REQUEST_ID_HEADER, "Retry-After", "Server-Timing")
 
 
 class Keys:
@@ -113,10 +115,6 @@ def _unauthorized(detail: str) -> HeadedProblem:
     return HeadedProblem(
         HTTPStatus.UNAUTHORIZED, "Unauthorized", detail, {"WWW-Authenticate": 'Bearer realm="tfs-deploy"'}
     )
-
-
-_SENT = ("Authorization", "Content-Type", KEY_HEADER, REQUEST_ID_HEADER, "X-Request-Timeout")
-EXPOSED = ("X-Model-Name", "X-Model-Version", "X-Model-Label", REQUEST_ID_HEADER, "Retry-After", "Server-Timing")
 
 
 class CrossOrigin:

@@ -28,6 +28,8 @@ from tfs_deploy.gateway.web.message import JSON, Request
 FORM = "multipart/form-data"
 TIMEOUT_HEADER = "X-Request-Timeout"
 _NAMES = ("item", "items")
+# Per item, which stands for the few inputs of a model. Without a bound a small body could name 100 000 URLs.
+MAX_BLOBS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +155,6 @@ def _text(data: bytes) -> str:
 
 def _unsupported(detail: str) -> Problem:
     return Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Unsupported media type", detail)
-
-
-# Per item, which stands for the few inputs of a model. Without a bound a small body could name 100 000 URLs.
-MAX_BLOBS = 32
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,14 +19,14 @@ from tfs_deploy.gateway.web import chunked_json
 
 REQUEST_ID_HEADER = "X-Request-Id"
 _PLAIN = re.compile(r"[A-Za-z0-9._\-]{1,64}", re.ASCII)
+JSON = "application/json"
+# The byte budget in bodies of the largest size, for all models together; fetched bytes count as well.
+_LARGEST_BODIES = 32
 
 
 def request_id(given: str | None) -> str:
     """Return the client's id `given` if it is safe in logs and headers; a random id otherwise."""
     return given if given and _PLAIN.fullmatch(given) else f"{random.getrandbits(128):032x}"
-
-
-JSON = "application/json"
 
 
 def _reserve_nothing(size: int) -> None:
@@ -115,10 +115,6 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"a {type(value).__name__} is not JSON")
-
-
-# The byte budget in bodies of the largest size, for all models together; fetched bytes count as well.
-_LARGEST_BODIES = 32
 
 
 class RequestBudget:

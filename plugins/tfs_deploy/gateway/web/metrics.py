@@ -24,6 +24,14 @@ logger = logging.getLogger(__name__)
 _MAX_WAITING_LINES = 50_000
 _PAUSE_SECONDS = 0.1
 _MAX_PATH = 256
+METRICS_CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+PREFIX = "tfs_deploy_gateway_"
+# From 1 ms for a fast model to 30 s, above the default timeout of 10 s.
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+# A metric that is read at scrape time: name, help, and a function that returns labels and value of each series.
+CallbackMetric = tuple[str, str, Callable[[], Iterable[tuple[dict[str, str], float]]]]
+_Rows = Iterable[tuple[dict[str, str], float]]
 
 
 class AccessLog:
@@ -92,17 +100,6 @@ def _encoded(line: dict[str, Any]) -> bytes:
     at = datetime.fromtimestamp(line["time"], timezone.utc)
     text = {**line, "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z")}
     return msgspec.json.encode(text) + b"\n"
-
-
-METRICS_CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
-PREFIX = "tfs_deploy_gateway_"
-
-# From 1 ms for a fast model to 30 s, above the default timeout of 10 s.
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-_COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-
-# A metric that is read at scrape time: name, help, and a function that returns labels and value of each series.
-CallbackMetric = tuple[str, str, Callable[[], Iterable[tuple[dict[str, str], float]]]]
 
 
 @dataclass(slots=True)
@@ -237,9 +234,6 @@ def _family(kind: Any, name: str, description: str, read: Callable[[], Iterable[
     for row, value in rows:
         family.add_metric([row[label] for label in labels], value)
     return family
-
-
-_Rows = Iterable[tuple[dict[str, str], float]]
 
 
 def register_gauges(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import re
 import ssl
 from collections.abc import Coroutine
@@ -33,8 +32,6 @@ from tfs_deploy.gateway.problem import Problem
 from tfs_deploy.gateway.web.app import Application, Match
 from tfs_deploy.gateway.web.message import Permit, Reply, Request, problem_reply
 
-logger = logging.getLogger(__name__)
-
 # A refused client may still be sending: this much is read and dropped, so that it gets the reply and no broken pipe.
 _DISCARD_BYTES = 16 << 20
 _DISCARD_SECONDS = 5.0
@@ -43,6 +40,17 @@ _WRITE_SECONDS = 30.0
 _PATH = re.compile(r"/[!-~]*")
 # What Tornado sends for a message that it cannot parse, before it closes the connection.
 _MALFORMED = b"HTTP/1.1 400 Bad Request\r\n\r\n"
+# A longer number is above Tornado's own limit, which is 2**62 here.
+_LENGTH_DIGITS = 18
+# As nginx logs a client that disconnected before its reply.
+_CLIENT_GONE = 499
+_tasks: set[asyncio.Task[None]] = set()
+# Longer than the idle time of common load balancers (60 s), so that the balancer closes an idle connection first.
+_IDLE_SECONDS = 75.0
+_HEADER_BYTES = 32 << 10
+_CHUNK_BYTES = 64 << 10
+# `IncomingRequest` counts bodies and replies with a problem; Tornado would only close the connection.
+_NO_LIMIT = 1 << 62
 
 
 class _RequestStream:
@@ -244,13 +252,6 @@ class IncomingRequest(HTTPMessageDelegate):
             self._timer = None
 
 
-# A longer number is above Tornado's own limit, which is 2**62 here.
-_LENGTH_DIGITS = 18
-# As nginx logs a client that disconnected before its reply.
-_CLIENT_GONE = 499
-_tasks: set[asyncio.Task[None]] = set()
-
-
 def _start_task(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     """Return a task, and keep a reference to it until it ends."""
     task = asyncio.get_running_loop().create_task(coroutine)
@@ -267,14 +268,6 @@ def _announced_length(headers: HTTPHeaders) -> int:
 
 def _reason(status: int) -> str:
     return HTTPStatus(status).phrase
-
-
-# Longer than the idle time of common load balancers (60 s), so that the balancer closes an idle connection first.
-_IDLE_SECONDS = 75.0
-_HEADER_BYTES = 32 << 10
-_CHUNK_BYTES = 64 << 10
-# `IncomingRequest` counts bodies and replies with a problem; Tornado would only close the connection.
-_NO_LIMIT = 1 << 62
 
 
 class Listener:
