@@ -1,4 +1,4 @@
-"""Start and end of this server beyond the contract suite: logs, signals, sockets. Each test has a server of its own."""
+"""Start and end of this server beyond the contract suite: logs, signals, sockets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from embedded_server import COMMAND, RPC_DRIVEN_FLAGS, EmbeddedServer, free_port
+from embedded_server import COMMAND, EmbeddedServer
 from modelserver.wire import Wire, eventually
 
 pytestmark = pytest.mark.tensorflow
@@ -46,26 +46,31 @@ def test_waits_for_ever_on_an_empty_path_and_still_hears_sigterm(tmp_path):
         assert server.stop() == 0
 
 
-def test_flags_that_do_nothing_here_are_named_in_the_log(tmp_path, models):
-    shutil.copytree(models / "scale1", tmp_path / "good" / "00000001")
+@pytest.fixture(scope="module")
+def socket_server(models, tmp_path_factory):
+    """A server that also listens on a Unix socket, with flags that it does not know; and the socket's path."""
+    directory = tmp_path_factory.mktemp("start")
+    shutil.copytree(models / "scale1", directory / "good" / "00000001")
     flags = (
-        "--model_name=good", f"--model_base_path={tmp_path}/good", "--enable_profiler=true", "--wrong_flag=1", *QUICK,
+        "--model_name=good", f"--model_base_path={directory}/good", "--enable_profiler=true", "--wrong_flag=1",
+        f"--grpc_socket_path={directory}/s", *QUICK,
     )  # fmt: skip
     with EmbeddedServer(flags) as server:
-        wire = Wire(server.target)
-        assert wire.answer("good") == 1.0
-        assert "unknown argument: --wrong_flag=1" in server.log()
-        assert "without meaning in this model server: --enable_profiler" in server.log()
-        wire.close()
+        yield server, directory / "s"
         assert server.stop() == 0
 
 
-def test_unix_socket(tmp_path):
-    path = tmp_path / "s"
-    with EmbeddedServer((*RPC_DRIVEN_FLAGS, f"--grpc_socket_path={path}"), port=free_port()) as server:
-        assert server.answers()
-        wire = Wire(f"unix:{path}")
-        assert wire.rows("nope") == []
+def test_flags_that_do_nothing_here_are_named_in_the_log(socket_server):
+    server, _ = socket_server
+    assert "unknown argument: --wrong_flag=1" in server.log()
+    assert "without meaning in this model server: --enable_profiler" in server.log()
+
+
+def test_both_ports_answer(socket_server):
+    server, path = socket_server
+    for target in (server.target, f"unix:{path}"):
+        wire = Wire(target)
+        assert wire.answer("good") == 1.0
         wire.close()
 
 
