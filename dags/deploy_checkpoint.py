@@ -1,4 +1,4 @@
-"""Deploy a checkpoint, or a SavedModel, that is already there: started by hand, with a form."""
+"""Deploy an existing checkpoint or SavedModel; a DAG to start by hand, with a form."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ with DAG(
             minLength=1,
             description="A .keras or .h5 file, a checkpoint prefix, a frozen .pb graph, or a SavedModel directory.",
         ),
-        "kind": Param("auto", type="string", enum=KINDS, description="auto: as the path looks."),
+        "kind": Param("auto", type="string", enum=KINDS, description="auto: by the path."),
         "builder": Param(
-            "", type=["null", "string"], description="module:function that builds the model, where weights only."
+            "", type=["null", "string"], description="module:function that builds the model for a file of weights."
         ),
         "search_path": Param(
             "", type=["null", "string"], description="Directories of the builder's module, with commas."

@@ -1,4 +1,4 @@
-"""Train every day, and let the new model go live only if it is at least as good as the one that is.
+"""Train every day; a new model goes live only if it is at least as good as the live one.
 
 A DAG to copy: put your own training into `train`, and keep the rest. It needs the connection `tf_serving_default`, and
 a working directory that all workers share. The files of a run stay there until you remove them.
@@ -23,7 +23,7 @@ with DAG(
     schedule="@daily",
     start_date=datetime(2026, 1, 1),
     catchup=False,
-    # Two deploys of one model at a time would compare with each other's leftovers.
+    # Two deploys of one model at the same time would compare with each other's versions.
     max_active_runs=1,
     default_args={"retries": 2, "retry_delay": timedelta(seconds=30)},
     params={
@@ -49,10 +49,10 @@ with DAG(
 
     @task(multiple_outputs=True)
     def train(params: dict[str, Any], run_id: str, ti: Any) -> dict[str, Any]:
-        """Train in a process of its own, in a directory of its own: a second try starts afresh."""
+        """Train in a process of its own and in a directory per try."""
         from tfs_deploy.demo import digits
 
-        # Colons, as in run ids, are for many tools no part of a path.
+        # Run ids have colons, which many tools do not accept in a path.
         directory = Path(params["work_dir"], f"{run_id.replace(':', '')}-try{ti.try_number}")
         result = digits.train(
             directory,

@@ -1,4 +1,4 @@
-"""Go back to the version that was stable before, or to a named one: started by hand, done in seconds."""
+"""Go back to the version that was stable before, or to a given one; a DAG to start by hand."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ with DAG(
     params={
         "model": Param("", type="string", minLength=1, description="Name in the store and on the servers."),
         "to": Param(None, type=["null", "integer"], minimum=1, description="Version; empty: the previous one."),
-        "reason": Param("", type=["null", "string"], description="One sentence for the record."),
+        "reason": Param("", type=["null", "string"], description="Why, for the record."),
         "tf_serving_conn_id": Param("tf_serving_default", type="string", description="The serving group."),
     },
     tags=["tfs_deploy"],

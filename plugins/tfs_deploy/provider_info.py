@@ -15,7 +15,7 @@ _FIELDS: dict[str, dict[str, Any]] = {
     },
     "aws_conn_id": {
         "label": "AWS connection",
-        "description": "For a store in S3: an ordinary aws connection; empty: the workers' own credentials.",
+        "description": "For a store in S3: an ordinary aws connection; empty: the credentials of the workers.",
         "schema": {"type": ["string", "null"]},
     },
     "group": {

@@ -1,4 +1,4 @@
-"""The whole way of one version as a group of tasks."""
+"""The steps of one version as a task group."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def deploy_model(
 ) -> Any:
     """Add the tasks publish, load, validate and promote (and retire, when `keep` is given); return promote's output.
 
-    The version that fails on the way is rejected, and `stable` stays where it is. With ``mode='latest'``, for a group
-    that serves the latest version by itself, there is one task, deploy, whose output is returned: there, publishing is
-    going live, so the gates run before it on a throw-away model server. A group of the other mode than was said here
-    is refused before anything is changed (``latest`` said of a group with labels works as well).
+    A version that fails is rejected, and `stable` stays where it is. With ``mode='latest'``, for a group that serves
+    the latest version by itself, there is one task, deploy, whose output is returned: publishing moves the traffic of
+    such a group, so the gates run before it on a throw-away model server. ``labels`` is refused for a group in mode
+    `latest` before anything is changed; ``latest`` works for both.
 
     :param model: the model's name, or a template.
     :param saved_model: a directory, or the output of an `ExportSavedModelOperator`.

@@ -71,8 +71,8 @@ class Invocation:
         ) as session:
             yield session
 
-    def working(self) -> AbstractContextManager[Progress]:
-        """Show progress in the block."""
+    def show_progress(self) -> AbstractContextManager[Progress]:
+        """Show progress on stderr during the block."""
         from tfs_deploy.cli.progress import show_progress
 
         return show_progress(silent=self.output.as_json)
@@ -166,7 +166,7 @@ def _run(function: Callable[..., None], call: Invocation, values: dict[str, Any]
     try:
         function(call, **values)
     except BrokenPipeError:
-        # The reader of a pipe went away (`| head`): there is nobody to print an error for.
+        # The reader of the pipe has ended (`| head`), so an error cannot be printed.
         raise
     except (Exception, KeyboardInterrupt) as error:
         return exit_codes.report(error, as_json=call.output.as_json, debug=call.output.debug)

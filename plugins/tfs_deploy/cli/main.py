@@ -35,7 +35,7 @@ _UPKEEP = "Upkeep"
 
 
 class PlainCommand(TyperCommand):
-    """A command whose help has no type where it says nothing: no ``<bool>`` at a flag, no braces at an argument."""
+    """A command whose help shows no ``<bool>`` at a flag and no braces at an argument."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the parameters without such types."""
@@ -47,10 +47,10 @@ class PlainCommand(TyperCommand):
 
 
 class PlainGroup(TyperGroup):
-    """A group of commands with such a help."""
+    """A group of commands with the help of `PlainCommand`."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """Return the parameters without types that say nothing."""
+        """Return the parameters without such types."""
         return _without_types(super().get_params(ctx))
 
 

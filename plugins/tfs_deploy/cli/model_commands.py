@@ -83,8 +83,8 @@ class ExportFlags:
         """Return what the exporter takes; raise InvalidInput for a pair that is none."""
         from tfs_deploy.savedmodel.source import ExportOptions
 
-        inputs, input_tensors = _named(self.inputs, "--input")
-        outputs, output_tensors = _named(self.outputs, "--output")
+        inputs, input_tensors = _names_and_tensors(self.inputs, "--input")
+        outputs, output_tensors = _names_and_tensors(self.outputs, "--output")
         return ExportOptions(
             signature=self.signature,
             also_default=not self.only_signature,
@@ -122,7 +122,7 @@ def export(
 
     checkpoint = replace(detect(source, flags.builder), moving_average_decay=flags.moving_average_decay)
     kind = checkpoint.kind.value
-    with call.working() as progress:
+    with call.show_progress() as progress:
         progress.begin(f"export {kind} {source}")
         staged = exporter.export(
             checkpoint, out, flags.options(), python=flags.python, clock=SystemClock(), timeout=flags.timeout
@@ -204,8 +204,8 @@ def make_golden(
     )
 
 
-def _named(texts: list[str] | None, option: str) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Return names alone, or names with graph tensors; a mixture of both is refused."""
+def _names_and_tensors(texts: list[str] | None, option: str) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Return names alone, or tensor by name; raise InvalidInput for a mixture of both."""
     given = texts or []
     tensors = _pairs([text for text in given if "=" in text], option)
     if tensors and len(tensors) != len(given):

@@ -35,7 +35,7 @@ _OUTPUT = "Output"
 
 @dataclass(frozen=True, slots=True)
 class GroupOptions:
-    """Where the store and the serving group are, as the command line says; None: not said."""
+    """Where the store and the serving group are, as the command line gives them; None: not given."""
 
     store: Annotated[
         str | None,

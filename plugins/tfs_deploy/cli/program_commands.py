@@ -62,7 +62,7 @@ def reap(
 
 
 def require_tensorflow() -> None:
-    """Raise MissingExtra unless TensorFlow is installed; looks for it and does not import it."""
+    """Raise MissingExtra unless TensorFlow is installed; does not import it."""
     if importlib.util.find_spec("tensorflow") is None:
         raise MissingExtra("tensorflow", "tensorflow")
 
@@ -78,7 +78,7 @@ def exec_module(module: str, arguments: list[str]) -> NoReturn:
     package_root = str(Path(__file__).resolve().parents[2])
     paths = [package_root, os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    # No file in the working directory may pass for a module (Python 3.11 and later).
+    # No file in the working directory may be imported as a module (Python 3.11 and later).
     environment["PYTHONSAFEPATH"] = "1"
     sys.stdout.flush()
     sys.stderr.flush()

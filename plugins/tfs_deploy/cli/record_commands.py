@@ -53,9 +53,7 @@ def history(
     last: Annotated[int | None, typer.Option("--last", metavar="N", min=1, help="Only the newest N entries.")] = None,
 ) -> None:
     """Show everything that happened to the versions of a model, oldest first."""
-    from tfs_deploy.deployment import records
-
-    entries = _known(call, model, records.history(call.store().documents, call.settings.group, _checked(model)))
+    entries = _read_history(call, model)
     shown = entries[-last:] if last else entries
     call.answer(shown, lambda console: _show_history(console, shown))
 
@@ -77,7 +75,7 @@ def what_served(
     now = SystemClock().now()
     when = now if at is None else past_time(at, now=now)
     documents, group = call.store().documents, call.settings.group
-    _known(call, model, records.history(documents, group, _checked(model)))
+    _read_history(call, model)
     served = records.version_at(documents, group, model, when)
     if served.version is None:
         sentence = f"No version of {model} answered `stable` at {readable_time(served.at)} UTC."
@@ -89,21 +87,19 @@ def what_served(
     call.say(served, sentence)
 
 
-def _checked(model: str) -> str:
+def _read_history(call: Invocation, model: str) -> tuple[DeploymentRecord, ...]:
+    """Return the records of `model`; raise NotFound without any."""
+    from tfs_deploy.deployment import records
+    from tfs_deploy.errors import NotFound
     from tfs_deploy.names import check_model_name
 
-    return check_model_name(model)
-
-
-def _known(call: Invocation, model: str, records: tuple[DeploymentRecord, ...]) -> tuple[DeploymentRecord, ...]:
-    from tfs_deploy.errors import NotFound
-
-    if not records:
+    history = records.history(call.store().documents, call.settings.group, check_model_name(model))
+    if not history:
         raise NotFound(
             f"Group {call.settings.group!r} has no record of model {model!r} in {call.store().uri}.",
             "Check the name, the group and the store: tfs-deploy status lists the models of a group.",
         )
-    return records
+    return history
 
 
 def _show_history(console: Console, records: Sequence[DeploymentRecord]) -> None:

@@ -1,4 +1,4 @@
-"""Where the store and the model servers are: flags before environment variables before the settings file."""
+"""Where the store and the model servers are: options, then environment variables, then the settings file."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class SettingsFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that a command needs to know about its surroundings."""
+    """The store, the serving group and the actor of a command, with their time limits."""
 
     store: str | None
     target: str | None
@@ -108,7 +108,7 @@ def read_settings(flags: GroupOptions, *, environ: Mapping[str, str], directory:
     target, targets_source = _first(
         (flags.target, "--target"),
         (environ.get("TFS_DEPLOY_TARGET"), "TFS_DEPLOY_TARGET"),
-        (_joined(file.target), f"target in {path}"),
+        (_join_targets(file.target), f"target in {path}"),
     )
     servers = GroupSettings(
         source=SettingsSource(f"the settings file {path}", targets=targets_source, tls_prefix="tls."),
@@ -116,10 +116,10 @@ def read_settings(flags: GroupOptions, *, environ: Mapping[str, str], directory:
         name=flags.group or environ.get("TFS_DEPLOY_GROUP") or file.group or DEFAULT_GROUP,
         model_root=file.model_root,
         mode=file.mode,
-        startup_config=_anchored(file.startup_config, base) if file.startup_config else None,
+        startup_config=_below(file.startup_config, base) if file.startup_config else None,
         tls=file.tls and file.tls.below(base),
     )
-    in_file = _anchored(file.store, base) if file.store else None
+    in_file = _below(file.store, base) if file.store else None
     return Settings(
         store=flags.store or environ.get("TFS_DEPLOY_STORE") or in_file,
         target=target,
@@ -144,11 +144,11 @@ def _read_file(path: Path, *, required: bool) -> SettingsFile:
     return check_settings({} if data is None else data, SettingsFile, subject=f"The settings file {path}")
 
 
-def _joined(target: str | tuple[str, ...] | None) -> str:
+def _join_targets(target: str | tuple[str, ...] | None) -> str:
     return target or "" if target is None or isinstance(target, str) else ",".join(target)
 
 
-def _anchored(text: str, base: Path) -> str:
+def _below(text: str, base: Path) -> str:
     return text if _URI.match(text) else str(base / Path(text).expanduser())
 
 

@@ -162,7 +162,7 @@ def _live(model: ModelAnswer) -> str:
 
 
 def _versions(model: ModelAnswer) -> list[int]:
-    """Return what deserves a row, newest first: a server remembers dead versions, which nobody asks for."""
+    """Return the versions to show, newest first, without those that only a server remembers, as END."""
     shown = {*model.published, *model.versions, *model.labels.values()}
     for replica in model.replicas.values():
         shown |= {int(version) for version, state in replica.versions.items() if state is not VersionState.END}
@@ -178,7 +178,7 @@ def _table(
     for version in versions:
         labels = sorted(label for label, number in model.labels.items() if number == version)
         states = {target: _state(model, target, version) for target in model.replicas}
-        cells = list(states.values()) if column_per_replica else [_grouped(states)]
+        cells = list(states.values()) if column_per_replica else [_states_with_replicas(states)]
         verdict = model.verdicts.get(str(version), _ABSENT)
         in_store = "yes" if version in model.published else "no"
         label = Text(", ".join(labels), style="bold" if STABLE in labels else "")
@@ -198,14 +198,14 @@ def _state(model: ModelAnswer, target: str, version: int) -> Text:
     return Text(state.value, style=_STYLES.get(state, ""))
 
 
-def _grouped(states: dict[str, Text]) -> Text:
-    """Return the states with their replicas, one line per state, for groups that are too wide for columns."""
+def _states_with_replicas(states: dict[str, Text]) -> Text:
+    """Return one line per state with its replicas, for a group with too many replicas for columns."""
     kinds = {state.plain: state for state in states.values()}
     if len(kinds) == 1:
         (state,) = kinds.values()
         return Text.assemble(state, f" on all {len(states)}")
     lines = [
-        Text.assemble(state, f" on {', '.join(target for target, held in states.items() if held.plain == plain)}")
+        Text.assemble(state, f" on {', '.join(target for target, other in states.items() if other.plain == plain)}")
         for plain, state in kinds.items()
     ]
     return Text("\n").join(lines)

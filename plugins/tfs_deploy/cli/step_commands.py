@@ -1,4 +1,4 @@
-"""Commands that change what a serving group serves: one per step, and `deploy` for the whole way."""
+"""Commands that change what a serving group serves: one per step, and `deploy` for all of them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def deploy(
     check_model_name(model)
     policy = read_gates(gates)
     size = _publish_bytes(directory)
-    with call.session() as session, call.working() as progress:
+    with call.session() as session, call.show_progress() as progress:
         done = steps_of(session).deploy(
             session,
             directory,
@@ -47,7 +47,7 @@ def deploy(
         )
     published = done.published
     data = {
-        **_published(published),
+        **_published_data(published),
         "verdict": done.report.verdict,
         "reason": done.report.reason(),
         "measured": worst_metrics(done.report),
@@ -55,7 +55,7 @@ def deploy(
         "previous": done.record.previous,
         "seconds": done.seconds,
     }
-    version = f"Version {published.version.version} of {model} is live{_before(done.record)}."
+    version = f"Version {published.version.version} of {model} is live{_previous_text(done.record)}."
     seconds = ", ".join(f"{step} {duration:.1f} s" for step, duration in done.seconds.items())
     call.say(data, f"{version} {done.report.reason()} Took: {seconds}.")
 
@@ -69,7 +69,7 @@ def publish(call: Invocation, directory: options.Directory, model: options.Model
 
     check_model_name(model)
     size = _publish_bytes(directory)
-    with call.session() as session, call.working() as progress:
+    with call.session() as session, call.show_progress() as progress:
         progress.begin("publish", total=size)
         done = steps_of(session).publish(session, directory, model, progress=progress.update)
     version = done.version
@@ -78,7 +78,7 @@ def publish(call: Invocation, directory: options.Directory, model: options.Model
         sentence = f"Published version {version.version} of {model}: {uploaded}, {version.fingerprint}."
     else:
         sentence = f"Version {version.version} of {model} holds these bytes already, nothing was written."
-    call.say(_published(done), sentence)
+    call.say(_published_data(done), sentence)
 
 
 @command(group_options=True)
@@ -92,7 +92,7 @@ def load(
     from tfs_deploy.deployment.modes import steps_of
     from tfs_deploy.deployment.steps.load import wait_until_available
 
-    with call.session() as session, call.working() as progress:
+    with call.session() as session, call.show_progress() as progress:
         number = version_of(session, model, version)
         replicas = plural(len(session.group.replicas), "replica")
         progress.begin(f"load version {number} of {model} on {replicas}")
@@ -111,11 +111,11 @@ def promote(call: Invocation, model: options.Model, version: options.Version, re
     """Move `stable` to a version that passed its gates, on all replicas or on none."""
     from tfs_deploy.deployment.modes import steps_of
 
-    with call.session() as session, call.working() as progress:
+    with call.session() as session, call.show_progress() as progress:
         number = version_of(session, model, version)
         progress.begin(f"promote version {number} of {model}")
         done = steps_of(session).promote(session, model, number, reason=reason)
-    call.say(done, f"Version {number} of {model} is live{_before(done)}.")
+    call.say(done, f"Version {number} of {model} is live{_previous_text(done)}.")
 
 
 @command(group_options=True)
@@ -132,11 +132,11 @@ def rollback(
     from tfs_deploy.names import check_model_name
 
     check_model_name(model)
-    with call.session() as session, call.working() as progress:
+    with call.session() as session, call.show_progress() as progress:
         progress.begin(f"roll back {model}")
         number = None if to is None else version_of(session, model, to)
         done = steps_of(session).rollback(session, model, to=number, reason=reason)
-    call.say(done, f"Version {done.version} of {model} is live again{_before(done)}.")
+    call.say(done, f"Version {done.version} of {model} is live again{_previous_text(done)}.")
 
 
 @command(group_options=True)
@@ -149,7 +149,7 @@ def reject(
     """Unload a version that nothing points to and take it out of the store; its number is never used again."""
     from tfs_deploy.deployment.modes import steps_of
 
-    with call.session() as session, call.working() as progress:
+    with call.session() as session, call.show_progress() as progress:
         number = version_of(session, model, version)
         progress.begin(f"reject version {number} of {model}")
         done = steps_of(session).reject(session, model, number, reason=reason)
@@ -168,12 +168,12 @@ def retire(
     """Delete old versions; what is live, labelled or newer than `stable` always stays."""
     from tfs_deploy.deployment.modes import steps_of
 
-    with call.session() as session, call.working() as progress:
+    with call.session() as session, call.show_progress() as progress:
         progress.begin(f"retire old versions of {model}")
         done = steps_of(session).retire(session, model, keep=keep, dry_run=dry_run)
     verb = "Would delete" if dry_run else "Deleted"
-    gone = f"{verb} {_listed(done.retired)} of {model}" if done.retired else f"Nothing of {model} to delete"
-    call.say(done, f"{gone}; {_listed(done.kept)} stay{'s' if len(done.kept) == 1 else ''}.")
+    gone = f"{verb} {_version_list(done.retired)} of {model}" if done.retired else f"Nothing of {model} to delete"
+    call.say(done, f"{gone}; {_version_list(done.kept)} stay{'s' if len(done.kept) == 1 else ''}.")
 
 
 def _publish_bytes(directory: Path) -> int:
@@ -187,7 +187,7 @@ def _publish_bytes(directory: Path) -> int:
     return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file() and path != manifest)
 
 
-def _published(done: Published) -> dict[str, Any]:
+def _published_data(done: Published) -> dict[str, Any]:
     return {**_builtins(done.version), "uploaded_bytes": done.uploaded_bytes, "created": done.created}
 
 
@@ -198,10 +198,10 @@ def _builtins(value: object) -> dict[str, Any]:
     return data
 
 
-def _before(done: DeploymentRecord) -> str:
+def _previous_text(done: DeploymentRecord) -> str:
     return f" (before: {done.previous})" if done.previous else ""
 
 
-def _listed(versions: tuple[int, ...]) -> str:
+def _version_list(versions: tuple[int, ...]) -> str:
     word = "version" if len(versions) == 1 else "versions"
     return f"{word} {', '.join(map(str, versions))}" if versions else "no version"

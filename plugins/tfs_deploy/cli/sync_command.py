@@ -156,10 +156,10 @@ def sync(
     disk.require_apart_from(store.directory)
     disk.prepare()
     if not flags.once:
-        _log_as_a_program(debug=call.output.debug)
+        _log_actions(debug=call.output.debug)
     agent = Agent(store, disk, settings, clock=clock, reports=not flags.once)
     stop, code = threading.Event(), exit_codes.TERMINATED if flags.once else exit_codes.DONE
-    with disk.locked(clock), _stopping(agent, stop, code) as signals, _metrics_server(agent, flags):
+    with disk.locked(clock), _stop_on_signals(agent, stop, code) as signals, _metrics_server(agent, flags):
         if flags.once:
             done = run_once(agent, stop, seconds=flags.wait, clock=clock)
             call.say(done, _sentence(done))
@@ -171,7 +171,7 @@ def sync(
 
 
 @contextmanager
-def _stopping(agent: Agent, stop: threading.Event, code: int) -> Iterator[list[int]]:
+def _stop_on_signals(agent: Agent, stop: threading.Event, code: int) -> Iterator[list[int]]:
     """Stop `agent` at SIGTERM and SIGINT during the block; yield the list of signals that arrive.
 
     The process ends with `code` by force where the agent has not stopped after `_LAST_SECONDS`.
@@ -207,7 +207,7 @@ def _logger() -> logging.Logger:
     return logging.getLogger("tfs_deploy.sync")
 
 
-def _log_as_a_program(*, debug: bool) -> None:
+def _log_actions(*, debug: bool) -> None:
     """Log every action with its time: the log is the only output of an agent."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))

@@ -52,7 +52,7 @@ def validate(
     elif version is None:
         report = _validate_directory(call, model, policy, python)
     else:
-        with call.session() as session, call.working() as progress:
+        with call.session() as session, call.show_progress() as progress:
             number = version_of(session, model, version)
             replicas = plural(len(session.group.replicas), "replica")
             progress.begin(f"validate version {number} of {model} on {replicas}")
@@ -78,7 +78,7 @@ def _validate_directory(call: Invocation, text: str, gates: Gates, python: str |
 
     directory = _directory(text)
     runner = embedded_runner(python)
-    with call.working() as progress:
+    with call.show_progress() as progress:
         progress.begin(f"validate {directory} on a throw-away model server")
         return validate_directory(
             directory, _CANDIDATE, gates, runner=runner, clock=SystemClock(), wait=call.settings.wait
@@ -130,7 +130,7 @@ def _run_in_images(
     clock, wait = SystemClock(), call.settings.wait
     delivery = Delivery.COPY if copy else Delivery.MOUNT
     runners = runners_for(images, ServerOptions(), delivery=delivery, clock=clock)
-    with call.working() as progress:
+    with call.show_progress() as progress:
         progress.begin(f"validate {directory} in {', '.join(images)}")
         return validate_in_each(directory, model, gates, runners=runners, clock=clock, wait=wait, version=version)
 

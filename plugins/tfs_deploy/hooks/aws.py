@@ -1,4 +1,4 @@
-"""An ordinary Airflow connection of type `aws`, as far as a store in S3 needs it; no other provider is asked."""
+"""S3 settings from an Airflow connection of type `aws`, without the amazon provider."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tfs_deploy.errors import InvalidInput
 from tfs_deploy.store.object_store.connection import S3Options
 
 _CONN_TYPES = (None, "", "aws", "s3")
-# What the amazon provider would do with these cannot be had from boto3's client alone.
+# The amazon provider implements these itself; a boto3 client alone does not.
 _REFUSED = ("role_arn", "assume_role_method", "assume_role_kwargs", "service_config")
 
 
@@ -32,7 +32,7 @@ def s3_options(conn_id: str) -> S3Options | None:
     refused = [key for key in _REFUSED if extra.get(key)]
     if refused:
         raise InvalidInput(
-            f"The connection {conn_id!r} sets {', '.join(refused)}, which a store does not understand.",
+            f"The connection {conn_id!r} sets {', '.join(refused)}, which a store does not support.",
             "Configure the role in a profile of the workers and name it as profile_name, or leave aws_conn_id empty.",
         )
     return S3Options(

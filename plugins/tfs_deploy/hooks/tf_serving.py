@@ -44,7 +44,7 @@ class TFServingHook(BaseHook):
         self.tf_serving_conn_id = tf_serving_conn_id
 
     def get_conn(self) -> ConnectionSettings:
-        """Return what the connection says; raise InvalidInput for fields that do not fit."""
+        """Return the settings in the connection; raise InvalidInput for fields that do not fit."""
         connection = self.get_connection(self.tf_serving_conn_id)
         return self._settings(connection, connection.extra_dejson)
 
@@ -86,7 +86,7 @@ class TFServingHook(BaseHook):
         return {target: connect_aio(target, tls=tls) for target in targets}
 
     def test_connection(self) -> tuple[bool, str]:
-        """Ask every replica something, and read the store if one is named."""
+        """Query every replica, and read the store if the connection names one."""
         from tfs_deploy.serving.client import connect
 
         try:

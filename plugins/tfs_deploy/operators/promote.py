@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class PromoteModelVersionOperator(TFServingOperator):
     """Promote a validated version; promoting the version that is stable already changes nothing.
 
-    A retry, or a task that is cleared, after somebody else has moved `stable` is refused: it would undo that.
+    A retry or a cleared task is refused after another move of `stable`, which it would undo.
 
     Adds an event to the asset ``tfs-deploy://<group>/<model>``, so that other DAGs can be scheduled on it.
 
