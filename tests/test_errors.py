@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -28,3 +29,10 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it() -> None:
     assert "'boto3' is not installed" in error.cause
     assert error.remedy == "Install it with: pip install boto3 obstore tenacity."
     assert "tfs-deploy" not in str(error)
+
+
+def test_an_operator_without_airflow_names_the_package() -> None:
+    script = "import sys; sys.modules['airflow'] = None; from tfs_deploy import DeployModelOperator"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "'apache-airflow' is not installed here. Install it with: pip install apache-airflow." in done.stderr

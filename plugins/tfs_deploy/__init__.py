@@ -31,7 +31,15 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    value: object = getattr(import_module(_PUBLIC_NAMES[name]), name)
+    try:
+        module = import_module(_PUBLIC_NAMES[name])
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "airflow":
+            raise
+        from tfs_deploy.errors import MissingExtra
+
+        raise ModuleNotFoundError(str(MissingExtra("apache-airflow", "airflow")), name=error.name) from error
+    value: object = getattr(module, name)
     return value
 
 
