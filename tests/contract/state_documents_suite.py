@@ -72,7 +72,7 @@ class StateDocumentsSuite:
         assert found is not None
         assert (found.body, found.tag) == (body, tag)
 
-    def test_a_document_may_hold_what_looks_like_a_stored_one(self, documents: StateDocuments) -> None:
+    def test_a_body_in_the_stored_form_comes_back(self, documents: StateDocuments) -> None:
         documents.write("a", b"one", expected=None)
         nested = f"tfs-deploy-document 1 {'0' * 32}\nbody".encode()
         documents.write("b", nested, expected=None)

@@ -29,7 +29,7 @@ class StoreReadingSuite:
         store.withdraw("m", 1, "bad")
         assert connect().models() == ("n",)
 
-    def test_the_tip_changes_with_every_change(self, connect: Connect, store: Store, tmp_path: Path) -> None:
+    def test_the_change_token_changes_with_every_change(self, connect: Connect, store: Store, tmp_path: Path) -> None:
         assert store.change_token("m") == ""
         seen = []
 
@@ -52,7 +52,7 @@ class StoreReadingSuite:
         with pytest.raises(InvalidInput):
             store.change_token("../m")
 
-    def test_who_reads_the_tip_before_the_versions_misses_none(self, connect: Connect, tmp_path: Path) -> None:
+    def test_a_reader_of_the_token_before_the_versions_misses_none(self, connect: Connect, tmp_path: Path) -> None:
         finished = threading.Event()
 
         def follow() -> tuple[int, ...]:
@@ -81,7 +81,7 @@ class StoreReadingSuite:
         (tmp_path / "target").mkdir()
         return tmp_path / "target"
 
-    def test_a_download_brings_every_file(self, connect: Connect, target: Path, tmp_path: Path) -> None:
+    def test_a_download_copies_every_file(self, connect: Connect, target: Path, tmp_path: Path) -> None:
         directory, manifest = stage(tmp_path / "big", bytes(range(256)) * 80_000)
         connect().publish(directory, manifest, "m")
         seen: list[int] = []

@@ -46,7 +46,7 @@ class StoreSuite(StoreReadingSuite):
         with pytest.raises(NotFound):
             store.withdraw("m", 1, "why not")
 
-    def test_a_published_version_is_found_by_everybody(
+    def test_a_published_version_is_visible_to_every_process(
         self, connect: Connect, store: Store, staged: tuple[Path, Manifest]
     ) -> None:
         directory, manifest = staged
@@ -196,7 +196,7 @@ class StoreSuite(StoreReadingSuite):
         assert store.publish(directory, manifest, "m").created
         assert check_whole(store, "m") != ()
 
-    def test_what_is_staged_does_not_bring_its_own_manifest(
+    def test_a_manifest_in_the_staged_directory_is_ignored(
         self, store: Store, staged: tuple[Path, Manifest], tmp_path: Path
     ) -> None:
         directory, manifest = staged

@@ -168,7 +168,7 @@ def test_what_is_there_already_is_not_asked_for_again(tmp_path: Path) -> None:
     manifests.verify(tmp_path / "target", manifest)
 
 
-def test_whoever_counts_may_break_it_off(tmp_path: Path) -> None:
+def test_an_error_in_the_progress_callback_cancels_the_download(tmp_path: Path) -> None:
     manifest = stage(tmp_path / "staged")
 
     class Enough(Exception):

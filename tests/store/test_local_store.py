@@ -105,7 +105,7 @@ def test_a_number_is_not_used_again_when_its_files_were_removed_by_hand(
     assert store.publish(*staged, "m").version.version == 2
 
 
-def test_a_version_that_somebody_else_put_there_is_not_ours(store: LocalStore, root: Path, staged: Staged) -> None:
+def test_a_version_of_another_tool_is_not_deleted(store: LocalStore, root: Path, staged: Staged) -> None:
     (root / "m" / "00000123").mkdir(parents=True)
     (root / "m" / "124").mkdir()
     assert store.versions("m") == ()
@@ -116,7 +116,7 @@ def test_a_version_that_somebody_else_put_there_is_not_ours(store: LocalStore, r
     assert (root / "m" / "124").is_dir()
 
 
-def test_a_version_that_somebody_else_put_there_can_be_withdrawn(store: LocalStore, root: Path) -> None:
+def test_a_version_of_another_tool_can_be_withdrawn(store: LocalStore, root: Path) -> None:
     (root / "m" / "00000123").mkdir(parents=True)
     store.withdraw("m", 123, "it does not answer")
     assert os.listdir(root / "m") == ["123.withdrawn"]
@@ -139,7 +139,7 @@ def test_a_withdrawn_version_that_was_put_back_can_be_withdrawn_again(
     assert store.publish(*staged, "m").version.version == 2
 
 
-def test_versions_of_a_copied_root_are_found_without_its_documents(
+def test_versions_of_a_copied_root_are_listed_without_its_documents(
     store: LocalStore, root: Path, staged: Staged
 ) -> None:
     store.publish(*staged, "m")
@@ -185,7 +185,7 @@ def test_a_damaged_version_is_named_and_not_taken_for_the_answer(store: LocalSto
     assert store.publish(*staged, "m").version.version == 2
 
 
-def test_a_flipped_bit_is_found_by_verify(store: LocalStore, root: Path, staged: Staged) -> None:
+def test_verify_detects_a_flipped_bit(store: LocalStore, root: Path, staged: Staged) -> None:
     store.publish(*staged, "m")
     (root / "m/1/variables/variables.index").write_bytes(b"indeX")
     with pytest.raises(CorruptModel, match=r"variables\.index"):

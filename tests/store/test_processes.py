@@ -67,7 +67,7 @@ def test_no_change_of_a_document_is_lost_among_processes(root: Path) -> None:
     assert increment(LocalStore(root).documents, "counter") == Counter(101)
 
 
-def test_who_waits_too_long_for_the_same_bytes_is_told(root: Path, tmp_path: Path) -> None:
+def test_a_publish_that_waits_too_long_for_the_same_bytes_is_refused(root: Path, tmp_path: Path) -> None:
     staged = stage(tmp_path / "staged")
     refused: list[Contention] = []
 
@@ -107,7 +107,7 @@ def test_the_umask_may_give_the_group_more(public_directory: Path) -> None:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
-def test_another_user_can_read_a_store_and_is_told_that_it_cannot_write(public_directory: Path) -> None:
+def test_another_user_can_read_a_store_and_not_write(public_directory: Path) -> None:
     staged = stage(public_directory / "staged")
     root = public_directory / "store"
     LocalStore(root).publish(*staged, "m")

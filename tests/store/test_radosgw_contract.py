@@ -38,15 +38,15 @@ class TestRadosgwStore:
     store = StoreSuite.store
     staged = StoreSuite.staged
     target = StoreSuite.target
-    test_found = StoreSuite.test_a_published_version_is_found_by_everybody
+    test_found = StoreSuite.test_a_published_version_is_visible_to_every_process
     test_same = StoreSuite.test_the_same_bytes_are_the_same_version
     test_number = StoreSuite.test_the_number_is_above_all_that_is_known
     test_used_once = StoreSuite.test_a_number_is_used_once
     test_repeated = StoreSuite.test_withdraw_and_delete_can_be_repeated_in_any_order
     test_one_goes = StoreSuite.test_only_the_version_that_is_named_goes
     test_models = StoreSuite.test_models_are_those_with_versions
-    test_tip = StoreSuite.test_the_tip_changes_with_every_change
-    test_download = StoreSuite.test_a_download_brings_every_file
+    test_change_token = StoreSuite.test_the_change_token_changes_with_every_change
+    test_download = StoreSuite.test_a_download_copies_every_file
     test_wrong_file = StoreSuite.test_a_download_names_the_file_that_is_wrong
     test_interrupted = StoreSuite.test_a_publish_that_is_interrupted_leaves_nothing_visible
     test_many = StoreSuite.test_publishers_of_different_bytes_get_different_numbers
@@ -74,7 +74,7 @@ class TestRadosgwStateDocuments(StateDocumentsSuite):
         return StoredBytes.in_bucket(server.client(), BUCKET, f"{place}/.tfs_deploy/")
 
 
-def test_what_the_probe_found_out_is_noted_for_other_processes(server: S3Server, place: str, tmp_path: Path) -> None:
+def test_the_conditional_write_check_is_noted_for_other_processes(server: S3Server, place: str, tmp_path: Path) -> None:
     """This gateway wants ETags without their quotes: a second process must know without trying again."""
     uri, options = f"s3://{BUCKET}/{place}", server.options(session_token=None)
     first = open_store(uri, s3=options).documents.write("groups/g", b"1", expected=None)

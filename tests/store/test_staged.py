@@ -47,7 +47,7 @@ def test_a_small_file_is_whole_however_little_comes_at_a_time(slow_file: tuple[P
     assert len(files_below(path.parent, entry).content(entry)) == 200
 
 
-def test_a_manifest_that_nobody_could_read_again_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_manifest_too_large_to_be_read_again_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tfs_deploy.store.staged.MAX_MANIFEST_BYTES", 500)
     store = LocalStore(tmp_path / "store")
     with pytest.raises(InvalidInput, match="it lists 5 files"):

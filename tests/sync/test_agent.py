@@ -79,7 +79,7 @@ def test_the_name_of_an_agent_and_its_numbers_are_checked(bench):
 # What is here already.
 
 
-def test_a_restart_trusts_what_is_the_stores_and_brings_nothing_again(bench):
+def test_a_restart_keeps_verified_versions_and_downloads_nothing_again(bench):
     bench.publish()
     bench.want(m=labelled(stable=1))
     settle(bench.agent(), bench.clock)
@@ -143,7 +143,7 @@ def test_what_is_not_the_stores_is_reported_and_never_touched(bench, what):
         assert [(path, path.read_bytes()) for path in sorted(target.rglob("*")) if path.is_file()] == before
 
 
-def test_a_directory_that_is_replaced_is_looked_at_again(bench):
+def test_a_replaced_directory_is_checked_again(bench):
     bench.publish()
     bench.publish()
     bench.want(m=labelled(stable=1))

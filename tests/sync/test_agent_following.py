@@ -60,7 +60,7 @@ def test_a_model_without_a_version_gets_its_folder_and_is_waited_for(bench):
     assert agent.status.ready
 
 
-def test_following_costs_one_look_per_model_and_pass(bench):
+def test_following_costs_one_read_per_model_and_pass(bench):
     for model in ("m", "x"):
         for _ in range(5):
             bench.publish(model)

@@ -64,7 +64,7 @@ def test_nothing_goes_while_the_store_is_silent(bench):
     assert bench.shown() == [2]
 
 
-def test_the_stage_of_a_version_that_nobody_needs_any_more_goes(bench):
+def test_the_stage_of_a_version_that_is_not_required_is_removed(bench):
     bench.publish()
     bench.want(m=DesiredModel("/models/m", (1,)))
     (bench.root / "m/.incoming-9/variables").mkdir(parents=True)

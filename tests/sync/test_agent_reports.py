@@ -1,4 +1,4 @@
-"""What an agent tells, and the start-up file that it writes; see test_agent.py."""
+"""The report of an agent and the start-up file that it writes; see test_agent.py."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_report_of_an_earlier_life_is_taken_over(bench):
     assert bench.report().held == {"m": (1,)}
 
 
-def test_two_agents_under_one_name_are_told(bench, caplog):
+def test_two_agents_under_one_name_are_logged(bench, caplog):
     bench.publish()
     bench.want(m=labelled(stable=1))
     one, two = bench.agent(), bench.agent()

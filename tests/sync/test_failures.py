@@ -40,7 +40,7 @@ def test_a_damaged_version_is_refused_retried_and_reported_and_comes_when_it_is_
     assert bench.shown() == [1, 2]
 
 
-def test_a_disk_without_room_is_told_before_a_byte_is_written_and_goes_on_with_room(bench):
+def test_a_full_disk_is_reported_before_a_byte_is_written_and_the_agent_recovers(bench):
     bench.publish(weights=b"x" * 5000)
     bench.want(m=labelled(stable=1))
     room = [4000]
@@ -60,7 +60,7 @@ def test_a_disk_without_room_is_told_before_a_byte_is_written_and_goes_on_with_r
     assert agent.status.ready
 
 
-def test_a_store_that_is_away_changes_nothing_and_is_found_again(bench):
+def test_an_unreachable_store_changes_nothing_and_the_agent_recovers(bench):
     bench.publish()
     bench.publish()
     bench.want(m=labelled(stable=1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sync.bench import Bench, labelled
 
 
-def test_one_pass_brings_a_version_into_sight(bench: Bench) -> None:
+def test_one_pass_makes_a_version_visible(bench: Bench) -> None:
     agent = bench.agent(latest=("m",))
     for _ in range(3):
         version = bench.publish()
@@ -13,7 +13,7 @@ def test_one_pass_brings_a_version_into_sight(bench: Bench) -> None:
         assert bench.shown()[-1] == version
 
 
-def test_one_pass_brings_what_a_deployer_waits_for_and_the_next_one_tells_him(bench: Bench) -> None:
+def test_one_pass_downloads_a_requested_version_and_the_next_one_reports_it(bench: Bench) -> None:
     bench.publish()
     bench.want(m=labelled(stable=1))
     agent = bench.agent()

@@ -130,7 +130,7 @@ class History(RuleBasedStateMachine):
         self.state = self.state.with_model("a", left if left.versions else None)
 
     @rule()
-    def a_stranger_takes_the_next_number(self) -> None:
+    def another_tool_takes_the_next_number(self) -> None:
         name = VersionName("a", self.published + 1)
         self.disk = replace(self.disk, folders=self.disk.folders | {"a"}, shown=self.disk.shown | {name})
         self.strange.add(name)
@@ -159,11 +159,11 @@ class History(RuleBasedStateMachine):
         assert labelled | {VersionName("a", version) for version in moving} <= self.disk.shown
 
     @invariant()
-    def strangers_stay(self) -> None:
+    def versions_of_other_tools_stay(self) -> None:
         assert self.strange <= self.disk.shown
 
     @invariant()
-    def strangers_are_never_taken_for_ours(self) -> None:
+    def versions_of_other_tools_are_never_ours(self) -> None:
         assert not self.disk.ours & self.strange
 
 

@@ -136,7 +136,7 @@ def test_a_second_agent_on_the_same_disk_is_refused(bench, start):
     assert once(bench)[0] == 0, "a crash leaves no lock behind"
 
 
-def test_the_port_tells_health_readiness_and_numbers(bench, start):
+def test_the_http_server_serves_health_readiness_and_metrics(bench, start):
     pytest.importorskip("prometheus_client", reason="the extra `sync` is not installed")
     port = free_port()
     bench.publish()
@@ -219,14 +219,14 @@ def test_once_refuses_what_is_damaged(bench):
         (["--group", "..", "--once"], 2, "group name"),
     ],
 )
-def test_bad_input_is_told_and_nothing_is_changed(bench, flags, code, said):
+def test_bad_input_is_refused_and_nothing_is_changed(bench, flags, code, said):
     done = subprocess.run([*SYNC, *where(bench), *flags], capture_output=True, text=True, timeout=60)
     assert done.returncode == code
     assert said in done.stderr
     assert not bench.root.exists()
 
 
-def test_a_port_that_is_taken_is_told(bench, start):
+def test_a_port_that_is_taken_is_refused(bench, start):
     pytest.importorskip("prometheus_client", reason="the extra `sync` is not installed")
     port = free_port()
     start("--metrics-port", str(port), "--metrics-host", "127.0.0.1")

@@ -189,7 +189,7 @@ def test_a_dead_agent_is_not_waited_for_and_a_wrong_clock_does_not_make_one_dead
     assert "late" not in later.reports(side.clock.now()), "it wrote once, and then no more"
 
 
-def test_fewer_agents_than_replicas_are_told_once(side: Side, caplog: pytest.LogCaptureFixture) -> None:
+def test_fewer_agents_than_replicas_are_logged_once(side: Side, caplog: pytest.LogCaptureFixture) -> None:
     version = side.publish("good one")
     load(side.session, MODEL, version)
     told = [each.getMessage() for each in caplog.records if "Fewer sync agents" in each.getMessage()]

@@ -142,7 +142,7 @@ class ReplicaDisk:
             raise StoreError(
                 f"Version {name.version} of model {name.model!r} needs {missing} more bytes on the disk of "
                 f"{str(self.root)!r}, and {free} are free.",
-                "Make room there; the agent goes on by itself.",
+                "Free some space there; the agent tries again by itself.",
             ) from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return stage
 

@@ -1,4 +1,4 @@
-"""TLS with a certificate authority of one's own, buckets in the host's name, credentials that are renewed."""
+"""TLS with a private certificate authority, virtual-hosted buckets, renewed credentials."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_a_bundle_of_many_is_enough(encrypted: str, authority: Authority, tmp_pa
         open_store(f"s3://{BUCKET}/many", s3=options_for(encrypted, ca_bundle=str(bundle), transfer="obstore"))
 
 
-def test_a_certificate_that_nobody_vouches_for_is_refused(encrypted: str, tmp_path: Path, transfer: str) -> None:
+def test_an_untrusted_certificate_is_refused(encrypted: str, tmp_path: Path, transfer: str) -> None:
     stranger = tmp_path / "stranger.pem"
     stranger.write_bytes(Authority.new("stranger").pem)
     options = options_for(encrypted, ca_bundle=str(stranger), transfer=transfer, max_retries=0)

@@ -43,7 +43,7 @@ pytestmark = pytest.mark.faults
     ],
 )
 @pytest.mark.parametrize("where", ["/.tfs_deploy/", "/m/1/saved_model.pb"], ids=["state", "bytes"])
-def test_what_the_server_answers_is_told_with_a_remedy_and_without_secrets(
+def test_an_error_of_the_server_has_a_remedy_and_no_secrets(
     through_proxy: Open,
     direct: Store,
     proxy: Proxy,

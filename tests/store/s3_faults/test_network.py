@@ -127,7 +127,7 @@ def test_a_store_that_stays_away_is_transient_and_the_wait_is_bounded(
     assert len(proxy.requests) <= 8
 
 
-def test_an_endpoint_where_nobody_listens_is_unreachable(uri: str, staged: Staged) -> None:
+def test_an_endpoint_without_a_server_is_unreachable(uri: str, staged: Staged) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"

@@ -86,7 +86,7 @@ def test_a_version_that_is_copied_there_is_noticed_when_it_is_whole(
     assert copy.change_token("m") == seen[-1][0], "and nothing more happened"
 
 
-def test_an_endpoint_that_redirects_everything_is_told_as_such(through_proxy: Open, proxy: Proxy) -> None:
+def test_an_endpoint_that_redirects_every_request_is_named(through_proxy: Open, proxy: Proxy) -> None:
     proxy.rule = lambda request: Fault(status=301, code="MovedPermanently")
     with pytest.raises(StoreError, match=r"redirect|another region"):
         through_proxy().documents.read("groups/g")

@@ -1,4 +1,4 @@
-"""Servers that ignore conditions, places that are not stores, names that lead elsewhere, many at once."""
+"""Servers that ignore conditional writes, prefixes that are no store, bad names, many publishers at once."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_prefix_inside_a_model_of_another_store_is_refused(server: S3Server, b
     assert open_store(f"s3://{bucket}/team/other", s3=server.options()).publish(*staged, "m").created
 
 
-def test_odd_names_beside_the_versions_are_nobodys(
+def test_foreign_names_among_the_versions_are_ignored(
     server: S3Server, bucket: str, direct: Store, staged: Staged, target: Path
 ) -> None:
     direct.publish(*staged, "m")
@@ -107,7 +107,7 @@ def test_fifty_publishers_at_once(server: S3Server, uri: str, tmp_path: Path, di
     assert check_whole(stores[0], "m") == tuple(sorted(set(numbers)))
 
 
-def test_a_dead_publisher_of_other_bytes_is_in_nobodys_way(
+def test_a_dead_publisher_of_other_bytes_blocks_no_publish(
     through_proxy: Open, direct: Store, proxy: Proxy, tmp_path: Path
 ) -> None:
     proxy.start_over(

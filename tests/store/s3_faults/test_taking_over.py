@@ -60,7 +60,7 @@ def test_who_was_taken_over_leaves_the_pieces_of_the_other_alone(
     assert begun[0] in {each["UploadId"] for each in uploads}
 
 
-def test_who_was_taken_over_is_told_to_come_again_and_finds_the_version(
+def test_a_publish_that_was_taken_over_may_be_repeated_and_gives_the_version(
     through_proxy: Open, proxy: Proxy, server: S3Server, uri: str, staged: Staged
 ) -> None:
     other = S3Store(uri, options=server.options(), lease_seconds=-60.0)
@@ -73,7 +73,7 @@ def test_who_was_taken_over_is_told_to_come_again_and_finds_the_version(
 
 
 @pytest.mark.parametrize("how", ["withdraw", "delete"])
-def test_a_manifest_that_comes_too_late_does_not_bring_back_what_was_removed(
+def test_a_late_manifest_does_not_restore_a_removed_version(
     proxy: Proxy, server: S3Server, uri: str, staged: Staged, how: str
 ) -> None:
     other = S3Store(uri, options=server.options(), lease_seconds=-60.0)
@@ -84,7 +84,7 @@ def test_a_manifest_that_comes_too_late_does_not_bring_back_what_was_removed(
 
     AtFirst(proxy, f"/m/1/{MANIFEST_PATH}", publish_and_remove)
     late = open_store(uri, s3=options_for(proxy.url))
-    with pytest.raises(Contention, match="removed while this one was held up"):
+    with pytest.raises(Contention, match="removed while this publish was delayed"):
         late.publish(*staged, "m")
     assert other.versions("m") == ()
     assert late.publish(*staged, "m").version.version == 2

@@ -47,7 +47,7 @@ class Publisher:
         staged = StagedFiles(directory, manifest, progress)
         existing = self._catalogue.find(model, manifest.fingerprint)
         if existing is not None:
-            return self._answer_with(existing, staged)
+            return self._return_existing(existing, staged)
         for lease in self._parts.leases.acquire(model, hex_of(manifest.fingerprint), seconds=self._wait_seconds):
             if lease is not None:
                 with lease.held():
@@ -55,19 +55,19 @@ class Publisher:
             # Another publish holds the lease: it may have finished by now.
             existing = self._catalogue.find(model, manifest.fingerprint)
             if existing is not None:
-                return self._answer_with(existing, staged)
-        raise AssertionError("the tries end with a lease or an error")
+                return self._return_existing(existing, staged)
+        raise AssertionError("acquire ends with a lease or an error")
 
     def _publish_under(self, lease: PublishLease, staged: StagedFiles, model: str, above: int) -> Published:
         existing = self._catalogue.find(model, staged.manifest.fingerprint)
         if existing is not None:
-            return self._answer_with(existing, staged)
+            return self._return_existing(existing, staged)
         self._sweep(model, hex_of(staged.manifest.fingerprint))
         published = self._publish_new(staged, model, above, lease)
         log.info("Published version %s of model %s", published.version.version, model)
         return published
 
-    def _answer_with(self, existing: ModelVersion, staged: StagedFiles) -> Published:
+    def _return_existing(self, existing: ModelVersion, staged: StagedFiles) -> Published:
         staged.check()
         try:
             self._catalogue.compare_sizes(existing.model, existing.version, staged.manifest)
@@ -96,7 +96,7 @@ class Publisher:
             lease.renew()
             return self._commit(manifest, model, lease, sent)
         except BaseException:
-            self._tidy(model, lease)
+            self._drop_uploads(model, lease)
             raise
 
     def _commit(self, manifest: Manifest, model: str, lease: PublishLease, sent: int) -> Published:
@@ -124,16 +124,16 @@ class Publisher:
         try:
             lease.renew()
         except Contention as error:
-            if self._is_there(version, manifest):
+            if self._is_intact(version, manifest):
                 return
             self._objects.delete(manifest_name(version.model, version.version))
             raise Contention(
                 f"Version {version.version} of model {version.model!r} was published by another process and removed "
-                "while this one was held up.",
+                "while this publish was delayed.",
                 "Run the same step again if the version is still wanted; it gets a new number.",
             ) from error
 
-    def _is_there(self, version: ModelVersion, manifest: Manifest) -> bool:
+    def _is_intact(self, version: ModelVersion, manifest: Manifest) -> bool:
         if self._is_withdrawn(version.model, version.version):
             return False
         try:
@@ -142,7 +142,7 @@ class Publisher:
             return False
         return True
 
-    def _tidy(self, model: str, lease: PublishLease) -> None:
+    def _drop_uploads(self, model: str, lease: PublishLease) -> None:
         """Drop unfinished uploads, which no publish can continue; whole objects stay for the next attempt."""
         try:
             lease.renew()
