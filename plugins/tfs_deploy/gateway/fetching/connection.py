@@ -42,7 +42,7 @@ class Resolve(Protocol):
     """Resolves host names."""
 
     async def __call__(self, host: str, port: int) -> Sequence[SocketAddress]:
-        """Return the places of `host`, which may be a numeric address in any spelling; raise CannotResolve."""
+        """Return the socket addresses of `host`, which may be a numeric address in any spelling; raise CannotResolve."""
 
 
 class SystemResolver:
@@ -52,7 +52,7 @@ class SystemResolver:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="resolve")
 
     async def __call__(self, host: str, port: int) -> list[SocketAddress]:
-        """Return the places of `host`; raise CannotResolve."""
+        """Return the socket addresses of `host`; raise CannotResolve."""
         loop = asyncio.get_running_loop()
         try:
             addresses = await loop.run_in_executor(self._threads, _resolve, host, port)

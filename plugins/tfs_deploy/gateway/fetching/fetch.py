@@ -228,7 +228,7 @@ class Fetcher:
             stream.close()
 
     async def _resolve_allowed(self, target: Target) -> list[SocketAddress]:
-        """Return the places that `target` may be fetched from; raise Refusal if one of them may not be."""
+        """Return the addresses of `target`; raise FetchRefused where one of them is not permitted."""
         if not self._rules.may_resolve(target):
             raise FetchRefused(_NOT_ALLOWED)
         try:
