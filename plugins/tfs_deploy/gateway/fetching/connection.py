@@ -42,7 +42,7 @@ class Resolve(Protocol):
     """Resolves host names."""
 
     async def __call__(self, host: str, port: int) -> Sequence[SocketAddress]:
-        """Return the socket addresses of `host`, which may be a numeric address in any spelling; raise CannotResolve."""
+        """Return the socket addresses of `host`, a name or an address in any spelling; raise CannotResolve."""
 
 
 class SystemResolver:

@@ -42,7 +42,7 @@ class Keys:
         """Return the client name of the key in `headers`, empty where no key is needed; raise Problem (401)."""
         if not self._key_digests:
             return ""
-        given = _given(headers)
+        given = _sent_key(headers)
         if not given:
             raise _unauthorized(
                 "This gateway needs a key: send it as 'Authorization: Bearer KEY' or as 'X-API-Key: KEY'."
@@ -104,7 +104,7 @@ def _read_file(path: str) -> str:
     return text
 
 
-def _given(headers: HTTPHeaders) -> str:
+def _sent_key(headers: HTTPHeaders) -> str:
     scheme, _, token = headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return token.strip()

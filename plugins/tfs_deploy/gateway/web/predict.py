@@ -64,7 +64,7 @@ class PredictHandler:
                     deadline=deadline,
                     reserve=request.reserve,
                 )
-        batches, answers = await self._predict_one_signature(endpoint, request, values, label, deadline)
+        batches, answers = await self._preprocess_and_predict(endpoint, request, values, label, deadline)
         _add_log_fields(request, answers[0])
         with request.time_stage("postprocess"):
             results: list[Any] = []
@@ -75,7 +75,7 @@ class PredictHandler:
         self._capture(endpoint, batches, answers)
         return reply
 
-    async def _predict_one_signature(
+    async def _preprocess_and_predict(
         self, endpoint: Endpoint, request: Request, values: list[Any], label: str | None, deadline: float
     ) -> tuple[list[Batch], list[Answer]]:
         """Return the batches and their answers; preprocess again where the signature changes meanwhile."""
@@ -136,6 +136,7 @@ class PredictHandler:
     async def _complete_batches(
         self, endpoint: Endpoint, request: Request, batches: list[Batch], first: Answer, deadline: float
     ) -> list[Answer]:
+        """Return the answers to all batches by one version; `first` answers the first batch; raise Problem (503)."""
         # Answers of other versions are kept: one of those may complete the request in the end.
         answers: dict[int, dict[int, Answer]] = {first.version: {0: first}}
         version = first.version
