@@ -17,14 +17,6 @@ def to_builtins(value: object) -> Any:
     return msgspec.json.decode(msgspec.json.encode(value))
 
 
-def from_builtins(kind: type[T], data: object) -> T:
-    """Return `data` as a `kind`; raise CorruptModel where it does not fit."""
-    try:
-        return msgspec.convert(data, type=kind, strict=False)
-    except msgspec.ValidationError as error:
-        raise _misfit(kind, error) from error
-
-
 def to_json(value: object) -> bytes:
     """Return `value` as indented JSON with a stable key order, so that equal values give equal bytes."""
     return msgspec.json.format(msgspec.json.encode(value, order="sorted"), indent=1) + b"\n"
@@ -35,11 +27,7 @@ def from_json(kind: type[T], text: bytes | str) -> T:
     try:
         return msgspec.json.decode(text, type=kind, strict=False)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _misfit(kind, error) from error
-
-
-def _misfit(kind: type[Any], error: Exception) -> CorruptModel:
-    return CorruptModel(
-        f"A JSON document is not a {kind.__name__}: {error}.",
-        "Restore it from a backup, or remove it if it was not written by tfs_deploy.",
-    )
+        raise CorruptModel(
+            f"A JSON document is not a {kind.__name__}: {error}.",
+            "Restore it from a backup, or remove it if it was not written by tfs_deploy.",
+        ) from error
