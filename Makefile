@@ -22,17 +22,17 @@ STAMP := .venv/installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 help:
-	@echo 'make install   virtual environment .venv with everything, from constraints.txt'
-	@echo 'make demo      train, export, publish, load, validate, promote, refuse and roll back, run by Airflow'
-	@echo '               with STORE=s3 on two model servers that share no disk'
-	@echo 'make test      linters, types, import contracts and all tests'
-	@echo 'make test-fast the tests that need no TensorFlow, no Airflow and no Docker'
-	@echo 'make test-pythons'
-	@echo '               those tests on every other Python from 3.10 to 3.13 that this machine has'
-	@echo 'make bench     the figures of benchmarks/'
-	@echo 'make up        the whole stack in Docker; with LOCAL=1 on images that this machine makes itself'
-	@echo 'make down      stop it and remove everything of it'
-	@echo 'make clean     remove what the other targets wrote, except .venv'
+	@echo 'make install       virtual environment .venv with everything, from constraints.txt'
+	@echo 'make demo          train, export, publish, load, validate, promote, refuse and roll back, run by Airflow;'
+	@echo '                   with STORE=s3 on two model servers that share no disk'
+	@echo 'make lint          ruff, mypy and the import contracts'
+	@echo 'make test          lint and all tests'
+	@echo 'make test-fast     the tests that need no TensorFlow, no Airflow and no Docker'
+	@echo 'make test-pythons  those of the base package, on every other Python from 3.10 to 3.13 of this machine'
+	@echo 'make bench         the figures of benchmarks/'
+	@echo 'make up            the whole stack in Docker; with LOCAL=1 on images that this machine builds itself'
+	@echo 'make down          stop it and remove everything of it'
+	@echo 'make clean         remove what the other targets wrote, except .venv and .venv-3.*'
 
 install: $(STAMP)
 

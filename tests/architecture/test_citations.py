@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,11 +22,13 @@ OTHER_FORMS = re.compile(
 )  # fmt: skip
 
 
+@functools.cache
 def sections() -> set[str]:
     text = (DOCS / "tf-serving-contract.md").read_text(encoding="utf-8")
     return set(re.findall(rf"^#+ ({NUMBER})\.? ", text, re.MULTILINE))
 
 
+@functools.cache
 def invariants() -> set[str]:
     text = (DOCS / "invariants.md").read_text(encoding="utf-8")
     return set(re.findall(r"^## (I\d)\b", text, re.MULTILINE))
