@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -38,29 +38,39 @@ def assert_nothing_left(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir() if path.name not in {"bin", "pid"}) == ["m.keras"]
 
 
-def is_alive(pid: int) -> bool:
+@dataclass(frozen=True)
+class Process:
+    """A process by its id and its start, because a busy machine soon gives the id to another process."""
+
+    pid: int
+    start: str
+
+    @classmethod
+    def of(cls, pid: int) -> Process:
+        return cls(pid, _start(pid))
+
+    def wait_until_gone(self) -> None:
+        for _ in range(200):
+            if not self.start or _start(self.pid) != self.start:
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"process {self.pid} is still there")
+
+
+def _start(pid: int) -> str:
+    """Return the start time of a process as the kernel counts it; nothing for one that has ended."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return (
-        Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] != "Z" if Path("/proc/self").exists() else True
-    )
-
-
-def wait_until_gone(pid: int) -> None:
-    for _ in range(200):
-        if not is_alive(pid):
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"process {pid} is still there")
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] == "Z" else fields[19]
 
 
 def test_a_hanging_export_is_stopped_with_all_it_started(source: CheckpointSource, tmp_path: Path) -> None:
     python = interpreter(tmp_path, f"sleep 100 & echo $! > {tmp_path}/pid; wait\n")
     with pytest.raises(DeadlineExceeded, match="did not end in time"):
         export(source, tmp_path / "out", python=python, clock=SystemClock(), timeout=1.0)
-    wait_until_gone(int((tmp_path / "pid").read_text()))
+    Process.of(int((tmp_path / "pid").read_text())).wait_until_gone()
     assert_nothing_left(tmp_path)
 
 
@@ -116,13 +126,13 @@ EXPORTER = """
 """
 
 
-def start_exporter(tmp_path: Path, python: str) -> tuple[subprocess.Popen[bytes], int]:
-    """Start an export in a process of its own; return it and the id of the process that it waits for."""
+def start_exporter(tmp_path: Path, python: str) -> tuple[subprocess.Popen[bytes], Process]:
+    """Start an export in a process of its own; return it and the process that it waits for."""
     arguments = [str(tmp_path), python, "tiny_models:hanging", str(Path(__file__).parent)]
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(EXPORTER), *arguments])
     for _ in range(400):
         if (tmp_path / "pid").exists() and (text := (tmp_path / "pid").read_text().strip()):
-            return process, int(text)
+            return process, Process.of(int(text))
         time.sleep(0.05)
     process.kill()
     raise AssertionError("the export did not start")
@@ -132,7 +142,7 @@ def test_sigterm_cleans_up(source: CheckpointSource, tmp_path: Path) -> None:
     exporter, child = start_exporter(tmp_path, interpreter(tmp_path, f"echo $$ > {tmp_path}/pid; exec sleep 100\n"))
     exporter.send_signal(signal.SIGTERM)
     assert exporter.wait(60) == 128 + signal.SIGTERM
-    wait_until_gone(child)
+    child.wait_until_gone()
     assert_nothing_left(tmp_path)
 
 
@@ -142,5 +152,5 @@ def test_the_child_leaves_when_its_parent_is_killed(source: CheckpointSource, tm
     exporter, child = start_exporter(tmp_path, wrapper)
     exporter.kill()
     exporter.wait(60)
-    wait_until_gone(child)
+    child.wait_until_gone()
     assert not (tmp_path / "out").exists()
