@@ -13,9 +13,8 @@ from jsonschema import Draft7Validator
 
 import airflow
 from tfs_deploy.errors import InvalidInput
-from tfs_deploy.hooks.aws import s3_options
 from tfs_deploy.hooks.group_settings import GroupExtra
-from tfs_deploy.hooks.tf_serving import TFServingHook
+from tfs_deploy.hooks.tf_serving import TFServingHook, s3_options
 from tfs_deploy.provider_info import get_provider_info
 from tfs_deploy.serving.group import Mode
 from tfs_deploy.store.object_store.connection import S3Options

@@ -1,4 +1,4 @@
-"""The Airflow connection of type `tf_serving`: from its fields to an open serving group."""
+"""The Airflow connection of type `tf_serving` as an open serving group, and of type `aws` as the settings of S3."""
 
 from __future__ import annotations
 
@@ -20,11 +20,15 @@ if TYPE_CHECKING:
     from tfs_deploy.deployment.session import GroupSession
     from tfs_deploy.serving.client import AsyncModelServerClient
     from tfs_deploy.serving.waiting import WaitLimits
+    from tfs_deploy.store.object_store.connection import S3Options
     from tfs_deploy.store.protocol import Store
 
 # A name that no model has: the answer "unknown model" proves that a model server answers.
 _PROBE_MODEL = "tfs_deploy_connection_test"
 _PROBE_SECONDS = 5.0
+_AWS_CONN_TYPES = (None, "", "aws", "s3")
+# The amazon provider implements these itself; a boto3 client alone does not.
+_REFUSED_AWS_FIELDS = ("role_arn", "assume_role_method", "assume_role_kwargs", "service_config")
 
 
 class TFServingHook(BaseHook):
@@ -107,7 +111,6 @@ class TFServingHook(BaseHook):
         return True, f"{_answering(targets)}, and the store can be read."
 
     def _open_store(self, settings: ConnectionSettings, uri: str) -> Store:
-        from tfs_deploy.hooks.aws import s3_options
         from tfs_deploy.store.open import open_store
 
         return open_store(uri, s3=s3_options(settings.extra.aws_conn_id))
@@ -129,3 +132,49 @@ class TFServingHook(BaseHook):
 
 def _answering(targets: Sequence[str]) -> str:
     return f"{plural(len(targets), 'replica')} {'answers' if len(targets) == 1 else 'answer'}"
+
+
+def s3_options(conn_id: str) -> S3Options | None:
+    """Return the settings in connection `conn_id`; None without one: boto3's own chain.
+
+    Login and password are the key's id and its secret; the extra may hold endpoint_url, region_name,
+    aws_session_token, profile_name and verify (true, false, or a CA bundle's path), as in the amazon provider.
+    Raises InvalidInput for another type of connection and for settings that would be ignored.
+    """
+    from tfs_deploy.store.object_store.connection import S3Options
+
+    if not conn_id:
+        return None
+    connection = BaseHook.get_connection(conn_id)
+    if connection.conn_type not in _AWS_CONN_TYPES:
+        raise InvalidInput(
+            f"The connection {conn_id!r} is of type {connection.conn_type!r}.", "Name a connection of type 'aws'."
+        )
+    extra = connection.extra_dejson
+    refused = [key for key in _REFUSED_AWS_FIELDS if extra.get(key)]
+    if refused:
+        raise InvalidInput(
+            f"The connection {conn_id!r} sets {', '.join(refused)}, which a store does not support.",
+            "Configure the role in a profile of the workers and name it as profile_name, or leave aws_conn_id empty.",
+        )
+    return S3Options(
+        endpoint_url=_text(extra, "endpoint_url"),
+        region=_text(extra, "region_name"),
+        access_key_id=connection.login or None,
+        secret_access_key=connection.password or None,
+        session_token=_text(extra, "aws_session_token"),
+        profile=_text(extra, "profile_name"),
+        **_verification(extra.get("verify")),
+    )
+
+
+def _text(extra: dict[str, Any], key: str) -> str | None:
+    return str(extra[key]) if extra.get(key) else None
+
+
+def _verification(verify: object) -> dict[str, Any]:
+    if verify in (None, "", True, "true", "True"):
+        return {}
+    if verify in (False, "false", "False"):
+        return {"verify_tls": False}
+    return {"ca_bundle": str(verify)}
