@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfs_deploy.containers.flags import lint
+from tfs_deploy.containers.command_line import lint
 from tfs_deploy.errors import InvalidInput
 from tfs_deploy.modelserver import flags as embedded
 from tfs_deploy.serving.flags import FLAGS, FlagType

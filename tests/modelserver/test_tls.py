@@ -16,7 +16,7 @@ from tfs_deploy.errors import Permanent, Transient
 from tfs_deploy.modelserver import text_config
 from tfs_deploy.modelserver.status import Code, StatusError
 from tfs_deploy.serving.client import connect
-from tfs_deploy.serving.group_settings import TLSOptions
+from tfs_deploy.serving.group import TLSOptions
 
 NOW = datetime.datetime.now(datetime.timezone.utc)
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tfs_deploy.containers.flags import lint
+from tfs_deploy.containers.command_line import lint
 from tfs_deploy.containers.options import DEFAULT_IMAGE, check_image
 from tfs_deploy.gateway.config_file import read_config
 

@@ -22,7 +22,7 @@ from tfs_deploy.errors import DeadlineExceeded, InvalidInput, ModelServerError, 
 from tfs_deploy.serving import client, rpc
 from tfs_deploy.serving.codec.status import NOT_UTF8
 from tfs_deploy.serving.config import ModelEntry, to_proto
-from tfs_deploy.serving.group_settings import TLSOptions
+from tfs_deploy.serving.group import TLSOptions
 from tfs_deploy.serving.replies import VersionState
 from tfs_deploy.serving.signature import DEFAULT_SIGNATURE, Signature, TensorSpec
 

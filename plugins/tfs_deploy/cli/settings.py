@@ -16,8 +16,15 @@ import msgspec
 from tfs_deploy.cli.options import GroupOptions
 from tfs_deploy.deployment.session import Timeouts
 from tfs_deploy.errors import InvalidInput
-from tfs_deploy.serving.group import Mode, ServingGroup
-from tfs_deploy.serving.group_settings import DEFAULT_GROUP, GroupSettings, SettingsSource, TLSFiles, TLSOptions
+from tfs_deploy.serving.group import (
+    DEFAULT_GROUP,
+    GroupSettings,
+    Mode,
+    ServingGroup,
+    SettingsSource,
+    TLSFiles,
+    TLSOptions,
+)
 from tfs_deploy.serving.waiting import WaitLimits
 from tfs_deploy.store.object_store.connection import S3Options
 from tfs_deploy.yamlfile import check_settings, read_yaml

@@ -12,8 +12,7 @@ from tfs_deploy.clock import Clock, SystemClock
 from tfs_deploy.errors import TFSDeployError
 from tfs_deploy.serving.base_client import ServingClient
 from tfs_deploy.serving.client import connect
-from tfs_deploy.serving.group import ServingGroup
-from tfs_deploy.serving.group_settings import TLSOptions
+from tfs_deploy.serving.group import ServingGroup, TLSOptions
 from tfs_deploy.serving.waiting import WaitLimits
 from tfs_deploy.store.protocol import Store
 

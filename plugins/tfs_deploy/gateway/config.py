@@ -7,8 +7,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from tfs_deploy.serving.group import Mode
-from tfs_deploy.serving.group_settings import TLSFiles
+from tfs_deploy.serving.group import Mode, TLSFiles
 from tfs_deploy.serving.signature import DEFAULT_SIGNATURE
 
 _Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]

@@ -12,8 +12,7 @@ import msgspec
 from tfs_deploy.errors import InvalidInput
 from tfs_deploy.gateway.config import GatewayConfig, ModelConfig
 from tfs_deploy.names import check_label, check_model_name
-from tfs_deploy.serving.group import Mode, check_targets
-from tfs_deploy.serving.group_settings import SettingsSource
+from tfs_deploy.serving.group import Mode, SettingsSource, check_targets
 from tfs_deploy.yamlfile import check_settings, read_yaml
 
 # How messages name the settings of the model servers.

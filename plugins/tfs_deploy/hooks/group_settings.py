@@ -9,8 +9,7 @@ from typing import Any
 import msgspec
 
 from tfs_deploy.errors import InvalidInput
-from tfs_deploy.serving.group import DEFAULT_PORT, Mode
-from tfs_deploy.serving.group_settings import DEFAULT_GROUP, GroupSettings, SettingsSource, TLSFiles
+from tfs_deploy.serving.group import DEFAULT_GROUP, DEFAULT_PORT, GroupSettings, Mode, SettingsSource, TLSFiles
 from tfs_deploy.yamlfile import check_settings
 
 

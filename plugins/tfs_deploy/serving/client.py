@@ -1,17 +1,81 @@
-"""The gRPC clients of one model server."""
+"""The gRPC clients of one model server: the form of a target, TLS credentials, channel options, and the calls."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import grpc
 import grpc.aio
 
+from tfs_deploy import __version__
 from tfs_deploy.clock import Clock
-from tfs_deploy.serving import channel, rpc
+from tfs_deploy.errors import InvalidInput
+from tfs_deploy.serving import rpc
 from tfs_deploy.serving.base_client import AsyncServingClient, ServingClient
-from tfs_deploy.serving.group_settings import TLSOptions
+from tfs_deploy.serving.group import TLSOptions
 from tfs_deploy.serving.rpc_calls import CallFailed
+
+_HOST_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\]@]+):(?P<port>[0-9]{1,5})")
+_UNIX = re.compile(r"unix:(//)?/?[^\s:]+")
+
+
+def check_target(target: str) -> str:
+    """Return `target` if it is ``host:port`` or ``unix:/path``; raise InvalidInput otherwise."""
+    remedy = "Give host:port of the gRPC port, e.g. 'serving-0:8500' or '[::1]:8500', or 'unix:/path/to/socket'."
+    if not isinstance(target, str):
+        raise InvalidInput(f"The target {target!r} is not a str.", remedy)
+    if _UNIX.fullmatch(target):
+        return target
+    match = _HOST_PORT.fullmatch(target)
+    if not match:
+        raise InvalidInput(f"The target {target!r} is not an address of a model server.", remedy)
+    if not 0 < int(match["port"]) < 65536:
+        raise InvalidInput(f"The target {target!r} has the port {match['port']}.", "Use a port from 1 to 65535.")
+    return target
+
+
+def options(tls: TLSOptions | None) -> list[tuple[str, str | int]]:
+    """Return the channel arguments.
+
+    Messages are not limited here, the server's limit is 2 GiB (contract 14). Pings are further apart than the 5 minutes
+    below which a server answers ``too_many_pings``. A server that was restarted is tried again within 2 seconds
+    (gRPC's own back-off grows to 2 minutes), by each client on its own. gRPC's "minimum back-off" is the time limit of
+    one attempt to connect, TLS included.
+    """
+    arguments: list[tuple[str, str | int]] = [
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_receive_message_length", -1),
+        ("grpc.keepalive_time_ms", 360_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.keepalive_permit_without_calls", 0),
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.min_reconnect_backoff_ms", 10_000),
+        ("grpc.max_reconnect_backoff_ms", 2_000),
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.primary_user_agent", f"tfs-deploy/{__version__}"),
+    ]
+    if tls is not None and tls.server_name:
+        arguments.append(("grpc.ssl_target_name_override", tls.server_name))
+    return arguments
+
+
+def credentials(tls: TLSOptions) -> grpc.ChannelCredentials:
+    """Return the channel credentials for `tls`; raise InvalidInput where they cannot be used."""
+    if (tls.private_key is None) != (tls.certificate_chain is None):
+        raise InvalidInput(
+            "A client certificate needs both a private key and a certificate chain, but only one was given.",
+            "Give both, or neither.",
+        )
+    parts = {
+        "root certificates": tls.root_certificates,
+        "private key": tls.private_key,
+        "certificate chain": tls.certificate_chain,
+    }
+    for name, pem in parts.items():
+        if pem is not None and b"-----BEGIN " not in pem:
+            raise InvalidInput(f"The TLS {name} are not PEM.", "Give the bytes of a file with '-----BEGIN' lines.")
+    return grpc.ssl_channel_credentials(tls.root_certificates, tls.private_key, tls.certificate_chain)
 
 
 def connect(target: str, *, tls: TLSOptions | None = None) -> ModelServerClient:
@@ -28,12 +92,12 @@ class ModelServerClient(ServingClient):
     """A `ServingClient` over one gRPC channel; may be shared between threads."""
 
     def __init__(self, target: str, *, tls: TLSOptions | None = None, clock: Clock | None = None) -> None:
-        super().__init__(channel.check_target(target), clock)
-        arguments = channel.options(tls)
+        super().__init__(check_target(target), clock)
+        arguments = options(tls)
         if tls is None:
             self._channel = grpc.insecure_channel(target, options=arguments)
         else:
-            self._channel = grpc.secure_channel(target, channel.credentials(tls), options=arguments)
+            self._channel = grpc.secure_channel(target, credentials(tls), options=arguments)
         # Bytes in, bytes out: `RpcCalls` reads messages that protobuf would refuse.
         self._methods = {method: self._channel.unary_unary(method.path, None, None) for method in rpc.METHODS}
 
@@ -55,9 +119,9 @@ class AsyncModelServerClient(AsyncServingClient):
     """One gRPC channel on the event loop of the first call; belongs to that loop."""
 
     def __init__(self, target: str, *, tls: TLSOptions | None = None, clock: Clock | None = None) -> None:
-        super().__init__(channel.check_target(target), clock)
-        self._options = channel.options(tls)
-        self._credentials = None if tls is None else channel.credentials(tls)
+        super().__init__(check_target(target), clock)
+        self._options = options(tls)
+        self._credentials = None if tls is None else credentials(tls)
         self._channel: grpc.aio.Channel | None = None
         self._methods: dict[rpc.Method, Any] = {}
 

@@ -13,8 +13,7 @@ from tfs_deploy.gateway.config_file import REPLICA_SOURCE
 from tfs_deploy.gateway.upstream.answer import Meter
 from tfs_deploy.gateway.upstream.replica import Replica
 from tfs_deploy.serving.client import AsyncModelServerClient, connect_aio
-from tfs_deploy.serving.group import parse_targets
-from tfs_deploy.serving.group_settings import TLSFiles
+from tfs_deploy.serving.group import TLSFiles, parse_targets
 
 logger = logging.getLogger(__name__)
 

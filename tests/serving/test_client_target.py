@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tfs_deploy.errors import InvalidInput
-from tfs_deploy.serving.channel import check_target
+from tfs_deploy.serving.client import check_target
 
 
 @pytest.mark.parametrize(

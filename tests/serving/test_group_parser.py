@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tfs_deploy.errors import InvalidInput
-from tfs_deploy.serving.group_settings import GroupSettings, SettingsSource, TLSFiles
+from tfs_deploy.serving.group import GroupSettings, SettingsSource, TLSFiles
 
 FILE = SettingsSource("the settings file a.yaml", targets="target in a.yaml", tls_prefix="tls.")
 CONNECTION = SettingsSource("the connection 'here'", targets="host of the connection 'here'")
