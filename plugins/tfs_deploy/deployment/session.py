@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -12,6 +11,7 @@ from tfs_deploy.clock import Clock, SystemClock
 from tfs_deploy.errors import TFSDeployError
 from tfs_deploy.serving.base_client import ServingClient
 from tfs_deploy.serving.client import connect
+from tfs_deploy.serving.concurrent_calls import call_each
 from tfs_deploy.serving.group import ServingGroup, TLSOptions
 from tfs_deploy.serving.waiting import WaitLimits
 from tfs_deploy.store.protocol import Store
@@ -53,8 +53,7 @@ class GroupSession:
             except TFSDeployError as error:
                 return error
 
-        with ThreadPoolExecutor(max_workers=max(1, min(len(self.clients), 16))) as pool:
-            return dict(zip(self.clients, pool.map(attempt, self.clients), strict=True))
+        return call_each(self.clients, attempt)
 
     def call_all(self, call: Callable[[ServingClient], T]) -> dict[str, T]:
         """Call every replica at once and return the results by target; raise the first error if any failed."""

@@ -6,12 +6,12 @@ import asyncio
 import logging
 import math
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from tfs_deploy.clock import Clock
 from tfs_deploy.errors import Contention, DeadlineExceeded, LoadFailed, Transient, Unreachable
 from tfs_deploy.serving.base_client import AsyncServingClient, ServingClient
+from tfs_deploy.serving.concurrent_calls import call_each
 from tfs_deploy.serving.replies import VersionState, VersionStatus
 
 logger = logging.getLogger(__name__)
@@ -149,16 +149,14 @@ def wait_until_available(
     Raises LoadFailed, Contention (somebody unloaded it), DeadlineExceeded or Unreachable.
     """
     watch = GroupWatch(model, version, clients, limits=limits, started=clock.monotonic())
-    with ThreadPoolExecutor(max_workers=max(1, min(len(clients), 16))) as pool:
-        while True:
-            answers = {
-                target: pool.submit(_ask, clients[target], model, version, limits.rpc) for target in watch.pending
-            }
-            for target, answer in answers.items():
-                watch.on_answer(target, answer.result(), at=clock.monotonic())
-            if watch.is_done(at=clock.monotonic()):
-                return
-            clock.sleep(limits.interval)
+    while True:
+        pending = {target: clients[target] for target in watch.pending}
+        answers = call_each(pending, lambda target: _ask(clients[target], model, version, limits.rpc))
+        for target, answer in answers.items():
+            watch.on_answer(target, answer, at=clock.monotonic())
+        if watch.is_done(at=clock.monotonic()):
+            return
+        clock.sleep(limits.interval)
 
 
 def is_available(clients: Mapping[str, ServingClient], model: str, version: int, *, seconds: float) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ from tfs_deploy.clock import Clock
 from tfs_deploy.errors import Inconclusive, Permanent, Transient, ValidationFailed
 from tfs_deploy.savedmodel.manifest import Manifest
 from tfs_deploy.serving.base_client import ServingClient
+from tfs_deploy.serving.concurrent_calls import call_each
 from tfs_deploy.validation import gates as registry
 from tfs_deploy.validation.config import Gates
 from tfs_deploy.validation.gate import Candidate, Gate, LiveVersion, ModelFiles, Outcome, ServedVersion, Worse
@@ -82,8 +82,7 @@ def validate_replicas(
         candidate = Candidate(clients[target], model, version, gates.rpc_seconds, to_compare)
         return [prepared.run(candidate) for prepared in gates.gates]
 
-    with ThreadPoolExecutor(max_workers=max(1, min(len(clients), 8))) as pool:
-        checks = tuple(check for on_replica in pool.map(validate, clients) for check in on_replica)
+    checks = tuple(check for on_replica in call_each(clients, validate).values() for check in on_replica)
     compared_with = {live[target].version if target in live else 0 for target in clients if gates.compare_live()}
     return ValidationReport(
         model=model,
