@@ -267,7 +267,7 @@ def test_nothing_is_promoted_without_a_passing_validation(group, context) -> Non
 @pytest.mark.parametrize(
     ("kind", "arguments", "told"),
     [
-        (PublishModelOperator, {"saved_model": "nowhere"}, "There is no directory nowhere"),
+        (PublishModelOperator, {"saved_model": "nowhere"}, "There is no directory 'nowhere'"),
         (PublishModelOperator, {"saved_model": {}}, "is not a path"),
         (PublishModelOperator, {"saved_model": ".", "model": "../up"}, r"model name '\.\./up' is not usable"),
         (LoadModelVersionOperator, {"version": 7}, "7"),

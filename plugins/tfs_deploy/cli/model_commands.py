@@ -148,14 +148,10 @@ def inspect(
 ) -> None:
     """Show signatures, files and fingerprint of a SavedModel; reads every byte, needs no TensorFlow."""
     from tfs_deploy.clock import SystemClock
-    from tfs_deploy.errors import NotFound
     from tfs_deploy.savedmodel import manifest as manifests
-    from tfs_deploy.savedmodel.files import is_directory
     from tfs_deploy.savedmodel.inspection import check_saved_model
     from tfs_deploy.savedmodel.requests import GOLDEN_PATH, WARMUP_PATH
 
-    if not is_directory(directory):
-        raise NotFound(f"There is no directory {str(directory)!r}.", "Name the directory of a SavedModel.")
     facts = check_saved_model(directory)
     has_manifest = (directory / manifests.MANIFEST_PATH).is_file()
     if has_manifest:

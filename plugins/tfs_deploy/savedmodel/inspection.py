@@ -15,6 +15,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from tfs_deploy.errors import CorruptModel, NotFound
+from tfs_deploy.savedmodel.files import is_directory
 from tfs_deploy.serving.codec import messages
 
 SERVE_TAGS = frozenset({"serve"})
@@ -34,6 +35,8 @@ class SavedModelFacts:
 
 def check_saved_model(directory: Path) -> SavedModelFacts:
     """Return the facts of `directory`; raise NotFound without a SavedModel, CorruptModel where something is missing."""
+    if not is_directory(directory):
+        raise NotFound(f"There is no directory {str(directory)!r}.", "Give the directory of an exported SavedModel.")
     graph = _serving_graph(directory)
     has_variables = any(node.op in _VARIABLE_OPS for node in _nodes(graph.graph_def))
     if has_variables:

@@ -9,10 +9,9 @@ from tfs_deploy.deployment import records
 from tfs_deploy.deployment.records import Action
 from tfs_deploy.deployment.replica_status import observe
 from tfs_deploy.deployment.session import GroupSession
-from tfs_deploy.errors import InvalidInput, NotFound
+from tfs_deploy.errors import NotFound
 from tfs_deploy.names import check_model_name
 from tfs_deploy.savedmodel import manifest as manifests
-from tfs_deploy.savedmodel.files import is_directory
 from tfs_deploy.savedmodel.inspection import check_saved_model
 from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, Manifest
 from tfs_deploy.store.protocol import Progress, Published
@@ -27,7 +26,7 @@ def publish(
 
     The number is above every one that a replica still remembers, because a server never tries a number again.
     `gates` are the ones that will run later: files of theirs that do not fit the model raise InvalidInput
-    before a byte is written. Raises InvalidInput, CorruptModel, StoreError, Unreachable.
+    before a byte is written. Raises NotFound, InvalidInput, CorruptModel, StoreError, Unreachable.
     """
     check_model_name(model)
     manifest = manifest_of(staged, clock=session.clock)
@@ -53,10 +52,9 @@ def publish(
 def manifest_of(staged: Path, *, clock: Clock) -> Manifest:
     """Return the manifest that the export wrote, or a new one for a SavedModel from elsewhere.
 
-    Raises CorruptModel for a model that a server would report as AVAILABLE and that cannot answer (contract 3.6).
+    Raises NotFound without a SavedModel, and CorruptModel for one that a server would report as AVAILABLE and that
+    cannot answer (contract 3.6).
     """
-    if not is_directory(staged):
-        raise InvalidInput(f"There is no directory {staged}.", "Give the directory of an exported SavedModel.")
     check_saved_model(staged)
     if (staged / MANIFEST_PATH).is_file():
         return manifests.read(staged)
