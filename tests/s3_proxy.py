@@ -42,6 +42,9 @@ class Fault:
     code: str = ""
     slow_seconds: float = 0.0
     truncate: bool = False
+    """Half of the answer, then a reset: the client may lose bytes that it has not read."""
+    close_early: bool = False
+    """Half of the answer, then an orderly end: the client gets all of that half."""
     corrupt: bool = False
 
 
@@ -156,7 +159,10 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             self._reset()
             return
-        if fault.slow_seconds:
+        if fault.close_early:
+            self.wfile.write(data[: len(data) // 2])
+            self.close_connection = True
+        elif fault.slow_seconds:
             for index in range(4):
                 self.wfile.write(data[index * len(data) // 4 : (index + 1) * len(data) // 4])
                 self.wfile.flush()
