@@ -63,3 +63,10 @@ def behave(path: Path) -> FakeVersion:
         return FakeVersion(broken="Specified file path does not appear to contain a SavedModel bundle")
     offset = 3.0 if behaviour == "wrong" else 2.0
     return FakeVersion(function=lambda inputs: {"y": (inputs["x"] / 2 + offset).astype(np.float32)})
+
+
+def deployed(desk: Desk, *behaviours: str) -> None:
+    """Deploy a SavedModel of each behaviour, one after the other."""
+    for behaviour in behaviours:
+        ran = desk.run("deploy", desk.staged(behaviour), "--model", MODEL)
+        assert ran.code == 0, ran.err

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
 from importlib.util import find_spec
 
 import pytest
 
-from cli.desk import GOLDEN, MODEL, Desk
+from cli.desk import GOLDEN, MODEL, Desk, deployed
 from saved_model_files import BAD_GATES, TEXT_OUTPUT, write_bad_gates, write_saved_model
 from tfs_deploy.savedmodel.requests import write_golden
 
 # The command asks for TensorFlow before it reads the directory.
 NEEDS_TENSORFLOW = pytest.mark.skipif(find_spec("tensorflow") is None, reason="TensorFlow is not installed")
-
-
-def deployed(desk: Desk, *behaviours: str) -> None:
-    for behaviour in behaviours:
-        ran = desk.run("deploy", desk.staged(behaviour), "--model", MODEL)
-        assert ran.code == 0, ran.err
 
 
 def test_a_deploy_takes_a_directory_to_stable(desk: Desk) -> None:
@@ -154,131 +147,6 @@ def test_retire_says_what_it_would_do_and_does_it(desk: Desk) -> None:
     assert done.code == 0
     assert done.out == "Deleted version 1 of half_plus_two; versions 2, 3, 4 stay.\n"
     assert not (desk.store / MODEL / "1").exists()
-
-
-def test_status_tells_per_replica_and_version_the_state_and_per_label_the_version(desk: Desk) -> None:
-    deployed(desk, "good 1", "good 2")
-
-    ran = desk.run("status", "--json")
-
-    assert ran.code == 0
-    model = ran.json["models"][MODEL]
-    assert model["labels"] == {"previous": 1, "stable": 2}
-    for target in desk.servers:
-        assert model["replicas"][target]["versions"] == {"1": "AVAILABLE", "2": "AVAILABLE"}
-        assert model["replicas"][target]["labels"] == {"previous": 1, "stable": 2}
-    assert model["live"]["version"] == 2
-    assert ran.json["drift"] == ""
-
-
-def test_status_is_a_table_that_fits_its_terminal(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    deployed(desk, "good 1", "good 2")
-
-    for columns in (60, 80, 100, 200):
-        monkeypatch.setenv("COLUMNS", str(columns))
-        ran = desk.run("status", MODEL)
-        assert ran.code == 0
-        assert max(map(len, ran.out.splitlines())) <= columns
-        assert "\x1b" not in ran.out
-        assert "version 2 is live since" in " ".join(ran.out.split())
-        assert "No drift" in ran.out
-        rows = [line for line in ran.out.splitlines() if "stable" in line]
-        assert any(row.split()[0] == "2" and "AVAILABLE" in row for row in rows)
-
-
-def test_status_ends_with_3_for_a_replica_that_does_not_answer(desk: Desk) -> None:
-    deployed(desk, "good 1")
-    desk.servers["replica-1:8500"].unreachable = True
-
-    ran = desk.run("status")
-
-    assert ran.code == 3
-    assert "Could not ask: replica-1:8500" in ran.out
-    assert "AVAILABLE" in ran.out
-
-
-def test_status_of_an_empty_group_asks_its_replicas_all_the_same(desk: Desk) -> None:
-    assert desk.run("status").code == 0
-    desk.servers["replica-1:8500"].unreachable = True
-    assert desk.run("status").code == 3
-
-
-def test_status_ends_with_1_for_drift_and_says_how_to_cure_it(desk: Desk) -> None:
-    deployed(desk, "good 1", "good 2")
-    server = desk.servers["replica-2:8500"]
-    server.labels[MODEL]["stable"] = 1
-
-    ran = desk.run("status", "--json")
-
-    assert ran.code == 1
-    assert "replica-2:8500 has drifted" in ran.json["drift"]
-    assert f"tfs-deploy promote {MODEL} 2" in ran.json["drift"]
-    assert desk.run("promote", MODEL, 2).code == 0
-    assert desk.run("status").code == 0
-
-
-def test_history_tells_time_action_version_who_and_why(desk: Desk) -> None:
-    deployed(desk, "good 1", "good 2")
-    desk.run("rollback", MODEL, "--reason", "too slow", "--actor", "ann")
-
-    told = desk.run("history", MODEL, "--json").json
-    assert [entry["action"] for entry in told] == ["published", "validated", "promoted"] * 2 + ["rolled_back"]
-    table = desk.run("history", MODEL).out
-    assert "2 -> 1" in table
-    assert "too slow" in table
-    assert "ann" in table
-    assert len(desk.run("history", MODEL, "--last", 1, "--json").json) == 1
-
-
-def test_a_table_keeps_every_column_on_a_narrow_terminal(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    deployed(desk, "good 1", "good 2")
-    desk.run("rollback", MODEL, "--reason", "answers took too long since noon", "--actor", "ann@host-of-a-long-name")
-
-    for columns in (60, 80, 100):
-        monkeypatch.setenv("COLUMNS", str(columns))
-        table = desk.run("history", MODEL).out
-        assert max(map(len, table.splitlines())) <= columns
-        for held in ("time (UTC)", "rolled back", "2 -> 1", "ann@host-of-a-long-name"):
-            assert held in table
-        assert "answers took too long since noon" in " ".join(table.split())
-        verdicts = " ".join(desk.run("validate", MODEL, 1).out.split())
-        assert "prediction" in verdicts
-        assert "pass" in verdicts
-        assert "1 signature as in the manifest" in verdicts
-
-
-def test_in_a_pipe_a_row_of_a_table_is_one_line(desk: Desk) -> None:
-    deployed(desk, "good 1")
-    reason = " ".join(["a reason of many words"] * 20)
-    desk.run("publish", desk.staged("good 2"), "--model", MODEL)
-    desk.run("reject", MODEL, 2, "--reason", reason)
-
-    (row,) = [line for line in desk.run("history", MODEL).out.splitlines() if "rejected" in line]
-    assert reason in row
-    assert len(desk.run("history", MODEL).out.splitlines()) == 1 + 5
-    (signature,) = [
-        line for line in desk.run("inspect", desk.staged("good 1"), where=False).out.splitlines() if "x: " in line
-    ]
-    assert "y: float" in signature
-
-
-def test_what_served_answers_by_the_record(desk: Desk) -> None:
-    before = datetime.now(timezone.utc) - timedelta(seconds=1)
-    deployed(desk, "good 1")
-    now = datetime.now(timezone.utc)
-
-    assert desk.run("what-served", MODEL, "--at", before.isoformat(), "--json").json["version"] is None
-    assert desk.run("what-served", MODEL, "--at", now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"), "--json").json["version"] == 1
-    assert "Version 1 of half_plus_two answered `stable`" in desk.run("what-served", MODEL, "--at", now.isoformat()).out
-    assert desk.run("what-served", MODEL, "--json").json["version"] == 1
-
-
-@pytest.mark.parametrize("at", ["yesterday", "2026-01-01T12:00:00", "2999-01-01T00:00:00Z"])
-def test_what_served_refuses_a_time_that_it_cannot_answer_for(desk: Desk, at: str) -> None:
-    deployed(desk, "good 1")
-    ran = desk.run("what-served", MODEL, "--at", at)
-    assert ran.code == 2
-    assert at in ran.err
 
 
 def test_inspect_needs_neither_store_nor_server(desk: Desk) -> None:
