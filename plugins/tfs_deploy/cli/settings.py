@@ -24,6 +24,7 @@ from tfs_deploy.serving.group import (
     SettingsSource,
     TLSFiles,
     TLSOptions,
+    split_hosts,
 )
 from tfs_deploy.serving.waiting import WaitLimits
 from tfs_deploy.store.object_store.connection import S3Options
@@ -119,7 +120,7 @@ def read_settings(flags: GroupOptions, *, environ: Mapping[str, str], directory:
     )
     servers = GroupSettings(
         source=SettingsSource(f"the settings file {path}", targets=targets_source, tls_prefix="tls."),
-        hosts=tuple(part.strip() for part in (target or "").split(",") if part.strip()),
+        hosts=split_hosts(target or ""),
         name=flags.group or environ.get("TFS_DEPLOY_GROUP") or file.group or DEFAULT_GROUP,
         model_root=file.model_root,
         mode=file.mode,

@@ -113,9 +113,9 @@ def _replica(replica: ReplicaStatus) -> ReplicaAnswer:
 def _live_version(session: GroupSession, name: str) -> Live | None:
     """Return the version that should be live; since when and by whom, if the last recorded move led to it."""
     version = steps_of(session).live_version(session, name)
-    latest = records.latest_move(session.store.documents, session.group.name, name)
     if version is None:
         return None
+    latest = records.latest_move(session.store.documents, session.group.name, name)
     if latest is not None and latest.version == version:
         return Live(version, latest.at, latest.actor)
     return Live(version, "", "")

@@ -9,7 +9,15 @@ from typing import Any
 import msgspec
 
 from tfs_deploy.errors import InvalidInput
-from tfs_deploy.serving.group import DEFAULT_GROUP, DEFAULT_PORT, GroupSettings, Mode, SettingsSource, TLSFiles
+from tfs_deploy.serving.group import (
+    DEFAULT_GROUP,
+    DEFAULT_PORT,
+    GroupSettings,
+    Mode,
+    SettingsSource,
+    TLSFiles,
+    split_hosts,
+)
 from tfs_deploy.yamlfile import check_settings
 
 
@@ -50,7 +58,7 @@ class ConnectionSettings(GroupSettings):
 def read_settings(conn_id: str, *, host: str | None, port: int | None, extra: Mapping[str, Any]) -> ConnectionSettings:
     """Check the fields of connection `conn_id` and return them; raise InvalidInput naming the one that does not fit."""
     source = SettingsSource(f"the connection {conn_id!r}", targets=f"host of the connection {conn_id!r}")
-    hosts = tuple(part.strip() for part in (host or "").split(",") if part.strip())
+    hosts = split_hosts(host or "")
     if not hosts:
         raise InvalidInput(
             f"{source.sentence_start()} has no host.", "Write host:port of every replica, separated by commas."

@@ -20,6 +20,7 @@ from tfs_deploy.names import check_group_name
 
 # TF Serving's default gRPC port (contract 1).
 DEFAULT_PORT = 8500
+DEFAULT_GROUP = "default"
 _DNS = "dns:"
 
 
@@ -73,10 +74,15 @@ def _system_resolver(host: str, port: int) -> list[str]:
     return sorted({str(entry[4][0]) for entry in entries})
 
 
+def split_hosts(text: str | Iterable[str]) -> tuple[str, ...]:
+    """Return the entries of ``host[:port],dns:name,...``, or of a list, without blanks; empty ones are left out."""
+    parts = text.split(",") if isinstance(text, str) else text
+    return tuple(host for part in parts if (host := part.strip()))
+
+
 def are_discovered(text: str | Iterable[str]) -> bool:
     """Tell whether `parse_targets` would ask a resolver for some of the replicas in `text`."""
-    parts = text.split(",") if isinstance(text, str) else text
-    return any(part.strip().startswith(_DNS) for part in parts)
+    return any(host.startswith(_DNS) for host in split_hosts(text))
 
 
 def check_targets(text: str | Iterable[str], *, field: str = "") -> None:
@@ -95,11 +101,8 @@ def parse_targets(
 
     Raises InvalidInput, with `field` as the place of the address, and Unreachable for a name that does not resolve.
     """
-    parts = text.split(",") if isinstance(text, str) else list(text)
     targets: list[str] = []
-    for part in (item.strip() for item in parts):
-        if not part:
-            continue
+    for part in split_hosts(text):
         if part.startswith(_DNS):
             host, port = _split(part[len(_DNS) :].lstrip("/"), default_port, field)
             targets += [_join(address, port) for address in resolve(host, port)]
@@ -139,12 +142,9 @@ def _join(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-DEFAULT_GROUP = "default"
-
-
 @dataclass(frozen=True, slots=True)
 class SettingsSource:
-    """Where settings are written, for messages: `name` stands inside a sentence, `prefix` before a field of TLS."""
+    """Where settings are written, for messages: `name` stands inside a sentence, `tls_prefix` before a field."""
 
     name: str
     targets: str
