@@ -111,7 +111,7 @@ def history(documents: StateDocuments, group: str, model: str) -> tuple[Deployme
 
 def latest_move(documents: StateDocuments, group: str, model: str) -> DeploymentRecord | None:
     """Return the record of the last move of `stable`, None if no version was ever promoted."""
-    moves = [entry for entry in history(documents, group, model) if entry.action in MOVES_STABLE]
+    moves = _moves(documents, group, model)
     return moves[-1] if moves else None
 
 
@@ -120,10 +120,10 @@ def find_by_key(session: GroupSession, model: str, idempotency_key: str) -> Depl
 
     Raises Refused if `stable` was moved again since: a repeated request would undo that.
     """
-    moves = [
-        each for each in history(session.store.documents, session.group.name, model) if each.action in MOVES_STABLE
-    ]
-    done = next((each for each in reversed(moves) if idempotency_key and each.idempotency_key == idempotency_key), None)
+    if not idempotency_key:
+        return None
+    moves = _moves(session.store.documents, session.group.name, model)
+    done = next((move for move in reversed(moves) if move.idempotency_key == idempotency_key), None)
     if done is not None and done is not moves[-1]:
         raise Refused(
             f"This move of model {model!r} was carried out at {done.at}, and {moves[-1].actor} has moved `stable` to "
@@ -152,6 +152,10 @@ def models(documents: StateDocuments, group: str) -> tuple[str, ...]:
     return tuple(sorted({key[len(prefix) :].split("/", 1)[0] for key in documents.list(prefix)}))
 
 
+def _moves(documents: StateDocuments, group: str, model: str) -> list[DeploymentRecord]:
+    return [entry for entry in history(documents, group, model) if entry.action in MOVES_STABLE]
+
+
 def _prefix(group: str, model: str) -> str:
     return f"groups/{group}/records/{model}/"
 
@@ -165,4 +169,7 @@ class _OldRecord:
 
 def _parsed(body: bytes) -> DeploymentRecord:
     record = from_json(DeploymentRecord, body)
-    return record if record.idempotency_key else replace(record, idempotency_key=from_json(_OldRecord, body).request)
+    # Quotes inside of a text are escaped in JSON, so these bytes are the key of an old record.
+    if record.idempotency_key or b'"request"' not in body:
+        return record
+    return replace(record, idempotency_key=from_json(_OldRecord, body).request)
