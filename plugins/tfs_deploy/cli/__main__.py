@@ -26,6 +26,10 @@ def run() -> NoReturn:
         run_program()
     except KeyboardInterrupt:  # between the two lines above, or in the first one of `run_program`
         _exit_at_once(signal.SIGINT, None)
+    finally:
+        if interruptible:
+            # The interpreter prints a traceback for an exception during its shutdown.
+            signal.signal(signal.SIGINT, _exit_at_once)
 
 
 def _exit_at_once(signum: int, frame: FrameType | None) -> NoReturn:
