@@ -82,6 +82,7 @@ def test_wheel_holds_the_package_and_what_it_needs(wheel: Path) -> None:
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert {"tfs_deploy/.airflowignore", "tfs_deploy/py.typed", "tfs_deploy/serving/codec/descriptors.binpb"} <= names
+    assert "tfs_deploy/savedmodel/placeholder.binpb" in names
     assert written <= names
     assert {name.split("/")[0] for name in names - written} == {f"{wheel.name.split('-py3')[0]}.dist-info"}
 
