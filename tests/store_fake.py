@@ -152,6 +152,13 @@ class FakeStore:
     def delete(self, model: str, version: int) -> None:
         self._remove(model, version)
 
+    def put_placeholder(self, model: str) -> None:
+        if not self.versions(model):
+            raise NotFound(f"Model {model!r} has no version.", "Publish it first.")
+
+    def remove_placeholder(self, model: str) -> None:
+        check_model_name(model)
+
     def _remove(self, model: str, version: int) -> None:
         known = self._model(model)
         if check_version(version) not in known.used:

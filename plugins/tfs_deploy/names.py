@@ -12,6 +12,8 @@ _MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,126}")
 _LABEL = re.compile(r"\w{1,64}", re.ASCII)
 # TF Serving parses version directory names as signed 64-bit integers (contract 3.1).
 MAX_VERSION = 2**63 - 1
+# The number of the placeholder of a model whose first version loads (contract 20.14): below every published one.
+PLACEHOLDER = 0
 # What TF Serving reads as a version: a whole number, perhaps with a sign, leading zeros and spaces around it
 # (contract 3.1, 20.11).
 _SERVED_NAME = re.compile(r"[ \t\n\v\f\r]*([+-]?[0-9]+)[ \t\n\v\f\r]*", re.ASCII)
@@ -51,6 +53,11 @@ def check_version(version: int | str) -> int:
     if isinstance(version, bool) or not 0 < number <= MAX_VERSION:
         raise InvalidInput(f"The version {version!r} is not usable.", f"Use a whole number from 1 to {MAX_VERSION}.")
     return number
+
+
+def check_listed_version(version: int) -> int:
+    """Return `version` if a config may list it: one that `check_version` takes, or the placeholder."""
+    return PLACEHOLDER if version == PLACEHOLDER and version is not False else check_version(version)
 
 
 def check_above(number: int) -> int:

@@ -84,6 +84,26 @@ class StoreSuite(StoreReadingSuite):
         assert store.publish(*staged, "n").version.version == 1
         assert (store.versions("m"), store.versions("n")) == ((11,), (1,))
 
+    def test_the_placeholder_is_no_version(
+        self, connect: Connect, store: Store, staged: tuple[Path, Manifest], tmp_path: Path
+    ) -> None:
+        store.publish(*staged, "m")
+        for _ in range(2):
+            store.put_placeholder("m")
+        other = connect()
+        assert (other.models(), other.versions("m")) == (("m",), (1,))
+        for use in (other.manifest, other.verify, other.delete):
+            with pytest.raises(InvalidInput):
+                use("m", 0)
+        with pytest.raises(InvalidInput):
+            other.withdraw("m", 0, "not a version")
+        assert other.publish(*staged, "m").created is False
+        assert other.publish(*stage(tmp_path / "next", b"next"), "m").version.version == 2
+        for _ in range(2):
+            other.remove_placeholder("m")
+        assert store.versions("m") == (1, 2)
+        store.remove_placeholder("unknown")
+
     def test_the_number_is_above_all_that_is_known(self, store: Store, tmp_path: Path) -> None:
         numbers = [
             store.publish(*stage(tmp_path / str(index), str(index).encode()), "m", above=above).version.version

@@ -29,6 +29,12 @@ class RemoteStore(LocalStore):
     def requires_sync_agent(self) -> bool:
         return True
 
+    def put_placeholder(self, model: str) -> None:
+        """Do nothing, as a store in S3."""
+
+    def remove_placeholder(self, model: str) -> None:
+        """Do nothing, as a store in S3."""
+
 
 class AgentProcess:
     """``tfs-deploy sync`` as a child process; always ended."""

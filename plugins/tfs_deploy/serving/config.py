@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from google.protobuf import text_format
 
 from tfs_deploy.errors import InvalidInput
-from tfs_deploy.names import check_label, check_model_name, check_version
+from tfs_deploy.names import check_label, check_listed_version, check_model_name, check_version
 from tfs_deploy.serving.codec import messages
 
 PLATFORM = "tensorflow"  # the only platform that a stock model server loads
@@ -122,7 +122,7 @@ def _check(entry: ModelEntry, names: set[str]) -> None:
     if len(set(entry.versions)) != len(entry.versions):
         raise InvalidInput(f"The model {entry.name!r} lists a version twice: {entry.versions}.", "List each once.")
     for version in entry.versions:
-        check_version(version)
+        check_listed_version(version)
     for label, version in entry.labels.items():
         check_label(label)
         check_version(version)

@@ -143,3 +143,13 @@ class Store(Protocol):
 
     def delete(self, model: str, version: int) -> None:
         """Hide a version and remove its files; no error if it is deleted already. The number stays used."""
+
+    def put_placeholder(self, model: str) -> None:
+        """Show model servers the placeholder of `model` (`tfs_deploy.savedmodel.placeholder`); no error if it is there.
+
+        It is no version of the store: no other method knows it. A store that requires sync agents does nothing: they
+        have the placeholder in their own package. Raises Refused if something else has its number.
+        """
+
+    def remove_placeholder(self, model: str) -> None:
+        """Hide the placeholder from model servers and remove it; no error if there is none."""

@@ -6,6 +6,7 @@ locks are in ``<root>/.tfs_deploy/``, and beside the versions are, under names t
 - ``.partial-<fingerprint>``: a publish that runs or died; while it runs, the lock of that fingerprint is held
 - ``<version>.withdrawn``: a withdrawn version
 - ``.deleting-<version>-<random>``: a version whose removal has begun
+- ``0`` and ``.placeholder-<random>``: see `tfs_deploy.store.local.placeholder`
 """
 
 from __future__ import annotations

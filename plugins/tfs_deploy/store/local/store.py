@@ -12,6 +12,7 @@ from tfs_deploy.errors import NotFound, Refused, StoreError
 from tfs_deploy.names import check_model_name, check_version, served_number
 from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, Manifest
 from tfs_deploy.store.documents import write_withdrawal
+from tfs_deploy.store.local import placeholder
 from tfs_deploy.store.local.catalogue import Catalogue
 from tfs_deploy.store.local.filesystem import Filesystem, remove_below, remove_tree, reporting
 from tfs_deploy.store.local.layout import LocalLayout
@@ -105,6 +106,22 @@ class LocalStore(Catalogue):
         for name in names_in(base):
             if deleting_number(name) == version:
                 self._remove(model, base / name)
+
+    def put_placeholder(self, model: str) -> None:
+        base = self._layout.base(check_model_name(model))
+        with self._layout.names_lock(model):
+            if not base.is_dir():
+                raise NotFound(f"Model {model!r} has no directory in {str(self._layout.root)!r}.", "Publish it first.")
+            with self._layout.directory_cache.changing(model, base), reporting("put the placeholder below", base):
+                placeholder.put(self._layout.files, base)
+
+    def remove_placeholder(self, model: str) -> None:
+        base = self._layout.base(check_model_name(model))
+        if not base.is_dir():
+            return
+        changing = self._layout.directory_cache.changing(model, base)
+        with self._layout.names_lock(model), changing, reporting("remove the placeholder below", base):
+            placeholder.remove(self._layout.files, base)
 
     def _remove(self, model: str, deleted: Path) -> None:
         with reporting("remove", deleted):

@@ -100,6 +100,14 @@ class S3Store(Catalogue):
         self._objects.delete_all(stored.name for stored in self._objects.list(start))
         self._parts.change_tokens.complete(model, version)
 
+    def put_placeholder(self, model: str) -> None:
+        """Do nothing: each sync agent has the placeholder in its own package."""
+        check_model_name(model)
+
+    def remove_placeholder(self, model: str) -> None:
+        """Do nothing; see `put_placeholder`."""
+        check_model_name(model)
+
     def _check_known(self, model: str, version: int) -> None:
         if self._parts.numbers.is_claimed(model, version):
             return
