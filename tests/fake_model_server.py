@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -61,7 +62,8 @@ class FakeModelServer:
       or keeps its value. A new model name is waited for; a model left out unloads.
     * A failed version is END with its error and is not tried again while it stays aspired. An AVAILABLE version that is
       no longer wanted stays until a wanted one is AVAILABLE.
-    * Faults: `unreachable = True`; `fail_next("Predict", "INTERNAL", "boom")`.
+    * Faults: `unreachable = True`; `fail_next("Predict", "INTERNAL", "boom")`; `busy_share = 0.95` answers that share
+      of all RPCs, chosen by a seeded generator, with one of `busy_answers`.
     * `requests` lists (method name, request message) of everything that was asked.
     """
 
@@ -77,6 +79,9 @@ class FakeModelServer:
         self.immediate = immediate
         self.allow_labels_for_unavailable = allow_labels_for_unavailable
         self.unreachable = False
+        self.busy_share = 0.0
+        self.busy_answers = [("RESOURCE_EXHAUSTED", "Server Threadpool Exhausted")]
+        self._random = random.Random(0)
         self.requests: list[tuple[str, Any]] = []
         self.labels: dict[str, dict[str, int]] = {}
         self.config: Any = messages.ModelServerConfig()
@@ -132,6 +137,8 @@ class FakeModelServer:
                 raise FakeRpcError("UNAVAILABLE", "failed to connect to all addresses; connection refused")
             message = method.request_class.FromString(request)
             self.requests.append((method.name, message))
+            if self._random.random() < self.busy_share:
+                raise FakeRpcError(*self._random.choice(self.busy_answers))
             for fault in self._faults:
                 if fault[0] == method.name:
                     self._faults.remove(fault)

@@ -18,6 +18,7 @@ from fake_model_server import (
     half_plus_two,
     signature_def,
 )
+from tfs_deploy.clock import Clock
 from tfs_deploy.serving.base_client import AsyncServingClient, ServingClient
 from tfs_deploy.serving.rpc import Method
 from tfs_deploy.serving.rpc_calls import CallFailed
@@ -64,8 +65,15 @@ class FakeClock:
 class FakeClient(ServingClient):
     """A `ServingClient` on a `FakeModelServer`, which `target` may name differently."""
 
-    def __init__(self, server: FakeModelServer, target: str | None = None) -> None:
-        super().__init__(target or server.target)
+    def __init__(
+        self,
+        server: FakeModelServer,
+        target: str | None = None,
+        *,
+        clock: Clock | None = None,
+        busy_timeout: float = 0.0,
+    ) -> None:
+        super().__init__(target or server.target, clock, busy_timeout=busy_timeout)
         self._server = server
 
     async def _send(self, method: Method, request: bytes, seconds: float) -> bytes:
@@ -75,9 +83,12 @@ class FakeClient(ServingClient):
 class AsyncFakeClient(AsyncServingClient):
     """`FakeClient` with coroutines, for what talks to the asyncio client."""
 
-    def __init__(self, server: FakeModelServer) -> None:
-        super().__init__(server.target)
+    def __init__(self, server: FakeModelServer, *, clock: Clock | None = None, busy_timeout: float = 0.0) -> None:
+        super().__init__(server.target, clock, busy_timeout=busy_timeout)
         self._server = server
+
+    async def _pause(self, seconds: float) -> None:
+        self._clock.sleep(seconds)
 
     async def _send(self, method: Method, request: bytes, seconds: float) -> bytes:
         return _handle(self._server, method, request)

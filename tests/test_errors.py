@@ -27,7 +27,7 @@ def test_the_packages_of_an_extra_are_those_of_the_project_file() -> None:
 def test_a_missing_package_is_named_with_the_command_that_installs_it() -> None:
     error = MissingExtra("boto3", "s3")
     assert "'boto3' is not installed" in error.cause
-    assert error.remedy == "Install it with: pip install boto3 obstore tenacity."
+    assert error.remedy == "Install it with: pip install boto3 obstore."
     assert "tfs-deploy" not in str(error)
 
 

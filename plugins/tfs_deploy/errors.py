@@ -34,6 +34,17 @@ class Unreachable(Transient):
     """A model server or a store did not answer, or answered that it is unavailable."""
 
 
+class Busy(Transient):
+    """A model server answered an RPC that it is busy, which says nothing about the model (contract 20.12).
+
+    ``code`` is the gRPC status code's name, e.g. ``RESOURCE_EXHAUSTED``.
+    """
+
+    def __init__(self, cause: str, remedy: str, *, code: str) -> None:
+        super().__init__(cause, remedy)
+        self.code = code
+
+
 class DeadlineExceeded(Transient):
     """A wait ended before its condition held."""
 
@@ -56,6 +67,10 @@ class NotFound(Permanent):
     """A model, version, label, signature or file that the caller named does not exist."""
 
     exit_code = 2
+
+
+class NotServed(NotFound):
+    """A model server does not serve the model, version or label that an RPC names, for example after a restart."""
 
 
 class Refused(Permanent):
@@ -89,6 +104,10 @@ class ModelServerError(Permanent):
         self.code = code
 
 
+class SetupError(ModelServerError):
+    """A proxy, a flag of the server or the client's own settings prevent the RPC; no model is at fault."""
+
+
 class StoreError(Permanent):
     """The store cannot be read or written as configured."""
 
@@ -108,9 +127,9 @@ class Inconclusive(Transient):
 EXTRAS = {
     "airflow": ("apache-airflow",),
     "tensorflow": ("tensorflow",),
-    "s3": ("boto3", "obstore", "tenacity"),
+    "s3": ("boto3", "obstore"),
     "docker": ("docker",),
-    "gateway": ("jinja2", "pillow", "prometheus-client", "tenacity", "tornado"),
+    "gateway": ("jinja2", "pillow", "prometheus-client", "tornado"),
     "sync": ("prometheus-client",),
 }
 

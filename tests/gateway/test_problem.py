@@ -7,6 +7,7 @@ import json
 import pytest
 
 from tfs_deploy.errors import (
+    Busy,
     CorruptModel,
     DeadlineExceeded,
     InvalidInput,
@@ -28,6 +29,10 @@ INSIDE = "10.0.0.7:8500 at /srv/models"
         (DeadlineExceeded(INSIDE, INSIDE), 504),
         (NotFound(INSIDE, INSIDE), 503),
         (CorruptModel(INSIDE, INSIDE), 500),
+        (Busy(INSIDE, INSIDE, code="RESOURCE_EXHAUSTED"), 429),
+        (Busy(INSIDE, INSIDE, code="ABORTED"), 503),
+        (Busy(INSIDE, INSIDE, code="CANCELLED"), 503),
+        (Busy(INSIDE, INSIDE, code="UNAVAILABLE"), 503),
         *(
             (ModelServerError(INSIDE, INSIDE, code=code), status)
             for code, status in {

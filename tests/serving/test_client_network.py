@@ -174,10 +174,10 @@ def test_an_empty_reply_to_predict_is_not_taken_for_an_answer() -> None:
 def test_another_services_error_is_quoted() -> None:
     server = FakeModelServer()
     with serve(server) as target, client.connect(target) as connected:
-        server.fail_next("GetModelStatus", "RESOURCE_EXHAUSTED", "too many")
-        with pytest.raises(ModelServerError, match=r"with RESOURCE_EXHAUSTED: too many\.") as caught:
+        server.fail_next("GetModelStatus", "OUT_OF_RANGE", "too many")
+        with pytest.raises(ModelServerError, match=r"with OUT_OF_RANGE: too many\.") as caught:
             connected.status("m", timeout=SECONDS)
-        assert caught.value.code == "RESOURCE_EXHAUSTED"
+        assert caught.value.code == "OUT_OF_RANGE"
         assert connected.status("m", timeout=SECONDS) == ()
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fakes import FakeClient, FakeClock, FakeModelServer, FakeVersion
-from tfs_deploy.errors import DeadlineExceeded, ModelServerError, Unreachable
+from tfs_deploy.errors import Busy, DeadlineExceeded, ModelServerError, Unreachable
 from tfs_deploy.serving.config import ModelEntry, to_proto
 
 
@@ -98,7 +98,7 @@ def test_faults_and_restart() -> None:
         client.status("m", timeout=1)
     server.unreachable = False
     server.fail_next("Predict", "UNAVAILABLE", "queue is full")
-    with pytest.raises(Unreachable, match="queue is full"):
+    with pytest.raises(Busy, match="queue is full"):
         client.predict("m", {"x": np.float32([1])}, timeout=1)
     server.restart()
     assert client.predict("m", {"x": np.float32([1])}, label="stable", timeout=1).version == 1

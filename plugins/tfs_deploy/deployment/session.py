@@ -21,11 +21,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds for one RPC of each kind (contract 14: a status is fast, a reload with a new name is a load)."""
+    """Seconds for one RPC of each kind (contract 14: a status is fast, a reload with a new name is a load).
+
+    `busy`: for how long an operation is repeated while the server answers that it is busy.
+    """
 
     status: float = 5.0
     reload: float = 30.0
     lease: float = 60.0
+    busy: float = 60.0
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ def open_session(
     """Connect to every replica of `group`, and close the channels at the end."""
 
     def reach(target: str) -> ServingClient:
-        return connect(target, tls=tls)
+        return connect(target, tls=tls, busy_timeout=timeouts.busy)
 
     clients = {target: reach(target) for target in group.replicas}
     try:

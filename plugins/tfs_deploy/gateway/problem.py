@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import Any
 
 from tfs_deploy.errors import (
+    Busy,
     DeadlineExceeded,
     InvalidInput,
     ModelServerError,
@@ -132,12 +133,12 @@ def from_error(error: TFSDeployError, model: str) -> Problem:
         return unavailable(f"No model server answers for model {model!r} at the moment; try again.")
     if isinstance(error, NotFound):
         return unavailable(f"Model {model!r} is not served with this label or version at the moment; try again.")
-    if isinstance(error, ModelServerError):
+    if isinstance(error, (Busy, ModelServerError)):
         return _from_code(error, model)
     return internal()
 
 
-def _from_code(error: ModelServerError, model: str) -> Problem:
+def _from_code(error: Busy | ModelServerError, model: str) -> Problem:
     if error.code in _CLIENT_ERROR_CODES:
         return unusable(f"Model {model!r} refuses the input: {_quote(error)}")
     if error.code in _BUSY_CODES:
@@ -149,7 +150,7 @@ def _from_code(error: ModelServerError, model: str) -> Problem:
     )
 
 
-def _quote(error: ModelServerError) -> str:
+def _quote(error: TFSDeployError) -> str:
     """Return the first line of the model server's message."""
     cause = error.__cause__
     text = cause.details if isinstance(cause, CallFailed) else ""

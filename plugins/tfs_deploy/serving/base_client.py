@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from tfs_deploy.clock import Clock, SystemClock
 from tfs_deploy.serving import rpc
+from tfs_deploy.serving.busy_retry import BusyRetry
 from tfs_deploy.serving.replies import Metadata, Prediction, VersionStatus
 from tfs_deploy.serving.rpc_calls import Address, RpcCalls, run_blocking
 from tfs_deploy.serving.signature import DEFAULT_SIGNATURE
@@ -25,16 +27,24 @@ Done = TypeVar("Done")
 class BaseClient(ABC, Generic[Statuses, MetadataOf, PredictionOf, Done]):
     """The methods of every client of a model server, once for blocking and for asyncio clients.
 
-    Every method takes its `timeout` in seconds and raises errors of `tfs_deploy.errors` only; see `RpcCalls`.
+    Every method takes its `timeout` in seconds and raises errors of `tfs_deploy.errors` only; see `RpcCalls`. An
+    operation that the server refuses because it is busy is repeated for `busy_timeout` seconds, each time with the
+    whole `timeout`.
     """
 
-    def __init__(self, target: str, clock: Clock | None = None) -> None:
+    def __init__(self, target: str, clock: Clock | None = None, *, busy_timeout: float = 0.0) -> None:
         self._target = target
-        self._calls = RpcCalls(target, self._send, clock or SystemClock())
+        self._clock = clock or SystemClock()
+        self._calls = RpcCalls(target, self._send, self._clock)
+        self._busy_retry = BusyRetry(busy_timeout, self._clock, self._pause)
 
     @abstractmethod
     async def _send(self, method: rpc.Method, request: bytes, seconds: float) -> bytes:
         """Make one RPC; raise CallFailed. A blocking client does not suspend here."""
+
+    @abstractmethod
+    async def _pause(self, seconds: float) -> None:
+        """Let `seconds` pass. A blocking client does not suspend here."""
 
     @abstractmethod
     def _run(self, operation: Coroutine[Any, Any, Any]) -> Any:
@@ -50,16 +60,24 @@ class BaseClient(ABC, Generic[Statuses, MetadataOf, PredictionOf, Done]):
         """Tell whether the client was closed."""
         return self._calls.closed
 
-    def status(self, model: str, version: int | None = None, *, timeout: float) -> Statuses:
-        """Return the known versions, newest first; none for an unknown model or version."""
-        statuses: Statuses = self._run(self._calls.status(Address(model, version), timeout))
+    def status(
+        self, model: str, version: int | None = None, *, timeout: float, busy_timeout: float | None = None
+    ) -> Statuses:
+        """Return the known versions, newest first; none for an unknown model or version.
+
+        `busy_timeout` replaces that of the client; 0 for a caller that polls anyway.
+        """
+        address = Address(model, version)
+        operation = self._busy_retry.run(lambda: self._calls.status(address, timeout), seconds=busy_timeout)
+        statuses: Statuses = self._run(operation)
         return statuses
 
     def metadata(
         self, model: str, *, version: int | None = None, label: str | None = None, timeout: float
     ) -> MetadataOf:
         """Return the signatures of `model`: its highest AVAILABLE version unless a version or label is named."""
-        metadata: MetadataOf = self._run(self._calls.metadata(Address(model, version, label), timeout))
+        address = Address(model, version, label)
+        metadata: MetadataOf = self._run(self._busy_retry.run(lambda: self._calls.metadata(address, timeout)))
         return metadata
 
     def predict(
@@ -75,12 +93,23 @@ class BaseClient(ABC, Generic[Statuses, MetadataOf, PredictionOf, Done]):
     ) -> PredictionOf:
         """Compare `inputs` with the signature, send them, return the answer; `outputs` names the wanted ones."""
         address = Address(model, version, label)
-        prediction: PredictionOf = self._run(self._calls.predict(address, inputs, signature, outputs, timeout))
+        operation = self._busy_retry.run(lambda: self._calls.predict(address, inputs, signature, outputs, timeout))
+        prediction: PredictionOf = self._run(operation)
         return prediction
 
-    def reload(self, config: Any, *, timeout: float) -> Done:
-        """Replace the server's whole configuration by the ModelServerConfig `config`."""
-        done: Done = self._run(self._calls.reload(config, timeout))
+    def reload(self, config: Any, *, timeout: float, before_attempt: Callable[[], object] | None = None) -> Done:
+        """Replace the server's whole configuration by the ModelServerConfig `config`.
+
+        `before_attempt` is called before every attempt; an error that it raises passes, and nothing is sent. An
+        attempt that timed out is not repeated, because the server may still carry it out.
+        """
+
+        async def reload() -> None:
+            if before_attempt is not None:
+                before_attempt()
+            await self._calls.reload(config, timeout)
+
+        done: Done = self._run(self._busy_retry.run(reload))
         return done
 
 
@@ -89,6 +118,9 @@ class ServingClient(BaseClient[tuple[VersionStatus, ...], Metadata, Prediction, 
 
     def _run(self, operation: Coroutine[Any, Any, Any]) -> Any:
         return run_blocking(operation)
+
+    async def _pause(self, seconds: float) -> None:
+        self._clock.sleep(seconds)
 
     def close(self) -> None:
         """Close the connection; the client cannot be used after this."""
@@ -115,6 +147,9 @@ class AsyncServingClient(
 
     def _run(self, operation: Coroutine[Any, Any, Any]) -> Any:
         return operation
+
+    async def _pause(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
 
     async def close(self) -> None:
         """Close the connection; the client cannot be used after this."""

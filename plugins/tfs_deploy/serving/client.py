@@ -78,21 +78,26 @@ def credentials(tls: TLSOptions) -> grpc.ChannelCredentials:
     return grpc.ssl_channel_credentials(tls.root_certificates, tls.private_key, tls.certificate_chain)
 
 
-def connect(target: str, *, tls: TLSOptions | None = None) -> ModelServerClient:
-    """Return a client for the model server at `target` (``host:port``); nothing is sent before the first call."""
-    return ModelServerClient(target, tls=tls)
+def connect(target: str, *, tls: TLSOptions | None = None, busy_timeout: float = 0.0) -> ModelServerClient:
+    """Return a client for the model server at `target` (``host:port``); nothing is sent before the first call.
+
+    An operation is repeated for `busy_timeout` seconds while the server answers that it is busy.
+    """
+    return ModelServerClient(target, tls=tls, busy_timeout=busy_timeout)
 
 
-def connect_aio(target: str, *, tls: TLSOptions | None = None) -> AsyncModelServerClient:
-    """Return an asyncio client for the model server at `target`; nothing is sent before the first call."""
-    return AsyncModelServerClient(target, tls=tls)
+def connect_aio(target: str, *, tls: TLSOptions | None = None, busy_timeout: float = 0.0) -> AsyncModelServerClient:
+    """Return an asyncio client for the model server at `target`; see `connect`."""
+    return AsyncModelServerClient(target, tls=tls, busy_timeout=busy_timeout)
 
 
 class ModelServerClient(ServingClient):
     """A `ServingClient` over one gRPC channel; may be shared between threads."""
 
-    def __init__(self, target: str, *, tls: TLSOptions | None = None, clock: Clock | None = None) -> None:
-        super().__init__(check_target(target), clock)
+    def __init__(
+        self, target: str, *, tls: TLSOptions | None = None, clock: Clock | None = None, busy_timeout: float = 0.0
+    ) -> None:
+        super().__init__(check_target(target), clock, busy_timeout=busy_timeout)
         arguments = options(tls)
         if tls is None:
             self._channel = grpc.insecure_channel(target, options=arguments)
@@ -118,8 +123,10 @@ class ModelServerClient(ServingClient):
 class AsyncModelServerClient(AsyncServingClient):
     """One gRPC channel on the event loop of the first call; belongs to that loop."""
 
-    def __init__(self, target: str, *, tls: TLSOptions | None = None, clock: Clock | None = None) -> None:
-        super().__init__(check_target(target), clock)
+    def __init__(
+        self, target: str, *, tls: TLSOptions | None = None, clock: Clock | None = None, busy_timeout: float = 0.0
+    ) -> None:
+        super().__init__(check_target(target), clock, busy_timeout=busy_timeout)
         self._options = options(tls)
         self._credentials = None if tls is None else credentials(tls)
         self._channel: grpc.aio.Channel | None = None

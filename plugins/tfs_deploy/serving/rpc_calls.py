@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeVar
 from google.protobuf.message import DecodeError
 
 from tfs_deploy.clock import Clock, Deadline
-from tfs_deploy.errors import CorruptModel, InvalidInput, ModelServerError, NotFound, Permanent
+from tfs_deploy.errors import CorruptModel, InvalidInput, NotFound, Permanent, SetupError
 from tfs_deploy.serving import rpc
 from tfs_deploy.serving.codec import messages, status
 from tfs_deploy.serving.codec.predict import decode_predict_response, encode_predict_request
@@ -218,7 +218,7 @@ class RpcCalls:
             self._unreadable(action, error.cause if isinstance(error, CorruptModel) else str(error))
 
     def _unreadable(self, action: str, why: str) -> NoReturn:
-        raise ModelServerError(
+        raise SetupError(
             f"The model server at {self._target} answered {action} with a reply that cannot be used: "
             f"{why.rstrip('.')}.",
             "Check that the target is a TensorFlow Serving gRPC port and that its version fits this client.",

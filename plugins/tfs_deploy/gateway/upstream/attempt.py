@@ -13,19 +13,24 @@ from enum import Enum
 from typing import Literal
 
 from tfs_deploy.clock import Clock
-from tfs_deploy.errors import DeadlineExceeded, InvalidInput, ModelServerError, NotFound, TFSDeployError, Unreachable
+from tfs_deploy.errors import (
+    Busy,
+    DeadlineExceeded,
+    InvalidInput,
+    ModelServerError,
+    NotFound,
+    TFSDeployError,
+    Unreachable,
+)
 from tfs_deploy.gateway.problem import Problem, bad_upstream, unusable
 from tfs_deploy.gateway.upstream.answer import Answer, Arrays
 from tfs_deploy.gateway.upstream.replica import Replica
 from tfs_deploy.serving.replies import Metadata, Prediction
 from tfs_deploy.serving.signature import Signature, TensorSpec, check_inputs
 
-# Texts of gRPC's core without a connection, and of TF Serving with a full batching queue. After any other UNAVAILABLE
-# the request may have run.
-_NEVER_RAN = re.compile(r"failed to connect|name resolution|DNS resolution|queue .{0,80}\bfull\b", re.I | re.S)
+# Texts of gRPC's core without a connection. After any other error of a connection the request may have run.
+_NEVER_RAN = re.compile(r"failed to connect|name resolution|DNS resolution", re.I | re.S)
 _LOST_CODES = {"CANCELLED", "ABORTED"}
-# A server that ends during a call also gives one of these.
-_CONNECTION_LOST = re.compile(r"stream removed|RST_STREAM|socket closed|connection reset|broken pipe|GOAWAY", re.I)
 # After an input that does not fit, the label is read again, but not twice within this time: otherwise clients could
 # make the gateway query the model servers at any rate.
 MIN_REFRESH_SECONDS = 0.05
@@ -50,12 +55,10 @@ def failure_kind(error: TFSDeployError) -> FailureKind:
         return FailureKind.REFUSED if _NEVER_RAN.search(error.cause) else FailureKind.LOST
     if isinstance(error, NotFound):
         return FailureKind.ABSENT
-    if isinstance(error, ModelServerError):
-        if error.code == "UNAVAILABLE":  # no TLS, or no gRPC: nothing ran
+    if isinstance(error, (Busy, ModelServerError)):
+        if error.code == "UNAVAILABLE":  # a full batching queue, no TLS, or no gRPC: nothing ran
             return FailureKind.REFUSED
-        if error.code in _LOST_CODES or (
-            error.code in ("UNKNOWN", "INTERNAL") and _CONNECTION_LOST.search(error.cause)
-        ):
+        if error.code in _LOST_CODES:
             return FailureKind.LOST
     return FailureKind.FINAL
 

@@ -1,0 +1,74 @@
+"""Repeat an operation on a model server while the server answers that it is busy (contract 20.12)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from tfs_deploy.clock import Clock, Deadline
+from tfs_deploy.errors import Busy, InvalidInput
+from tfs_deploy.names import plural
+
+T = TypeVar("T")
+
+# A pause is random between half and the whole of a time that doubles from the first to the longest.
+FIRST_PAUSE_SECONDS = 0.02
+LONGEST_PAUSE_SECONDS = 0.25
+
+
+class BusyRetry:
+    """Repeats each operation for `seconds`; 0: an operation is tried once.
+
+    `pause` lets some seconds pass: by blocking, or on the event loop.
+    """
+
+    def __init__(self, seconds: float, clock: Clock, pause: Callable[[float], Awaitable[None]]) -> None:
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
+            raise InvalidInput(f"The busy timeout {seconds!r} is not usable.", "Give seconds, 0 for a single attempt.")
+        self._seconds = seconds
+        self._clock = clock
+        self._pause = pause
+
+    async def run(self, operation: Callable[[], Awaitable[T]], *, seconds: float | None = None) -> T:
+        """Return the result of `operation`, repeated while it raises Busy; `seconds` replaces those of the client.
+
+        Raises Busy, which says for how long and how often the server was asked, when the time is up. Every other error
+        passes at once.
+        """
+        limit = self._seconds if seconds is None else seconds
+        if limit <= 0:
+            return await operation()
+        # Late, because tenacity imports Tornado where it is installed.
+        from tenacity import (
+            AsyncRetrying,
+            RetryCallState,
+            RetryError,
+            retry_if_exception_type,
+            wait_exponential,
+            wait_random_exponential,
+        )
+
+        started, deadline = self._clock.monotonic(), Deadline.after(limit, self._clock)
+
+        def is_time_up(state: RetryCallState) -> bool:
+            return state.upcoming_sleep >= deadline.remaining()
+
+        async def attempt() -> T:
+            return await operation()
+
+        first, longest = FIRST_PAUSE_SECONDS / 2, LONGEST_PAUSE_SECONDS / 2
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(Busy),
+            stop=is_time_up,
+            wait=wait_exponential(first, longest) + wait_random_exponential(first, longest),
+            sleep=self._pause,
+        )
+        try:
+            return await retrying(attempt)
+        except RetryError as error:
+            busy, count = error.last_attempt.exception(), error.last_attempt.attempt_number
+            if not isinstance(busy, Busy):
+                raise
+            asked = f"asked {plural(count, 'time')} in {self._clock.monotonic() - started:.1f} s"
+            raise Busy(f"{busy.cause.rstrip('.')} ({asked}).", busy.remedy, code=busy.code) from busy
