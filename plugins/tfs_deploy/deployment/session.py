@@ -9,8 +9,8 @@ from typing import TypeVar
 
 from tfs_deploy.clock import Clock, SystemClock
 from tfs_deploy.errors import TFSDeployError
-from tfs_deploy.serving.base_client import ServingClient
-from tfs_deploy.serving.client import connect
+from tfs_deploy.serving.base_client import AsyncServingClient, ServingClient
+from tfs_deploy.serving.client import connect, connect_aio
 from tfs_deploy.serving.concurrent_calls import call_each
 from tfs_deploy.serving.group import ServingGroup, TLSOptions
 from tfs_deploy.serving.waiting import WaitLimits
@@ -36,7 +36,8 @@ class Timeouts:
 class GroupSession:
     """Everything that a step uses; `actor` is written into the record (a user, or a DAG run).
 
-    `reach` connects to a server that is not one of the replicas; None: no other server may be asked.
+    `reach` connects to a server that is not one of the replicas; None: no other server may be asked. `connect_aio`
+    makes an asyncio client of a replica, for a question to many of them; None: they are asked through `clients`.
     """
 
     store: Store
@@ -47,6 +48,7 @@ class GroupSession:
     timeouts: Timeouts = field(default_factory=Timeouts)
     wait: WaitLimits = field(default_factory=WaitLimits)
     reach: Callable[[str], ServingClient] | None = None
+    connect_aio: Callable[[str], AsyncServingClient] | None = None
 
     def gather_results(self, call: Callable[[ServingClient], T]) -> dict[str, T | TFSDeployError]:
         """Call every replica at once and return the result or the TFSDeployError of each, by target."""
@@ -85,9 +87,12 @@ def open_session(
     def reach(target: str) -> ServingClient:
         return connect(target, tls=tls, busy_timeout=timeouts.busy)
 
+    def reach_aio(target: str) -> AsyncServingClient:
+        return connect_aio(target, tls=tls)
+
     clients = {target: reach(target) for target in group.replicas}
     try:
-        yield GroupSession(store, group, clients, actor, clock or SystemClock(), timeouts, wait, reach)
+        yield GroupSession(store, group, clients, actor, clock or SystemClock(), timeouts, wait, reach, reach_aio)
     finally:
         for client in clients.values():
             client.close()
