@@ -68,7 +68,7 @@ class AgentReport:
     def problem_with(self, model: str, version: int) -> AgentProblem | None:
         """Return why the version is missing: its own problem, or else one that concerns every version."""
         concerning = [each for each in self.problems if (each.model, each.version) in {(model, version), ("", 0)}]
-        return min(concerning, key=lambda each: each.version == 0, default=None)
+        return min(concerning, key=lambda each: not each.model, default=None)
 
 
 def key(group: str, agent: str) -> str:

@@ -6,6 +6,7 @@ A reload that names a new model waits for its first version under the lock that 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -29,4 +30,4 @@ def files() -> Mapping[str, bytes]:
 
 def is_placeholder(directory: Path) -> bool:
     """Tell whether a version directory holds the placeholder; links do not count."""
-    return not directory.is_symlink() and (directory / MARKER_PATH).is_file()
+    return not os.path.islink(directory) and os.path.isfile(directory / MARKER_PATH)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from tfs_deploy.clock import Clock, SystemClock
 from tfs_deploy.deployment.sync_agents import AgentErrorKind, AgentProblem
-from tfs_deploy.errors import CorruptModel, Permanent, TFSDeployError
+from tfs_deploy.errors import CorruptModel, Permanent, Refused, TFSDeployError
 from tfs_deploy.store.protocol import Store
 from tfs_deploy.sync.disk import DiskContents, ReplicaDisk
 from tfs_deploy.sync.downloader import DownloadCancelled, Downloader, Verification
@@ -62,7 +62,8 @@ class AgentStatus:
     """The outcome of the last pass.
 
     `needed`: the required versions, None while the store has not named any; `without`: models that have no version yet;
-    `ready`: every required version is on the disk; `idle`: the agent has nothing to do before its next retry.
+    `ready`: every required version is on the disk; `idle`: the agent has nothing to do before its next retry. The
+    placeholder counts as no version here.
     """
 
     needed: tuple[VersionName, ...] | None = None
@@ -116,22 +117,28 @@ class Agent:
         self._end_job()
         store_answered = self._read_required()
         contents, held, actions = DiskContents(), frozenset[VersionName](), Plan()
+        placeholders = frozenset[VersionName]()
         ready = False
         try:
             contents = self._disk.scan()
             held = frozenset(self._verification.verified(contents.ours))
             if self._required is not None:
                 actions = self._act(self._required, contents, held)
+            placeholders = self._put_placeholders(contents)
             current = self._write_startup(held)
-            ready = current and self._is_ready(contents, held)
+            ready = current and self._is_ready(contents, held | placeholders)
             self._failures.clear("the model root")
             if store_answered:
                 # Without an answer of the store nothing is removed. A version that servers see also stays while the
-                # start-up file may name it; stages and leftovers go, since a download may wait for their space.
-                held -= self._remove_unneeded(actions if current else replace(actions, remove=()), contents)
+                # start-up file may name it; stages and leftovers go, since a download may wait for their space. So do
+                # placeholders: the desired state drops one once the version above it answers on every replica.
+                unneeded = placeholders.difference(() if self._required is None else self._required.placeholders)
+                remove = (*(actions.remove if current else ()), *sorted(unneeded))
+                gone = self._remove_unneeded(replace(actions, remove=remove), contents)
+                held, placeholders = held - gone, placeholders - gone
         except TFSDeployError as error:
             self._failures.add("the model root", error, now=self._clock.monotonic())
-        self._publish_status(held, ready=ready, store_answered=store_answered)
+        self._publish_status(held, placeholders, ready=ready, store_answered=store_answered)
 
     def close(self, *, seconds: float = 1.0) -> bool:
         """Cancel the download and withdraw the report; return whether each of them ended within `seconds`."""
@@ -167,7 +174,7 @@ class Agent:
 
     def _act(self, required: RequiredVersions, contents: DiskContents, held: Set[VersionName]) -> Plan:
         """Make folders and start a job; return the plan, whose removals the caller does."""
-        self._failures.keep_only(required.versions)
+        self._failures.keep_only((*required.versions, *required.placeholders))
         view = DiskView(contents.folders, contents.shown, frozenset(contents.ours), held, contents.staged)
         actions = plan(required, view, keep=self.settings.keep, expired=self._expired(required, contents))
         for model in actions.make_folders:
@@ -175,6 +182,23 @@ class Agent:
         self._report_foreign(required, contents)
         self._work_on(required, actions, contents, held)
         return actions
+
+    def _put_placeholders(self, contents: DiskContents) -> frozenset[VersionName]:
+        """Show the required placeholders, and return all that are shown."""
+        required = () if self._required is None else self._required.placeholders
+        shown, now = set(contents.placeholders), self._clock.monotonic()
+        for name in required:
+            if name in shown or not self._failures.may_try(name, now):
+                continue
+            try:
+                self._disk.put_placeholder(name.model)
+            except TFSDeployError as error:
+                kind = AgentErrorKind.DIFFERS if isinstance(error, Refused) else None
+                self._failures.add(name, error, now=now, kind=kind)
+            else:
+                self._failures.clear(name)
+                shown.add(name)
+        return frozenset(shown)
 
     def _expired(self, required: RequiredVersions, contents: DiskContents) -> frozenset[VersionName]:
         now = self._clock.monotonic()
@@ -280,13 +304,15 @@ class Agent:
         if required is None or required.without:
             return False
         # The next pass sees the folders that this one has made.
-        return set(required.models) <= contents.folders and set(required.versions) <= held
+        return set(required.models) <= contents.folders and {*required.versions, *required.placeholders} <= held
 
-    def _publish_status(self, held: frozenset[VersionName], *, ready: bool, store_answered: bool) -> None:
+    def _publish_status(
+        self, held: frozenset[VersionName], placeholders: Set[VersionName], *, ready: bool, store_answered: bool
+    ) -> None:
         now = self._clock.monotonic()
         if self._reporter is not None and self._failures.may_try("the report", now):
             try:
-                self._reporter.report(held, self._failures.problems())
+                self._reporter.report(held | placeholders, self._failures.problems())
                 self._failures.clear("the report")
             except TFSDeployError as error:
                 self._failures.add("the report", error, now=now)

@@ -2,7 +2,8 @@
 
 The server sees ``<root>/<model>/<version>/``. Beside the versions lie, under names that are not numbers:
 ``.incoming-<version>`` (the stage of a download, inside the model's folder, which may be a mount of its own) and
-``.removing-<version>-<random>`` (a version that is being removed). ``<root>/.tfs_deploy_sync/`` holds the lock.
+``.removing-<version>-<random>`` (a version that is being removed). ``<root>/.tfs_deploy_sync/`` holds the lock. Version
+``0`` is the placeholder, see `tfs_deploy.store.local.placeholder`.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from uuid import uuid4
 
 from tfs_deploy.clock import Clock
 from tfs_deploy.errors import InvalidInput, Refused, StoreError
-from tfs_deploy.names import MAX_VERSION, is_model_name, served_number
+from tfs_deploy.names import MAX_VERSION, PLACEHOLDER, is_model_name, served_number
 from tfs_deploy.savedmodel.manifest import MANIFEST_PATH
+from tfs_deploy.savedmodel.placeholder import is_placeholder
+from tfs_deploy.store.local import placeholder
 from tfs_deploy.store.local.filesystem import Filesystem, Locks, remove_tree, reporting
 from tfs_deploy.store.local.layout import STATE_FOLDER
 from tfs_deploy.sync.plan import VersionName
@@ -33,9 +36,13 @@ _REMOVING = re.compile(r"\.removing-[0-9]+-[0-9a-f]+", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class DiskContents:
-    """The contents of the disk; `ours` maps a version to the identity of its folder."""
+    """The contents of the disk; `ours` maps a version to the identity of its folder.
+
+    `placeholders` are in no other field.
+    """
 
     folders: frozenset[str] = frozenset()
+    placeholders: frozenset[VersionName] = frozenset()
     shown: frozenset[VersionName] = frozenset()
     ours: dict[VersionName, tuple[int, int]] = field(default_factory=dict)
     staged: frozenset[VersionName] = frozenset()
@@ -97,7 +104,7 @@ class ReplicaDisk:
 
     def scan(self) -> DiskContents:
         """Return the contents now; costs local calls only, in proportion to the versions on this disk."""
-        folders, shown, staged = set(), set(), set()
+        folders, placeholders, shown, staged = set(), set(), set(), set()
         ours: dict[VersionName, tuple[int, int]] = {}
         leftovers: list[Path] = []
         with reporting("list", self.root, who=_WHO):
@@ -108,16 +115,20 @@ class ReplicaDisk:
                 folders.add(model)
                 for name in _names_in(base):
                     number = served_number(name)
-                    if number is not None:
+                    if name == str(PLACEHOLDER) and is_placeholder(base / name):
+                        placeholders.add(VersionName(model, PLACEHOLDER))
+                    elif number is not None:
                         shown.add(VersionName(model, number))
                         identity = self._identity(base / name) if name == str(number) and number > 0 else None
                         if identity is not None:
                             ours[VersionName(model, number)] = identity
                     elif (match := _STAGE.fullmatch(name)) and int(match.group(1)) <= MAX_VERSION:
                         staged.add(VersionName(model, int(match.group(1))))
-                    elif _REMOVING.fullmatch(name):
+                    elif _REMOVING.fullmatch(name) or placeholder.is_leftover(name):
                         leftovers.append(base / name)
-        return DiskContents(frozenset(folders), frozenset(shown), ours, frozenset(staged), tuple(leftovers))
+        return DiskContents(
+            frozenset(folders), frozenset(placeholders), frozenset(shown), ours, frozenset(staged), tuple(leftovers)
+        )
 
     def directory(self, name: VersionName) -> Path:
         """Return the directory in which the model server sees a version."""
@@ -163,6 +174,12 @@ class ReplicaDisk:
             self.files.rename(source, away)
             self.files.sync_folder(source.parent)
         self.clear(away)
+
+    def put_placeholder(self, model: str) -> None:
+        """Show the placeholder of a model; raise Refused if something else has its number."""
+        self.make_folder(model)
+        with reporting("put the placeholder below", self.root / model, who=_WHO):
+            placeholder.put(self.files, self.root / model)
 
     def discard(self, name: VersionName) -> None:
         """Remove the stage of a version."""

@@ -21,13 +21,15 @@ class VersionName(NamedTuple):
 class RequiredVersions:
     """What the model server beside the agent needs on the disk.
 
-    `models` get a folder each, with or without versions; `versions` are in order of urgency. `highest` is the highest
-    version in the store for models whose server follows the highest number: the store has withdrawn every version
-    above. `without` are the models that have no version yet.
+    `models` get a folder each, with or without versions; `versions` are in order of urgency. `placeholders` come
+    from the package and not from the store. `highest` is the highest version in the store for models whose server
+    follows the highest number: the store has withdrawn every version above. `without` are the models that have no
+    version yet.
     """
 
     models: tuple[str, ...] = ()
     versions: tuple[VersionName, ...] = ()
+    placeholders: tuple[VersionName, ...] = ()
     highest: Mapping[str, int] = field(default_factory=dict)
     without: tuple[str, ...] = ()
 

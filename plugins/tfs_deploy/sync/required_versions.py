@@ -11,7 +11,7 @@ from tfs_deploy.deployment.desired_state import PREVIOUS, STABLE, DesiredState
 from tfs_deploy.deployment.sync_requests import SyncRequests
 from tfs_deploy.errors import InvalidInput
 from tfs_deploy.jsonable import from_json
-from tfs_deploy.names import check_model_name, check_version
+from tfs_deploy.names import PLACEHOLDER, check_listed_version, check_model_name, check_version
 from tfs_deploy.store.protocol import StateDocuments, Store
 from tfs_deploy.sync.plan import RequiredVersions, VersionName
 
@@ -38,8 +38,9 @@ class DesiredStateVersions:
         self.state: DesiredState | None = None
 
     def read(self) -> RequiredVersions | None:
-        document = self._documents.read(desired_state.key(self._group))
+        # The requests first: a deployer cancels its request after it has written the version into the desired state.
         wanted, requests_tag = sync_requests.read(self._documents, self._group)
+        document = self._documents.read(desired_state.key(self._group))
         tags = (None if document is None else document.tag, requests_tag)
         if tags != self._tags:
             state = None if document is None else from_json(DesiredState, document.body)
@@ -93,19 +94,24 @@ def required_by(state: DesiredState) -> RequiredVersions:
         labels = [*wanted.labels.items()]
         if state.move is not None and state.move.model == model:
             labels += state.move.labels.items()
-        ranks = {version: 3 for version in wanted.versions}
+        ranks = {version: 3 for version in wanted.versions if version != PLACEHOLDER}
         for label, version in labels:
             rank = {STABLE: 0, PREVIOUS: 1}.get(label, 2)
             ranks[version] = min(rank, ranks.get(version, 3))
         ranked += [(rank, -check_version(version), VersionName(model, version)) for version, rank in ranks.items()]
-    return RequiredVersions(tuple(sorted(state.models)), tuple(name for _, _, name in sorted(ranked)))
+    models = tuple(sorted(state.models))
+    placeholders = (VersionName(model, PLACEHOLDER) for model in models if PLACEHOLDER in state.models[model].versions)
+    return RequiredVersions(models, tuple(name for _, _, name in sorted(ranked)), tuple(placeholders))
 
 
 def with_requests(required: RequiredVersions, wanted: SyncRequests) -> RequiredVersions:
     """Return `required` with what deployers wait for behind it: what answers today is more urgent."""
-    names = [VersionName(check_model_name(each.model), check_version(each.version)) for each in wanted.versions]
+    names = [VersionName(check_model_name(each.model), check_listed_version(each.version)) for each in wanted.versions]
+    versions = (name for name in names if name.version != PLACEHOLDER)
+    placeholders = (name for name in names if name.version == PLACEHOLDER)
     return replace(
         required,
         models=tuple(sorted({*required.models, *(name.model for name in names)})),
-        versions=tuple(dict.fromkeys((*required.versions, *names))),
+        versions=tuple(dict.fromkeys((*required.versions, *versions))),
+        placeholders=tuple(sorted({*required.placeholders, *placeholders})),
     )

@@ -14,6 +14,7 @@ from uuid import uuid4
 from tfs_deploy.errors import Refused
 from tfs_deploy.names import PLACEHOLDER
 from tfs_deploy.savedmodel import placeholder
+from tfs_deploy.savedmodel.placeholder import is_placeholder
 from tfs_deploy.store.local.filesystem import Filesystem, remove_tree, write_new_file
 
 _HIDDEN = re.compile(r"\.placeholder-[0-9a-f]+", re.ASCII)
@@ -21,9 +22,9 @@ _HIDDEN = re.compile(r"\.placeholder-[0-9a-f]+", re.ASCII)
 
 def put(files: Filesystem, base: Path) -> None:
     """Make the placeholder visible below `base`, which exists; raise Refused if its number is taken, or OSError."""
-    sweep(files, base)
+    _remove_leftovers(files, base)
     target = base / str(PLACEHOLDER)
-    if placeholder.is_placeholder(target):
+    if is_placeholder(target):
         return
     if os.path.lexists(target):
         raise Refused(
@@ -44,16 +45,20 @@ def put(files: Filesystem, base: Path) -> None:
 def remove(files: Filesystem, base: Path) -> None:
     """Take the placeholder below `base` out of sight and remove it, if it is there; raise OSError."""
     target = base / str(PLACEHOLDER)
-    if placeholder.is_placeholder(target):
+    if is_placeholder(target):
         files.rename(target, _hidden(base))
         files.sync_folder(base)
-    sweep(files, base)
+    _remove_leftovers(files, base)
 
 
-def sweep(files: Filesystem, base: Path) -> None:
-    """Remove what an interrupted `put` or `remove` left below `base`; raise OSError."""
+def is_leftover(name: str) -> bool:
+    """Tell whether a directory of that name was left by an interrupted `put` or `remove`."""
+    return _HIDDEN.fullmatch(name) is not None
+
+
+def _remove_leftovers(files: Filesystem, base: Path) -> None:
     for name in os.listdir(base) if base.is_dir() else ():
-        if _HIDDEN.fullmatch(name):
+        if is_leftover(name):
             remove_tree(files, base / name)
 
 
