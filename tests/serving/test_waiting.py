@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 
 from fakes import AsyncFakeClient, FakeClient, FakeClock, FakeModelServer, FakeVersion
-from tfs_deploy.clock import SystemClock
-from tfs_deploy.errors import Contention, DeadlineExceeded, LoadFailed, Unreachable
+from tfs_deploy.errors import Contention, DeadlineExceeded, LoadFailed, Transient, Unreachable
 from tfs_deploy.serving.config import ModelEntry, to_proto
 from tfs_deploy.serving.replies import VersionState, VersionStatus
 from tfs_deploy.serving.waiting import (
     GroupWatch,
     WaitLimits,
     is_available,
+    pause_seconds,
     wait_until_available,
     wait_until_available_aio,
     wait_until_gone,
 )
 
+BUSY = Transient("It is busy.", "Wait.")
 LIMITS = WaitLimits(discovery=10.0, load=30.0, stale_end=4.0, interval=0.5, rpc=1.0)
 
 
@@ -64,10 +64,59 @@ def test_an_end_from_an_earlier_life_is_ignored_for_a_while():
 def test_not_found_is_not_yet_until_the_discovery_deadline():
     group = watch()
     group.on_status("a:1", row("AVAILABLE"), at=1.0)
-    group.on_status("b:1", (), at=9.9)
-    assert not group.is_done(at=9.9)
-    with pytest.raises(DeadlineExceeded, match="b:1 did not see version 5"):
-        group.is_done(at=10.0)
+    group.on_status("b:1", (), at=1.0)
+    assert not group.is_done(at=10.9)
+    with pytest.raises(DeadlineExceeded, match="b:1 did not see version 5 of model 'm' within 10 s"):
+        group.is_done(at=11.0)
+
+
+def test_the_discovery_time_counts_from_the_first_answer_of_a_busy_replica():
+    group = watch()
+    group.on_status("a:1", row("AVAILABLE"), at=1.0)
+    group.on_error("b:1", BUSY)
+    assert not group.is_done(at=12.0)
+    group.on_status("b:1", (), at=12.0)
+    group.on_error("b:1", BUSY)
+    assert not group.is_done(at=23.0), "busy is not an answer"
+    group.on_status("b:1", row("LOADING"), at=24.0)
+    group.on_status("b:1", (), at=25.0)
+    assert not group.is_done(at=25.0), "a replica that restarted gets the time again"
+
+
+def test_the_moment_of_each_replica_is_the_first_answer_that_says_available():
+    group = watch()
+    group.on_status("a:1", row("AVAILABLE"), at=0.0)
+    group.on_status("a:1", row("AVAILABLE"), at=2.0)
+    group.on_status("b:1", row("LOADING"), at=2.0)
+    assert group.available_at == {"a:1": 0.0}
+    group.on_status("b:1", row("AVAILABLE"), at=3.0)
+    assert group.available_at == {"a:1": 0.0, "b:1": 3.0}
+    group.on_error("a:1", BUSY)
+    group.on_status("a:1", row("AVAILABLE"), at=4.0)
+    assert group.available_at == {"a:1": 4.0, "b:1": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("unchanged", "pending", "pause"),
+    [(0.0, 1, 0.05), (10.0, 1, 0.05), (60.0, 1, 0.3), (10_000.0, 1, 1.0), (0.0, 100, 0.2), (10_000.0, 1000, 2.0)],
+)
+def test_a_pause_is_short_after_a_change_and_bounds_the_polls_of_a_large_group(unchanged, pending, pause):
+    assert pause_seconds(WaitLimits(), unchanged=unchanged, pending=pending) == pytest.approx(pause)
+
+
+def test_a_pause_is_short_again_once_a_replica_loads():
+    group = GroupWatch("m", 5, ("a:1", "b:1"), limits=WaitLimits(), started=0.0)
+    assert group.pause(at=50.0) == pytest.approx(0.25)
+    group.on_status("a:1", row("LOADING"), at=50.0)
+    assert group.pause(at=50.0) == pytest.approx(0.05)
+    group.on_error("b:1", BUSY)
+    assert group.pause(at=90.0) == pytest.approx(0.2), "busy is no change"
+
+
+def test_the_last_pause_ends_at_the_deadline():
+    group = GroupWatch("m", 5, ("a:1",), limits=LIMITS, started=0.0)
+    assert group.pause(at=29.9) == pytest.approx(0.1)
+    assert group.pause(at=30.0) > 0.0
 
 
 def test_loading_may_take_until_the_load_deadline():
@@ -128,26 +177,74 @@ def loading_server(content: FakeVersion | None = None) -> FakeModelServer:
     return server
 
 
-def wait_blocking(server: FakeModelServer) -> None:
+class Busy:
+    """A mixin for fake clients: every status but each (`failures` + 1)th fails."""
+
+    failures = 0
+    statuses = 0
+
+    def fail_if_busy(self) -> None:
+        self.statuses += 1
+        if self.statuses % (self.failures + 1):
+            raise BUSY
+
+
+class BusyClient(Busy, FakeClient):
+    def status(self, *args, **options):
+        self.fail_if_busy()
+        return super().status(*args, **options)
+
+
+class AsyncBusyClient(Busy, AsyncFakeClient):
+    async def status(self, *args, **options):
+        self.fail_if_busy()
+        return await super().status(*args, **options)
+
+
+def wait_blocking(server: FakeModelServer, busy: int = 0) -> tuple[dict[str, float], list[float]]:
+    """Return the moments and the pauses."""
     clock = FakeClock(on_sleep=server.tick)
-    wait_until_available({"x:1": FakeClient(server)}, "m", 5, limits=LIMITS, clock=clock)
+    client = BusyClient(server)
+    client.failures = busy
+    moments = wait_until_available({"x:1": client}, "m", 5, limits=LIMITS, clock=clock)
+    return moments, clock.slept
 
 
-def wait_in_a_loop(server: FakeModelServer) -> None:
-    class Ticking(AsyncFakeClient):
-        async def status(self, *args, **options):
-            server.tick()
-            return await super().status(*args, **options)
+def wait_in_a_loop(server: FakeModelServer, busy: int = 0) -> tuple[dict[str, float], list[float]]:
+    clock = FakeClock(on_sleep=server.tick)
 
-    quick = replace(LIMITS, interval=0.001)
-    asyncio.run(wait_until_available_aio({"x:1": Ticking(server)}, "m", 5, limits=quick, clock=SystemClock()))
+    async def sleep(seconds: float) -> None:
+        clock.sleep(seconds)
+
+    client = AsyncBusyClient(server)
+    client.failures = busy
+    waiting = wait_until_available_aio({"x:1": client}, "m", 5, limits=LIMITS, clock=clock, sleep=sleep)
+    moments = asyncio.run(waiting)
+    return moments, clock.slept
 
 
 @pytest.mark.parametrize("wait", [wait_blocking, wait_in_a_loop])
 def test_both_loops_see_the_version_come(wait):
     server = loading_server()
-    wait(server)
+    moments, pauses = wait(server)
     assert server.state("m", 5) == "AVAILABLE"
+    assert moments == {"x:1": sum(pauses)}
+
+
+def test_both_loops_pause_alike():
+    assert wait_blocking(loading_server()) == wait_in_a_loop(loading_server())
+
+
+@pytest.mark.parametrize("wait", [wait_blocking, wait_in_a_loop])
+def test_a_replica_that_answers_one_status_in_twenty_is_waited_for(wait):
+    assert list(wait(loading_server(), busy=19)[0]) == ["x:1"]
+
+
+@pytest.mark.parametrize("wait", [wait_blocking, wait_in_a_loop])
+def test_a_replica_that_is_always_busy_ends_the_wait_at_its_deadline(wait):
+    server = loading_server()
+    with pytest.raises(Unreachable, match=r"x:1 does not answer after a wait of 30 s: It is busy\."):
+        wait(server, busy=10_000)
 
 
 @pytest.mark.parametrize("wait", [wait_blocking, wait_in_a_loop])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from tfs_deploy.clock import Clock
 from tfs_deploy.errors import Contention, DeadlineExceeded, LoadFailed, Transient, Unreachable
@@ -16,6 +17,14 @@ from tfs_deploy.serving.replies import VersionState, VersionStatus
 
 logger = logging.getLogger(__name__)
 
+# A pause grows to this share of the time without a change, so a wait lasts at most 0.5 % longer than what it waits for.
+_PAUSE_SHARE = 0.005
+_LONGEST_PAUSE_SECONDS = 1.0
+# Of one wait, over all replicas: a group of 1,000 is polled every 2 s. GetModelStatus is answered from memory.
+_POLLS_PER_SECOND = 500.0
+# Keeps the last pause before the deadline from rounding to no time at all.
+_SHORTEST_PAUSE_SECONDS = 0.001
+
 
 @dataclass(frozen=True, slots=True)
 class WaitLimits:
@@ -23,23 +32,37 @@ class WaitLimits:
 
     `discovery`: until the server lists the version (one poll of the file system, a listing, a sync agent's lag);
     `load`: until every replica is AVAILABLE, all in all; `stale_end`: for how long an END row that was there from the
-    start may be the trace of an earlier load of the number (contract 6: 2 x poll + 2 s); `interval`: between two
-    polls; `rpc`: for one GetModelStatus.
+    start may be the trace of an earlier load of the number (contract 6: 2 x poll + 2 s); `interval`: the shortest pause
+    between two polls (see `pause_seconds`); `rpc`: for one GetModelStatus.
     """
 
     discovery: float = 60.0
     load: float = 300.0
     stale_end: float = 4.0
-    interval: float = 0.2
+    interval: float = 0.05
     rpc: float = 5.0
+
+
+def pause_seconds(limits: WaitLimits, *, unchanged: float, pending: int) -> float:
+    """Return the pause before the next poll of `pending` replicas, `unchanged` seconds after their last change.
+
+    It is `limits.interval` in the first 10 s after a change (for 0.05 s), grows to 1 s, and holds the polls of all
+    replicas together below 500 per second.
+    """
+    growing = min(unchanged * _PAUSE_SHARE, _LONGEST_PAUSE_SECONDS)
+    return max(limits.interval, growing, pending / _POLLS_PER_SECOND)
 
 
 @dataclass(frozen=True, slots=True)
 class _ReplicaState:
+    """The last answer of a replica; `unlisted_since`: the first of its latest answers that do not list the version."""
+
     state: VersionState | None = None
     error: str = ""
     ever_alive: bool = False
     unreachable: str = ""
+    available_at: float | None = None
+    unlisted_since: float | None = None
 
 
 class GroupWatch:
@@ -64,6 +87,7 @@ class GroupWatch:
         self._limits = limits
         self._started = started
         self._own_load = own_load
+        self._changed_at = started
         self._replicas = {target: _ReplicaState() for target in targets}
 
     @property
@@ -72,6 +96,21 @@ class GroupWatch:
         return tuple(
             target for target, replica in self._replicas.items() if replica.state is not VersionState.AVAILABLE
         )
+
+    @property
+    def available_at(self) -> dict[str, float]:
+        """Return when each replica first answered AVAILABLE, on the axis of `at`; without the pending replicas."""
+        return {
+            target: replica.available_at
+            for target, replica in self._replicas.items()
+            if replica.available_at is not None
+        }
+
+    def pause(self, *, at: float) -> float:
+        """Return the seconds until the next poll, which is not after the deadline of the load."""
+        left = max(self._started + self._limits.load - at, _SHORTEST_PAUSE_SECONDS)
+        pause = pause_seconds(self._limits, unchanged=at - self._changed_at, pending=len(self.pending))
+        return min(pause, left)
 
     def on_answer(self, target: str, answer: tuple[VersionStatus, ...] | Transient, *, at: float) -> None:
         """Pass on the answer of one GetModelStatus."""
@@ -92,7 +131,16 @@ class GroupWatch:
         error = f"{row.error_code}: {row.error_message}" if row and row.error_code != "OK" else ""
         if state is not before.state:
             logger.info("Version %s of %s on %s: %s", self._version, self._model, target, state.value if state else "-")
-        self._replicas[target] = _ReplicaState(state, error, alive)
+            self._changed_at = at
+        available_at = at if before.available_at is None else before.available_at
+        unlisted_since = at if before.unlisted_since is None else before.unlisted_since
+        self._replicas[target] = _ReplicaState(
+            state,
+            error,
+            alive,
+            available_at=available_at if state is VersionState.AVAILABLE else None,
+            unlisted_since=unlisted_since if state is None else None,
+        )
         if row is None or state is not VersionState.END:
             return
         stale = not alive and at - self._started < self._limits.stale_end
@@ -113,7 +161,7 @@ class GroupWatch:
     def on_error(self, target: str, error: Transient) -> None:
         """Note that `target` did not answer; a later answer replaces this."""
         before = self._replicas[target]
-        self._replicas[target] = _ReplicaState(None, before.error, before.ever_alive, unreachable=error.cause)
+        self._replicas[target] = replace(before, state=None, unreachable=error.cause, available_at=None)
 
     def is_done(self, *, at: float) -> bool:
         """Tell whether every replica is AVAILABLE; raise Unreachable or DeadlineExceeded when time is up."""
@@ -122,20 +170,21 @@ class GroupWatch:
             replica = self._replicas[target]
             if replica.unreachable and waited >= self._limits.load:
                 raise Unreachable(
-                    f"Replica {target} did not answer for {waited:.0f} s: {replica.unreachable}",
+                    f"Replica {target} does not answer after a wait of {waited:.0f} s: {replica.unreachable}",
                     "Start it, or take it out of the serving group.",
                 )
-            if replica.state is None and not replica.unreachable and waited >= self._limits.discovery:
+            unlisted = at - (at if replica.unlisted_since is None else replica.unlisted_since)
+            undiscovered = unlisted >= self._limits.discovery or waited >= self._limits.load
+            if replica.state is None and not replica.unreachable and undiscovered:
                 raise DeadlineExceeded(
                     f"Replica {target} did not see version {self._version} of model {self._model!r} "
-                    f"within {waited:.0f} s.",
+                    f"within {unlisted:.0f} s.",
                     "Check that the model root of the group is the directory this server reads, and its poll period.",
                 )
-            if waited >= self._limits.load:
-                state = replica.state.value if replica.state else "unknown"
+            if replica.state is not None and waited >= self._limits.load:
                 raise DeadlineExceeded(
-                    f"Replica {target} still shows version {self._version} of model {self._model!r} as {state} "
-                    f"after {waited:.0f} s.",
+                    f"Replica {target} still shows version {self._version} of model {self._model!r} as "
+                    f"{replica.state.value} after {waited:.0f} s.",
                     "Allow more time, or read the server's log.",
                 )
         return not self.pending
@@ -143,20 +192,29 @@ class GroupWatch:
 
 def wait_until_available(
     clients: Mapping[str, ServingClient], model: str, version: int, *, limits: WaitLimits, clock: Clock
-) -> None:
-    """Block until `version` is AVAILABLE on every replica.
+) -> dict[str, float]:
+    """Block until `version` is AVAILABLE on every replica; return when, per target, in monotonic seconds of `clock`.
 
-    Raises LoadFailed, Contention (somebody unloaded it), DeadlineExceeded or Unreachable.
+    Raises LoadFailed, Contention (somebody unloaded it), DeadlineExceeded or Unreachable. A busy replica is polled
+    again until the deadline.
     """
     watch = GroupWatch(model, version, clients, limits=limits, started=clock.monotonic())
+
+    def ask(target: str) -> tuple[tuple[VersionStatus, ...] | Transient, float]:
+        return _ask(clients[target], model, version, limits.rpc), clock.monotonic()
+
     while True:
-        pending = {target: clients[target] for target in watch.pending}
-        answers = call_each(pending, lambda target: _ask(clients[target], model, version, limits.rpc))
-        for target, answer in answers.items():
-            watch.on_answer(target, answer, at=clock.monotonic())
+        for target, (answer, at) in call_each({target: clients[target] for target in watch.pending}, ask).items():
+            watch.on_answer(target, answer, at=at)
         if watch.is_done(at=clock.monotonic()):
-            return
-        clock.sleep(limits.interval)
+            return watch.available_at
+        clock.sleep(watch.pause(at=clock.monotonic()))
+
+
+def to_wall_clock(moments: Mapping[str, float], clock: Clock) -> dict[str, str]:
+    """Return the same moments as ISO 8601 in UTC; `moments` are monotonic seconds of `clock`."""
+    now, monotonic = clock.now(), clock.monotonic()
+    return {target: (now - timedelta(seconds=monotonic - at)).isoformat() for target, at in moments.items()}
 
 
 def is_available(clients: Mapping[str, ServingClient], model: str, version: int, *, seconds: float) -> bool:
@@ -179,12 +237,11 @@ def wait_until_gone(
     A version that was taken back before its load began stays START for ever (contract 4.3): that counts as gone when
     it has not moved for `limits.stale_end`.
     """
-    started = clock.monotonic()
+    started = changed = clock.monotonic()
     left = dict(clients)
     while True:
         waited = clock.monotonic() - started
-        for target, client in list(left.items()):
-            answer = _ask(client, model, version, limits.rpc)
+        for target, answer in call_each(left, lambda target: _ask(clients[target], model, version, limits.rpc)).items():
             if isinstance(answer, Transient):
                 if waited >= limits.load:
                     raise answer
@@ -193,6 +250,7 @@ def wait_until_gone(
             dropped = states == {VersionState.START} and waited >= limits.stale_end
             if states <= {VersionState.END} or dropped:
                 del left[target]
+                changed = clock.monotonic()
         if not left:
             return
         if waited >= limits.load:
@@ -200,7 +258,7 @@ def wait_until_gone(
                 f"Replica {next(iter(left))} still holds version {version} of model {model!r} after {waited:.0f} s.",
                 "Find requests that never end: a server drains them before it unloads.",
             )
-        clock.sleep(limits.interval)
+        clock.sleep(pause_seconds(limits, unchanged=clock.monotonic() - changed, pending=len(left)))
 
 
 def _ask(client: ServingClient, model: str, version: int, timeout: float) -> tuple[VersionStatus, ...] | Transient:
@@ -218,19 +276,20 @@ async def wait_until_available_aio(
     limits: WaitLimits,
     clock: Clock,
     own_load: bool = True,
-) -> None:
+    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+) -> dict[str, float]:
     """Do what `wait_until_available` does without blocking the event loop; see `GroupWatch` for `own_load`."""
 
-    async def ask(target: str) -> tuple[str, tuple[VersionStatus, ...] | Transient]:
+    async def ask(target: str) -> tuple[str, tuple[VersionStatus, ...] | Transient, float]:
         try:
-            return target, await clients[target].status(model, version, timeout=limits.rpc)
+            return target, await clients[target].status(model, version, timeout=limits.rpc), clock.monotonic()
         except Transient as error:
-            return target, error
+            return target, error, clock.monotonic()
 
     watch = GroupWatch(model, version, clients, limits=limits, started=clock.monotonic(), own_load=own_load)
     while True:
-        for target, answer in await asyncio.gather(*(ask(target) for target in watch.pending)):
-            watch.on_answer(target, answer, at=clock.monotonic())
+        for target, answer, at in await asyncio.gather(*(ask(target) for target in watch.pending)):
+            watch.on_answer(target, answer, at=at)
         if watch.is_done(at=clock.monotonic()):
-            return
-        await asyncio.sleep(limits.interval)
+            return watch.available_at
+        await sleep(watch.pause(at=clock.monotonic()))
