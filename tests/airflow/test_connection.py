@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from jsonschema import Draft7Validator
 import airflow
 from tfs_deploy.errors import InvalidInput
 from tfs_deploy.hooks.group_settings import GroupExtra
-from tfs_deploy.hooks.tf_serving import TFServingHook, s3_options
+from tfs_deploy.hooks.tf_serving import TFServingHook, as3_options, s3_options
 from tfs_deploy.provider_info import get_provider_info
 from tfs_deploy.serving.group import Mode
 from tfs_deploy.store.object_store.connection import S3Options
@@ -176,6 +177,7 @@ def test_an_aws_connection_says_how_to_reach_the_store(monkeypatch: pytest.Monke
         session_token="token",
     )
     assert "secret" not in repr(options)
+    assert asyncio.run(as3_options("cloud")) == options
     assert s3_options(aws(monkeypatch, extra={"verify": "/etc/ca.pem"})) == S3Options(ca_bundle="/etc/ca.pem")
     assert s3_options(aws(monkeypatch, extra={"verify": False})) == S3Options(verify_tls=False)
     assert s3_options(aws(monkeypatch)) == S3Options()
@@ -183,6 +185,7 @@ def test_an_aws_connection_says_how_to_reach_the_store(monkeypatch: pytest.Monke
 
 def test_without_an_aws_connection_the_workers_own_credentials_count() -> None:
     assert s3_options("") is None
+    assert asyncio.run(as3_options("")) is None
 
 
 @pytest.mark.parametrize(
@@ -199,6 +202,8 @@ def test_an_aws_connection_that_would_be_misread_is_refused(
 ) -> None:
     with pytest.raises(InvalidInput, match=told):
         s3_options(aws(monkeypatch, **fields))
+    with pytest.raises(InvalidInput, match=told):
+        asyncio.run(as3_options("cloud"))
 
 
 def test_a_store_in_s3_needs_the_servers_own_directory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,10 @@
-"""A deferrable load on a store that sync agents bring versions from: no worker is held while they do."""
+"""A deferrable load on a store that sync agents copy versions from: no worker is held while they do."""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import threading
 import time
 from datetime import datetime, timedelta, timezone
 
@@ -11,13 +13,16 @@ from airflow.sdk._shared.module_loading import import_string
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 from airflow.sdk.serde import deserialize, serialize
 
+from s3_server import ACCESS_KEY, SECRET, moto_server
 from tfs_deploy import LoadModelVersionOperator, PublishModelOperator
 from tfs_deploy.deployment import sync_agents, sync_requests
+from tfs_deploy.deployment.agent_wait import AgentWait
 from tfs_deploy.deployment.sync_agents import AgentErrorKind, AgentProblem, AgentReport
 from tfs_deploy.errors import DeadlineExceeded
+from tfs_deploy.hooks.tf_serving import TFServingHook
 from tfs_deploy.jsonable import to_json
 from tfs_deploy.store.open import open_store
-from tfs_deploy.triggers.group_wait import PauseTrigger
+from tfs_deploy.triggers.sync_agents import SyncAgentsTrigger, retry_seconds
 
 pytestmark = pytest.mark.airflow
 
@@ -59,12 +64,13 @@ def again(operator, context, deferred: TaskDeferred):
 def test_a_transfer_holds_no_worker(group, context, operator) -> None:
     report(group)
     first = deferred_by(lambda: operator.execute(context))
-    assert isinstance(first.trigger, PauseTrigger)
+    assert isinstance(first.trigger, SyncAgentsTrigger)
     assert first.method_name == "execute_poll"
     assert asked_for(group) == [1]
     second = deferred_by(again(operator, context, first))
-    assert isinstance(second.trigger, PauseTrigger)
+    assert isinstance(second.trigger, SyncAgentsTrigger)
     assert second.kwargs["since"] == first.kwargs["since"], "the wait does not begin anew"
+    assert (first.kwargs["polls"], second.kwargs["polls"]) == (1, 2)
     report(group, 1)
     third = deferred_by(again(operator, context, second))
     assert third.method_name == "execute_complete"
@@ -85,7 +91,7 @@ def test_an_agent_whose_clock_is_wrong_is_known_by_its_changes_from_look_to_look
     first = deferred_by(lambda: operator.execute(context))
     report(group, at=datetime.now(timezone.utc) - timedelta(days=1))
     second = deferred_by(again(operator, context, first))
-    assert isinstance(second.trigger, PauseTrigger)
+    assert isinstance(second.trigger, SyncAgentsTrigger)
 
 
 def test_a_version_that_is_damaged_in_the_store_is_rejected(group, context, operator) -> None:
@@ -98,11 +104,76 @@ def test_a_version_that_is_damaged_in_the_store_is_rejected(group, context, oper
     assert open_store(str(group.store)).versions("half") == ()
 
 
-def test_a_pause_ends_at_its_time() -> None:
-    async def fire(until: float) -> list[object]:
-        return [event.payload async for event in PauseTrigger(until=until).run()]
+def fire(waiting: SyncAgentsTrigger) -> tuple[str, float]:
+    """Run a trigger as the triggerer does; return the status of its one event, and the seconds until then."""
 
-    until = time.time() + 0.2
-    assert asyncio.run(fire(until)) == [{"status": "poll"}]
-    assert time.time() >= until
-    assert asyncio.run(fire(0.0)) == [{"status": "poll"}], "one that is over ends at once"
+    async def events() -> list[dict[str, str]]:
+        return [event.payload async for event in waiting.run()]
+
+    begun = time.monotonic()
+    (payload,) = asyncio.run(events())
+    json.dumps(payload)
+    return payload["status"], time.monotonic() - begun
+
+
+def test_the_trigger_fires_when_the_agent_reports_the_version(group, context, operator) -> None:
+    report(group)
+    deferred = deferred_by(lambda: operator.execute(context))
+    reporting = threading.Timer(0.5, report, (group, 1))
+    reporting.start()
+    assert fire(deferred.trigger)[0] == "held"
+    reporting.join()
+    assert deferred_by(again(operator, context, deferred)).method_name == "execute_complete"
+
+
+def test_the_trigger_leaves_what_it_cannot_decide_to_a_worker(group, context, operator) -> None:
+    report(group)
+    deferred = deferred_by(lambda: operator.execute(context))
+    report(group, problems=(AgentProblem(AgentErrorKind.CORRUPT, "It is damaged.", "half", 1, attempts=3),))
+    status, seconds = fire(deferred.trigger)
+    assert status == "poll"
+    assert seconds >= 1.0
+
+
+def test_a_triggerer_that_reads_another_store_delays_the_load_and_does_not_end_it(group, context, operator) -> None:
+    report(group)
+    deferred = deferred_by(lambda: operator.execute(context))
+    (group.folder / "not mounted").mkdir()
+    deferred.trigger.store = str(group.folder / "not mounted")
+    status, seconds = fire(deferred.trigger)
+    assert status == "poll"
+    assert seconds >= 1.0
+    report(group, 1)
+    assert deferred_by(again(operator, context, deferred)).method_name == "execute_complete"
+
+
+def test_the_pause_before_a_worker_polls_again_grows() -> None:
+    assert [retry_seconds(polls) for polls in (1, 2, 3)] == [1.0, 1.5, 2.25]
+    assert retry_seconds(100) == 15.0
+
+
+def test_the_kwargs_of_the_trigger_hold_no_more_than_the_id_of_the_connection(group, context, operator) -> None:
+    group.connect(group.target, tls=False, server_name="a-secret-name")
+    report(group)
+    kwargs = json.dumps(deferred_by(lambda: operator.execute(context)).trigger.serialize())
+    assert "a-secret-name" not in kwargs
+    assert group.target not in kwargs
+
+
+def test_the_trigger_reads_a_store_in_s3_with_the_credentials_of_the_aws_connection(group, monkeypatch) -> None:
+    with moto_server() as s3:
+        store = f"s3://{s3.new_bucket()}/models"
+        aws = {"conn_type": "aws", "login": ACCESS_KEY, "password": SECRET}
+        where = {"endpoint_url": s3.url, "region_name": "us-east-1"}
+        monkeypatch.setenv("AIRFLOW_CONN_CLOUD", json.dumps({**aws, "extra": where}))
+        group.connect(group.target, store=store, aws_conn_id="cloud", model_root="/models")
+        with TFServingHook().session() as session:
+            sync_requests.request_version(session, "half", 1)
+            agent = AgentReport("one", "default", session.clock.now().isoformat(), "x", held={"half": (1,)})
+            session.store.documents.write(sync_agents.key("default", "one"), to_json(agent), expected=None)
+            progress = AgentWait(session, "half", 1).progress
+            waiting = SyncAgentsTrigger.on_session(
+                session, "half", 1, progress, tf_serving_conn_id=TFServingHook.default_conn_name
+            )
+        assert SECRET not in json.dumps(waiting.serialize())
+        assert fire(waiting)[0] == "held"

@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 import time
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
@@ -92,7 +93,12 @@ def test_kwargs_hold_no_more_than_the_id_of_the_connection(group) -> None:
 
 def test_available(group, context) -> None:
     load(group, context)
-    assert fire(trigger()) == {"status": "available", "message": "", "remedy": "", "version": 1}
+    begun = datetime.now(timezone.utc)
+    event = fire(trigger())
+    (target, moment), *others = event.pop("available_at").items()
+    assert (target, others) == (group.target, [])
+    assert begun <= datetime.fromisoformat(moment) <= datetime.now(timezone.utc)
+    assert event == {"status": "available", "message": "", "remedy": "", "version": 1}
 
 
 def test_fires_when_the_version_comes(group, context) -> None:

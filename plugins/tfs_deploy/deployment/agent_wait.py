@@ -14,18 +14,30 @@ logger = logging.getLogger(__name__)
 
 # A download that was damaged on the way succeeds at the next attempt; after so many the store's copy is damaged.
 CORRUPT_ATTEMPTS = 3
+# A poll reads the store once per agent, so pauses grow: to a tenth of the time waited, within these bounds.
+_PAUSE_SHARE = 0.1
+_SHORTEST_PAUSE_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class WaitProgress:
-    """A wait that another process may continue: its start (seconds since the epoch), and the tags of the reports."""
+    """A wait that another process may continue.
+
+    `since` is its start in seconds since the epoch; `report_tags` are the tags of the reports at the last poll; `polls`
+    counts the processes that have polled.
+    """
 
     since: float
     report_tags: dict[str, str]
+    polls: int
 
 
 class AgentWait:
-    """The wait for one version; its time begins now, or at the start of the wait that it continues."""
+    """The wait for one version; its time begins now, or at the start of the wait that it continues.
+
+    It reads the store only, and asks no replica.
+    """
 
     def __init__(
         self, session: GroupSession, model: str, version: int, *, progress: WaitProgress | None = None
@@ -36,6 +48,7 @@ class AgentWait:
         now = session.clock.now().timestamp()
         self._since = progress.since if progress else now
         tags = progress.report_tags if progress else {}
+        self._polls = progress.polls if progress else 0
         self._agents = LiveAgents(session.store.documents, session.group.name, tags=tags)
         self._started = session.clock.monotonic() - max(0.0, now - self._since)
         self._logged: tuple[str, ...] = ()
@@ -43,7 +56,16 @@ class AgentWait:
     @property
     def progress(self) -> WaitProgress:
         """Return what another process needs to continue this wait."""
-        return WaitProgress(self._since, self._agents.tags)
+        return WaitProgress(self._since, self._agents.tags, self._polls + 1)
+
+    @property
+    def waited(self) -> float:
+        """Return the seconds since the wait began, in whichever process."""
+        return self._session.clock.monotonic() - self._started
+
+    def pause(self) -> float:
+        """Return the seconds until the next poll: from 0.5 s to 5 s, growing with the time waited."""
+        return min(max(_SHORTEST_PAUSE_SECONDS, self.waited * _PAUSE_SHARE), _LONGEST_PAUSE_SECONDS)
 
     def poll(self) -> bool:
         """Tell whether every living agent holds the version; costs one listing and one read per agent.
@@ -69,7 +91,7 @@ class AgentWait:
         return False
 
     def _warn_if_too_few(self, living: Mapping[str, AgentReport]) -> None:
-        replicas = len(self._session.clients)
+        replicas = len(self._session.group.replicas)
         if living and len(living) < replicas:
             logger.warning(
                 "Fewer sync agents of group %r live (%s: %s) than it has replicas (%s): a replica that shares no disk "
@@ -83,7 +105,7 @@ class AgentWait:
             )
 
     def _raise_if_hopeless(self, living: Mapping[str, AgentReport], without: Mapping[str, AgentReport]) -> None:
-        session, waited = self._session, self._session.clock.monotonic() - self._started
+        session, waited = self._session, self.waited
         group = session.group.name
         if not living and waited >= session.wait.discovery:
             raise Unreachable(
@@ -117,7 +139,7 @@ def wait_until_held(session: GroupSession, model: str, version: int) -> None:
     """Wait until every living agent of the group holds `version`; raises what `AgentWait.poll` raises."""
     wait = AgentWait(session, model, version)
     while not wait.poll():
-        session.clock.sleep(session.wait.interval)
+        session.clock.sleep(wait.pause())
 
 
 def _is_damaged_in_the_store(problem: AgentProblem) -> bool:

@@ -102,6 +102,12 @@ def request_version(session: GroupSession, model: str, version: int) -> None:
     _update(session, lambda requests: requests.without_expired(session.clock.now()).adding(request))
 
 
+def is_requested(session: GroupSession, model: str, version: int) -> bool:
+    """Tell whether a request for `version` is in the store as this process reads it."""
+    requests, _ = read(session.store.documents, session.group.name)
+    return any((each.model, each.version) == (model, version) for each in requests.versions)
+
+
 def cancel_request(session: GroupSession, model: str, version: int) -> None:
     """Remove the request for `version`; log an error of the store instead of raising it."""
     try:

@@ -89,6 +89,27 @@ class TFServingHook(BaseHook):
         tls = await asyncio.to_thread(settings.tls_options)
         return {target: connect_aio(target, tls=tls) for target in targets}
 
+    async def aio_store_session(
+        self, *, store: str | None = None, group: str | None = None, wait: WaitLimits
+    ) -> GroupSession:
+        """Return the group with its store and without a client of any replica, for a trigger that reads the store."""
+        import asyncio
+
+        from tfs_deploy.deployment.session import GroupSession
+
+        settings = await self.aget_conn()
+        s3 = await as3_options(settings.extra.aws_conn_id)
+
+        def opened() -> GroupSession:
+            from tfs_deploy.store.open import open_store
+
+            in_store = open_store(settings.store_uri(store), s3=s3)
+            serving_group = settings.serving_group(store_root=in_store.uri, name=group)
+            return GroupSession(in_store, serving_group, {}, "airflow triggerer", wait=wait)
+
+        # Imports of boto3, a resolver and a disk take time that the event loop must not wait for.
+        return await asyncio.to_thread(opened)
+
     def test_connection(self) -> tuple[bool, str]:
         """Query every replica, and read the store if the connection names one."""
         from tfs_deploy.serving.client import connect
@@ -141,16 +162,28 @@ def s3_options(conn_id: str) -> S3Options | None:
     aws_session_token, profile_name and verify (true, false, or a CA bundle's path), as in the amazon provider.
     Raises InvalidInput for another type of connection and for settings that would be ignored.
     """
-    from tfs_deploy.store.object_store.connection import S3Options
-
     if not conn_id:
         return None
     connection = BaseHook.get_connection(conn_id)
+    return _s3_options(connection, connection.extra_dejson)
+
+
+async def as3_options(conn_id: str) -> S3Options | None:
+    """Do what `s3_options` does without blocking the event loop."""
+    if not conn_id:
+        return None
+    connection = await BaseHook.aget_connection(conn_id)
+    return _s3_options(connection, await connection.aextra_dejson())
+
+
+def _s3_options(connection: Connection, extra: dict[str, Any]) -> S3Options:
+    from tfs_deploy.store.object_store.connection import S3Options
+
+    conn_id = connection.conn_id
     if connection.conn_type not in _AWS_CONN_TYPES:
         raise InvalidInput(
             f"The connection {conn_id!r} is of type {connection.conn_type!r}.", "Name a connection of type 'aws'."
         )
-    extra = connection.extra_dejson
     refused = [key for key in _REFUSED_AWS_FIELDS if extra.get(key)]
     if refused:
         raise InvalidInput(

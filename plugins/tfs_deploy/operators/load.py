@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 # The trigger ends the wait with an error of its own; Airflow's timeout is for a triggerer that died.
 _TRIGGERER_MARGIN_SECONDS = 120.0
-# Between two polls of the sync agents; each poll is a short task of a worker.
-_POLL_SECONDS = 15.0
 
 
 class LoadModelVersionOperator(TFServingOperator):
@@ -33,7 +32,7 @@ class LoadModelVersionOperator(TFServingOperator):
     :param wait_seconds: how long the load may take, all in all.
     :param discovery_seconds: how long until every replica lists the version (one poll of its disk, or a download).
     :param reject_on_failure: withdraw a version that a replica cannot load.
-    :param deferrable: wait in the triggerer, without a worker slot; sync agents are polled every 15 s.
+    :param deferrable: wait in the triggerer, for sync agents too; no worker slot is held.
 
     Returns ``{model, version}``.
     """
@@ -61,13 +60,11 @@ class LoadModelVersionOperator(TFServingOperator):
         """Ask for the load, then wait here or in the triggerer."""
         return self._load(context, None)
 
-    def execute_poll(
-        self, context: Context, event: Mapping[str, Any] | None = None, *, since: float, report_tags: dict[str, str]
-    ) -> dict[str, Any]:
-        """Poll the sync agents again for the version."""
+    def execute_poll(self, context: Context, event: Mapping[str, Any], **progress: Any) -> dict[str, Any]:
+        """Poll the sync agents after the trigger fired; the trigger's event decides nothing."""
         from tfs_deploy.deployment.agent_wait import WaitProgress
 
-        return self._load(context, WaitProgress(since, report_tags))
+        return self._load(context, WaitProgress(**progress))
 
     def _load(self, context: Context, progress: WaitProgress | None) -> dict[str, Any]:
         from tfs_deploy.deployment.modes import steps_of
@@ -88,16 +85,18 @@ class LoadModelVersionOperator(TFServingOperator):
     def _wait_for_agents(self, session: GroupSession, version: int, progress: WaitProgress | None) -> None:
         """Defer this task, without a worker slot, as long as an agent is downloading the version."""
         from tfs_deploy.deployment.sync_requests import poll_agents
-        from tfs_deploy.triggers.group_wait import PauseTrigger
+        from tfs_deploy.triggers.sync_agents import SyncAgentsTrigger
 
         session.store.manifest(self.model, version)
         progress = poll_agents(session, self.model, version, progress=progress)
         if progress is not None:
             self.defer(
-                trigger=PauseTrigger(until=time.time() + _POLL_SECONDS),
+                trigger=SyncAgentsTrigger.on_session(
+                    session, self.model, version, progress, tf_serving_conn_id=self.tf_serving_conn_id
+                ),
                 method_name="execute_poll",
-                kwargs={"since": progress.since, "report_tags": progress.report_tags},
-                timeout=timedelta(seconds=_POLL_SECONDS + _TRIGGERER_MARGIN_SECONDS),
+                kwargs=asdict(progress),
+                timeout=timedelta(seconds=session.wait.load + _TRIGGERER_MARGIN_SECONDS),
             )
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:

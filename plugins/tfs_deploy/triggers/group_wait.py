@@ -1,9 +1,8 @@
-"""Waits in the triggerer: on a serving group, with the event that reports the result, and for a time."""
+"""Waits in the triggerer on a serving group, with the event that reports the result."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -28,13 +27,13 @@ _STATUSES: tuple[tuple[str, type[TFSDeployError]], ...] = (
 
 
 class GroupWaitTrigger(BaseTrigger):
-    """Fire once with ``{status, message, remedy, version}``.
+    """Fire once with ``{status, message, remedy, version}``, and what the trigger knows besides.
 
     `status` is ``available``, ``failed`` (a replica cannot load it), ``timeout``, ``unreachable``, or ``error`` (the
     connection is wrong). Kwargs hold the connection's id, never what is in it.
 
     :param deadline: seconds since the epoch; absolute, so that a restart of the triggerer does not prolong the wait.
-    :param poll_interval: seconds between two polls.
+    :param poll_interval: seconds between two polls; a wait for a version pauses longer the longer nothing changes.
     """
 
     def __init__(
@@ -65,16 +64,16 @@ class GroupWaitTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and yield the one event."""
         try:
-            payload = available(await self._connected())
+            payload = await self._connected()
         except TFSDeployError as error:
             payload = ended_by(error, self.version)
         yield TriggerEvent(payload)  # type: ignore[no-untyped-call]
 
     @abstractmethod
-    async def wait(self, clients: Mapping[str, AsyncModelServerClient]) -> int:
-        """Return the version that is available; raise the error that ends the wait."""
+    async def wait(self, clients: Mapping[str, AsyncModelServerClient]) -> dict[str, Any]:
+        """Return the event of the version that is available; raise the error that ends the wait."""
 
-    async def _connected(self) -> int:
+    async def _connected(self) -> dict[str, Any]:
         clients = await TFServingHook(self.tf_serving_conn_id).aio_clients()
         try:
             return await self.wait(clients)
@@ -82,27 +81,9 @@ class GroupWaitTrigger(BaseTrigger):
             await asyncio.gather(*(client.close() for client in clients.values()), return_exceptions=True)
 
 
-class PauseTrigger(BaseTrigger):
-    """Fire once at `until`, in seconds since the epoch; needs no connection, and a restart changes nothing."""
-
-    def __init__(self, *, until: float) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.until = until
-
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the import path and the kwargs that make this trigger again."""
-        kind = type(self)
-        return f"{kind.__module__}.{kind.__qualname__}", {"until": self.until}
-
-    async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Sleep, and yield the one event."""
-        await asyncio.sleep(max(0.0, self.until - time.time()))
-        yield TriggerEvent({"status": "poll"})  # type: ignore[no-untyped-call]
-
-
-def available(version: int) -> dict[str, Any]:
+def available(version: int, **more: Any) -> dict[str, Any]:
     """Return the event of a version that is AVAILABLE on every replica."""
-    return {"status": AVAILABLE, "message": "", "remedy": "", "version": version}
+    return {"status": AVAILABLE, "message": "", "remedy": "", "version": version, **more}
 
 
 def ended_by(error: TFSDeployError, version: int | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tfs_deploy.errors import DeadlineExceeded, NotFound, Transient
-from tfs_deploy.triggers.group_wait import GroupWaitTrigger
+from tfs_deploy.triggers.group_wait import GroupWaitTrigger, available
 
 if TYPE_CHECKING:
     from tfs_deploy.serving.client import AsyncModelServerClient
@@ -46,14 +46,14 @@ class ModelLabelTrigger(GroupWaitTrigger):
         """Return what the constructor took."""
         return {**super().kwargs(), "version_label": self.version_label}
 
-    async def wait(self, clients: Mapping[str, AsyncModelServerClient]) -> int:
+    async def wait(self, clients: Mapping[str, AsyncModelServerClient]) -> dict[str, Any]:
         """Ask every replica until all agree; raise DeadlineExceeded with the last answer of each."""
         while True:
             answers = await asyncio.gather(*(self._ask(client) for client in clients.values()))
             by_target = dict(zip(clients, answers, strict=True))
             version = agreed_version(by_target, self.version)
             if version is not None:
-                return version
+                return available(version)
             if time.time() >= self.deadline:
                 raise _timeout(self.model, self.version_label, by_target)
             await asyncio.sleep(self.poll_interval)

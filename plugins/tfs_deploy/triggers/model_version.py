@@ -6,10 +6,14 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tfs_deploy.triggers.group_wait import GroupWaitTrigger
+from tfs_deploy.triggers.group_wait import GroupWaitTrigger, available
 
 if TYPE_CHECKING:
     from tfs_deploy.serving.client import AsyncModelServerClient
+
+
+# Airflow takes seconds to resume a task, and one event loop polls for every waiting task.
+_POLL_SECONDS = 0.25
 
 
 class ModelVersionTrigger(GroupWaitTrigger):
@@ -29,7 +33,7 @@ class ModelVersionTrigger(GroupWaitTrigger):
         version: int,
         deadline: float,
         discovery_seconds: float = 60.0,
-        poll_interval: float = 1.0,
+        poll_interval: float = _POLL_SECONDS,
         own_load: bool = True,
     ) -> None:
         super().__init__(
@@ -46,15 +50,16 @@ class ModelVersionTrigger(GroupWaitTrigger):
         """Return what the constructor took."""
         return {**super().kwargs(), "discovery_seconds": self.discovery_seconds, "own_load": self.own_load}
 
-    async def wait(self, clients: Mapping[str, AsyncModelServerClient]) -> int:
-        """Wait as long as the deadline allows."""
+    async def wait(self, clients: Mapping[str, AsyncModelServerClient]) -> dict[str, Any]:
+        """Wait as long as the deadline allows; the event says when each replica was first AVAILABLE."""
         from tfs_deploy.clock import SystemClock
-        from tfs_deploy.serving.waiting import WaitLimits, wait_until_available_aio
+        from tfs_deploy.serving.waiting import WaitLimits, to_wall_clock, wait_until_available_aio
 
+        clock = SystemClock()
         remaining = max(0.0, self.deadline - time.time())
         discovery = min(self.discovery_seconds, remaining)
         limits = WaitLimits(load=remaining, discovery=discovery, interval=self.poll_interval)
-        await wait_until_available_aio(
-            clients, self.model, self.version, limits=limits, clock=SystemClock(), own_load=self.own_load
+        moments = await wait_until_available_aio(
+            clients, self.model, self.version, limits=limits, clock=clock, own_load=self.own_load
         )
-        return self.version
+        return available(self.version, available_at=to_wall_clock(moments, clock))
