@@ -111,6 +111,7 @@ def test_a_pause_is_short_again_once_a_replica_loads():
     assert group.pause(at=50.0) == pytest.approx(0.05)
     group.on_error("b:1", BUSY)
     assert group.pause(at=90.0) == pytest.approx(0.2), "busy is no change"
+    assert group.pause(at=200.0) == pytest.approx(0.25), "but it may hide one"
 
 
 def test_the_last_pause_ends_at_the_deadline():

@@ -22,6 +22,8 @@ _PAUSE_SHARE = 0.005
 _LONGEST_PAUSE_SECONDS = 1.0
 # Of one wait, over all replicas: a group of 1,000 is polled every 2 s. GetModelStatus is answered from memory.
 _POLLS_PER_SECOND = 500.0
+# A replica that is busy is polled as if its last change were at most so long ago: every 0.25 s.
+_SILENT_SECONDS = 50.0
 # Keeps the last pause before the deadline from rounding to no time at all.
 _SHORTEST_PAUSE_SECONDS = 0.001
 
@@ -109,8 +111,11 @@ class GroupWatch:
     def pause(self, *, at: float) -> float:
         """Return the seconds until the next poll, which is not after the deadline of the load."""
         left = max(self._started + self._limits.load - at, _SHORTEST_PAUSE_SECONDS)
-        pause = pause_seconds(self._limits, unchanged=at - self._changed_at, pending=len(self.pending))
-        return min(pause, left)
+        pending = self.pending
+        # A replica that did not answer may have changed long ago.
+        silent = any(self._replicas[target].unreachable for target in pending)
+        unchanged = min(at - self._changed_at, _SILENT_SECONDS if silent else math.inf)
+        return min(pause_seconds(self._limits, unchanged=unchanged, pending=len(pending)), left)
 
     def on_answer(self, target: str, answer: tuple[VersionStatus, ...] | Transient, *, at: float) -> None:
         """Pass on the answer of one GetModelStatus."""
@@ -263,7 +268,7 @@ def wait_until_gone(
 
 def _ask(client: ServingClient, model: str, version: int, timeout: float) -> tuple[VersionStatus, ...] | Transient:
     try:
-        return client.status(model, version, timeout=timeout)
+        return client.status(model, version, timeout=timeout, busy_timeout=0.0)
     except Transient as error:
         return error
 
@@ -282,7 +287,8 @@ async def wait_until_available_aio(
 
     async def ask(target: str) -> tuple[str, tuple[VersionStatus, ...] | Transient, float]:
         try:
-            return target, await clients[target].status(model, version, timeout=limits.rpc), clock.monotonic()
+            rows = await clients[target].status(model, version, timeout=limits.rpc, busy_timeout=0.0)
+            return target, rows, clock.monotonic()
         except Transient as error:
             return target, error, clock.monotonic()
 
