@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
@@ -17,7 +18,11 @@ DEFAULT_SIGNATURE = "serving_default"
 # Written by TensorFlow 2 into every SavedModel to run its initialisers; not for clients.
 INTERNAL_SIGNATURES = frozenset({"__saved_model_init_op"})
 
+# A made-up request has this size along a dimension that the signature leaves open beyond the batch.
+_OPEN_DIMENSION = 32
+
 Shape = tuple[int | None, ...] | None
+Inputs = dict[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +106,13 @@ def check_inputs(signature: Signature, inputs: Mapping[str, npt.NDArray[Any]], *
         _check_input(alias, signature.inputs[alias], array, where)
 
 
+def made_up_inputs(signature: Signature) -> Inputs | None:
+    """Return zeros (strings: empty) of batch 1, other open dimensions 32; None for a dtype that cannot be sent."""
+    if any(spec.dtype not in tensors.NUMPY_BY_NAME for spec in signature.inputs.values()):
+        return None
+    return {alias: _zeros(spec) for alias, spec in signature.inputs.items()}
+
+
 def compatible(expected: Mapping[str, Signature], served: Mapping[str, Signature]) -> tuple[str, ...]:
     """Return one sentence per reason why a client of `expected` would not work with `served`; none = compatible.
 
@@ -122,6 +134,16 @@ def covers(wide: Shape, narrow: Shape) -> bool:
     if narrow is None or len(wide) != len(narrow):
         return False
     return all(outer is None or outer == inner for outer, inner in zip(wide, narrow, strict=True))
+
+
+def _zeros(spec: TensorSpec) -> npt.NDArray[Any]:
+    dimensions = spec.shape if spec.shape is not None else (None,)
+    shape = tuple(
+        size if size is not None else (1 if axis == 0 else _OPEN_DIMENSION) for axis, size in enumerate(dimensions)
+    )
+    if spec.dtype == "DT_STRING":
+        return np.full(shape, b"", dtype=object)
+    return np.zeros(shape, dtype=tensors.NUMPY_BY_NAME[spec.dtype])
 
 
 def _check_input(alias: str, spec: TensorSpec, array: npt.NDArray[Any], where: str) -> None:

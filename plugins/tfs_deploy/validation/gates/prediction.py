@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from tfs_deploy.errors import ModelServerError
 from tfs_deploy.names import plural
-from tfs_deploy.serving.codec.tensors import NUMPY_BY_NAME
-from tfs_deploy.serving.signature import Signature, TensorSpec
+from tfs_deploy.serving.signature import Inputs, made_up_inputs
 from tfs_deploy.validation.gate import Candidate, Gate, ModelFiles, Outcome
 from tfs_deploy.validation.report import Verdict
 
-Inputs = dict[str, np.ndarray]
-
-# A made-up request has this size along a dimension that the signature leaves open beyond the batch.
-_OPEN_DIMENSION = 32
 # A made-up request can be invalid for a sound model.
 _REQUEST_ERRORS = frozenset({"INVALID_ARGUMENT", "OUT_OF_RANGE"})
 
@@ -33,7 +26,7 @@ class PredictionGate(Gate[bool, dict[str, tuple[Inputs | None, bool]]]):
         """Return per signature the inputs to send, None where none can be made up, and whether they were recorded."""
         recorded = {request.signature: request.inputs for request in files.golden_requests}
         return {
-            name: (recorded.get(name) or _made_up_inputs(signature), name in recorded)
+            name: (recorded.get(name) or made_up_inputs(signature), name in recorded)
             for name, signature in sorted(files.manifest.signatures.items())
         }
 
@@ -55,20 +48,3 @@ class PredictionGate(Gate[bool, dict[str, tuple[Inputs | None, bool]]]):
         if unproven:
             detail += f"; {', '.join(unproven)} refused a made-up request, so give golden requests for it"
         return Outcome(Verdict.PASS if answered else Verdict.INCONCLUSIVE, detail)
-
-
-def _made_up_inputs(signature: Signature) -> Inputs | None:
-    """Return zeros (strings: empty) of batch 1, other open dimensions 32; None for a dtype that cannot be sent."""
-    if any(spec.dtype not in NUMPY_BY_NAME for spec in signature.inputs.values()):
-        return None
-    return {alias: _zeros(spec) for alias, spec in signature.inputs.items()}
-
-
-def _zeros(spec: TensorSpec) -> np.ndarray:
-    dimensions = spec.shape if spec.shape is not None else (None,)
-    shape = tuple(
-        size if size is not None else (1 if axis == 0 else _OPEN_DIMENSION) for axis, size in enumerate(dimensions)
-    )
-    if spec.dtype == "DT_STRING":
-        return np.full(shape, b"", dtype=object)
-    return np.zeros(shape, dtype=NUMPY_BY_NAME[spec.dtype])
