@@ -19,6 +19,7 @@ from tfs_deploy.cli import (
     record_commands,
     step_commands,
     sync_command,
+    traffic_command,
     validate_command,
 )
 from tfs_deploy.errors import InvalidInput
@@ -121,6 +122,7 @@ for _function in (
 app.command(cls=PlainCommand, rich_help_panel=_RECORD)(record_commands.status)
 app.command(cls=PlainCommand, rich_help_panel=_RECORD)(record_commands.history)
 app.command("what-served", cls=PlainCommand, rich_help_panel=_RECORD)(record_commands.what_served)
+app.command(cls=PlainCommand, rich_help_panel=_RECORD)(traffic_command.traffic)
 app.command(cls=PlainCommand, rich_help_panel=_PROGRAMS)(sync_command.sync)
 app.command(cls=PlainCommand, rich_help_panel=_PROGRAMS)(program_commands.gateway)
 _golden = typer.Typer(cls=PlainGroup, help="Request files out of captured traffic.")

@@ -98,14 +98,22 @@ class Settings:
             )
         return self.store
 
+    def replicas(self) -> tuple[str, ...]:
+        """Return the addresses of all replicas; raise InvalidInput if none was named."""
+        self._require_target()
+        return self.servers.targets()
+
     def serving_group(self, store_directory: str) -> ServingGroup:
         """Return the group whose servers read `store_directory`, unless another model root was named."""
+        self._require_target()
+        return self.servers.serving_group(store_root=store_directory)
+
+    def _require_target(self) -> None:
         if self.target is None:
             raise InvalidInput(
                 "No model server is given.",
                 f"Use --target HOST:PORT[,HOST:PORT...], TFS_DEPLOY_TARGET, or the key target in {FILE_NAME}.",
             )
-        return self.servers.serving_group(store_root=store_directory)
 
 
 def read_settings(flags: GroupOptions, *, environ: Mapping[str, str], directory: Path) -> Settings:
