@@ -22,9 +22,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     servers = {target: FakeModelServer(target, discover=behave) for target in TARGETS}
-    monkeypatch.setattr(
-        "tfs_deploy.deployment.session.connect", lambda target, *, tls=None: FakeClient(servers[target])
-    )
+    monkeypatch.setattr("tfs_deploy.deployment.session.connect", lambda target, **options: FakeClient(servers[target]))
     store = tmp_path / "store"
     store.mkdir()
     return Desk(tmp_path, servers, store)
