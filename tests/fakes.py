@@ -83,8 +83,15 @@ class FakeClient(ServingClient):
 class AsyncFakeClient(AsyncServingClient):
     """`FakeClient` with coroutines, for what talks to the asyncio client."""
 
-    def __init__(self, server: FakeModelServer, *, clock: Clock | None = None, busy_timeout: float = 0.0) -> None:
-        super().__init__(server.target, clock, busy_timeout=busy_timeout)
+    def __init__(
+        self,
+        server: FakeModelServer,
+        target: str | None = None,
+        *,
+        clock: Clock | None = None,
+        busy_timeout: float = 0.0,
+    ) -> None:
+        super().__init__(target or server.target, clock, busy_timeout=busy_timeout)
         self._server = server
 
     async def _pause(self, seconds: float) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cli.desk import TARGETS, Desk, behave
-from fakes import FakeClient, FakeModelServer
+from fakes import AsyncFakeClient, FakeClient, FakeModelServer
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +22,12 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     servers = {target: FakeModelServer(target, discover=behave) for target in TARGETS}
-    monkeypatch.setattr("tfs_deploy.deployment.session.connect", lambda target, **options: FakeClient(servers[target]))
+    monkeypatch.setattr(
+        "tfs_deploy.deployment.session.connect", lambda target, **options: FakeClient(servers[target], target)
+    )
+    monkeypatch.setattr(
+        "tfs_deploy.deployment.session.connect_aio", lambda target, **options: AsyncFakeClient(servers[target], target)
+    )
     store = tmp_path / "store"
     store.mkdir()
     return Desk(tmp_path, servers, store)

@@ -1,4 +1,4 @@
-"""The commands that show status and history: their tables, their JSON, how they end."""
+"""The commands that show the history: their tables, their JSON, how they end."""
 
 from __future__ import annotations
 
@@ -7,67 +7,6 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from cli.desk import MODEL, Desk, deployed
-
-
-def test_status_tells_per_replica_and_version_the_state_and_per_label_the_version(desk: Desk) -> None:
-    deployed(desk, "good 1", "good 2")
-
-    ran = desk.run("status", "--json")
-
-    assert ran.code == 0
-    model = ran.json["models"][MODEL]
-    assert model["labels"] == {"previous": 1, "stable": 2}
-    for target in desk.servers:
-        assert model["replicas"][target]["versions"] == {"1": "AVAILABLE", "2": "AVAILABLE"}
-        assert model["replicas"][target]["labels"] == {"previous": 1, "stable": 2}
-    assert model["live"]["version"] == 2
-    assert ran.json["drift"] == ""
-
-
-def test_status_is_a_table_that_fits_its_terminal(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    deployed(desk, "good 1", "good 2")
-
-    for columns in (60, 80, 100, 200):
-        monkeypatch.setenv("COLUMNS", str(columns))
-        ran = desk.run("status", MODEL)
-        assert ran.code == 0
-        assert max(map(len, ran.out.splitlines())) <= columns
-        assert "\x1b" not in ran.out
-        assert "version 2 is live since" in " ".join(ran.out.split())
-        assert "No drift" in ran.out
-        rows = [line for line in ran.out.splitlines() if "stable" in line]
-        assert any(row.split()[0] == "2" and "AVAILABLE" in row for row in rows)
-
-
-def test_status_ends_with_3_for_a_replica_that_does_not_answer(desk: Desk) -> None:
-    deployed(desk, "good 1")
-    desk.servers["replica-1:8500"].unreachable = True
-
-    ran = desk.run("status")
-
-    assert ran.code == 3
-    assert "Could not ask: replica-1:8500" in ran.out
-    assert "AVAILABLE" in ran.out
-
-
-def test_status_of_an_empty_group_asks_its_replicas_all_the_same(desk: Desk) -> None:
-    assert desk.run("status").code == 0
-    desk.servers["replica-1:8500"].unreachable = True
-    assert desk.run("status").code == 3
-
-
-def test_status_ends_with_1_for_drift_and_says_how_to_cure_it(desk: Desk) -> None:
-    deployed(desk, "good 1", "good 2")
-    server = desk.servers["replica-2:8500"]
-    server.labels[MODEL]["stable"] = 1
-
-    ran = desk.run("status", "--json")
-
-    assert ran.code == 1
-    assert "replica-2:8500 has drifted" in ran.json["drift"]
-    assert f"tfs-deploy promote {MODEL} 2" in ran.json["drift"]
-    assert desk.run("promote", MODEL, 2).code == 0
-    assert desk.run("status").code == 0
 
 
 def test_history_tells_time_action_version_who_and_why(desk: Desk) -> None:
@@ -132,3 +71,15 @@ def test_what_served_refuses_a_time_that_it_cannot_answer_for(desk: Desk, at: st
     ran = desk.run("what-served", MODEL, "--at", at)
     assert ran.code == 2
     assert at in ran.err
+
+
+@pytest.mark.parametrize("arguments", [("history", MODEL), ("what-served", MODEL), ("status",), ("status", MODEL)])
+def test_a_command_that_reads_refuses_a_store_that_does_not_exist(desk: Desk, arguments: tuple[str, ...]) -> None:
+    missing = desk.folder / "stor"
+
+    ran = desk.run(*arguments, "--store", missing, "--target", ",".join(desk.servers), where=False)
+
+    assert ran.code == 2
+    assert str(missing) in ran.err
+    assert "does not exist" in ran.err
+    assert not missing.exists()

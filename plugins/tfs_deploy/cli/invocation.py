@@ -54,13 +54,25 @@ class Invocation:
 
         return open_store(self.settings.store_uri(), s3=self.settings.s3)
 
+    def existing_store(self) -> Store:
+        """Open the store for a command that only reads; raise NotFound for a directory that does not exist."""
+        from tfs_deploy.errors import NotFound
+
+        store = self.store()
+        if store.directory is not None and not store.directory.is_dir():
+            raise NotFound(
+                f"There is no store in {str(store.directory)!r}: the directory does not exist.",
+                "Check the path for a typing error; the first publish creates a store.",
+            )
+        return store
+
     @contextmanager
-    def session(self) -> Iterator[GroupSession]:
-        """Open the serving group for the block."""
+    def session(self, *, reads_only: bool = False) -> Iterator[GroupSession]:
+        """Open the serving group for the block; with `reads_only` its store must exist."""
         from tfs_deploy.deployment.session import open_session
 
         settings = self.settings
-        store = self.store()
+        store = self.existing_store() if reads_only else self.store()
         with open_session(
             store,
             settings.serving_group(store.uri),

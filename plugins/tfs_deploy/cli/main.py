@@ -17,6 +17,7 @@ from tfs_deploy.cli import (
     model_commands,
     program_commands,
     record_commands,
+    status_command,
     step_commands,
     sync_command,
     traffic_command,
@@ -119,7 +120,7 @@ for _function in (
     step_commands.retire,
 ):
     app.command(cls=PlainCommand, rich_help_panel=_STEPS)(_function)
-app.command(cls=PlainCommand, rich_help_panel=_RECORD)(record_commands.status)
+app.command(cls=PlainCommand, rich_help_panel=_RECORD)(status_command.status)
 app.command(cls=PlainCommand, rich_help_panel=_RECORD)(record_commands.history)
 app.command("what-served", cls=PlainCommand, rich_help_panel=_RECORD)(record_commands.what_served)
 app.command(cls=PlainCommand, rich_help_panel=_RECORD)(traffic_command.traffic)

@@ -1,4 +1,4 @@
-"""Commands that only read: `status`, `history`, `what-served`."""
+"""Commands that read the record: `history`, `what-served`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tfs_deploy.cli import exit_codes, options
+from tfs_deploy.cli import options
 from tfs_deploy.cli.invocation import Invocation, command
 
 if TYPE_CHECKING:
@@ -20,30 +20,6 @@ if TYPE_CHECKING:
 
 _STYLES = {"promoted": "green", "rolled_back": "yellow", "rejected": "red", "put_back": "red"}
 _TIME_REMEDY = "Write it as ISO 8601 with a time zone, for example 2026-11-22T12:00:00Z or 2026-11-22T13:00:00+01:00."
-
-
-@command(group_options=True)
-def status(
-    call: Invocation,
-    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="Name of one model; all if left out.")] = None,
-) -> None:
-    """Show per model which version is live, and what every replica holds.
-
-    Ends with 1 if a replica drifted from what it should hold, with 3 if one could not be asked.
-    """
-    from tfs_deploy.cli.status_view import answer_of, show_status
-    from tfs_deploy.deployment.steps.status import status as run_status
-    from tfs_deploy.names import check_model_name
-
-    if model is not None:
-        check_model_name(model)
-    with call.session() as session:
-        answer = answer_of(session, run_status(session, model))
-    call.answer(answer, lambda console: show_status(console, answer))
-    if answer.unreachable:
-        call.exit_code = exit_codes.COULD_NOT_TELL
-    elif answer.drift:
-        call.exit_code = exit_codes.REFUSED
 
 
 @command(group_options=True)
@@ -74,7 +50,7 @@ def what_served(
 
     now = SystemClock().now()
     when = now if at is None else past_time(at, now=now)
-    documents, group = call.store().documents, call.settings.group
+    documents, group = call.existing_store().documents, call.settings.group
     _read_history(call, model)
     served = records.version_at(documents, group, model, when)
     if served.version is None:
@@ -93,7 +69,7 @@ def _read_history(call: Invocation, model: str) -> tuple[DeploymentRecord, ...]:
     from tfs_deploy.errors import NotFound
     from tfs_deploy.names import check_model_name
 
-    history = records.history(call.store().documents, call.settings.group, check_model_name(model))
+    history = records.history(call.existing_store().documents, call.settings.group, check_model_name(model))
     if not history:
         raise NotFound(
             f"Group {call.settings.group!r} has no record of model {model!r} in {call.store().uri}.",

@@ -1,19 +1,17 @@
-"""What `status` answers, as a value for JSON and as tables."""
+"""The tables of `status`: per model its versions, and what each replica holds; then everything that differs."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
 from rich.text import Text
 
-from tfs_deploy.cli.tables import Column, fits, print_table, readable_time
-from tfs_deploy.deployment import records, validation_results
-from tfs_deploy.deployment.desired_state import STABLE, LabelMove
-from tfs_deploy.deployment.modes import steps_of
-from tfs_deploy.deployment.replica_status import ReplicaStatus
-from tfs_deploy.deployment.session import GroupSession
-from tfs_deploy.deployment.steps.status import GroupReport, ModelReport
+from tfs_deploy.cli.status_answer import ModelAnswer, ReplicaAnswer, StatusAnswer
+from tfs_deploy.cli.tables import Column, print_table, readable_time
+from tfs_deploy.deployment.desired_state import STABLE
+from tfs_deploy.deployment.differences import Difference, DifferenceKind
 from tfs_deploy.names import plural
 from tfs_deploy.serving.replies import VersionState
 
@@ -25,131 +23,52 @@ _STYLES = {
     VersionState.UNKNOWN: "yellow",
 }
 _ABSENT = "-"
+# Up to so many replicas have a row each; of more, those that hold the same share a row.
+_ROWS_OF_THEIR_OWN = 8
+_NAMES_IN_A_ROW = 3
+_LISTED = 20
 
 
-@dataclass(frozen=True, slots=True)
-class ReplicaAnswer:
-    """One replica: state by version, failed loads in the server's words, version by label; or why it did not answer."""
-
-    versions: dict[str, VersionState]
-    failures: dict[str, str]
-    labels: dict[str, int]
-    error: str
-
-
-@dataclass(frozen=True, slots=True)
-class Live:
-    """Which version is `stable`, since when, and who moved it there."""
-
-    version: int
-    since: str
-    actor: str
-
-
-@dataclass(frozen=True, slots=True)
-class ModelAnswer:
-    """One model: `labels`, `versions` and `base_path` as desired, and the last verdict of the gates per version."""
-
-    base_path: str
-    labels: dict[str, int]
-    versions: tuple[int, ...]
-    published: tuple[int, ...]
-    verdicts: dict[str, str]
-    live: Live | None
-    replicas: dict[str, ReplicaAnswer]
-
-
-@dataclass(frozen=True, slots=True)
-class StatusAnswer:
-    """One serving group; `drift` is one sentence, empty where every replica holds what it should."""
-
-    group: str
-    mode: str
-    models: dict[str, ModelAnswer]
-    move: LabelMove | None
-    drift: str
-    unreachable: tuple[str, ...]
-
-
-def answer_of(session: GroupSession, report: GroupReport) -> StatusAnswer:
-    """Return `report` in the form that is printed."""
-    models = {name: _model(session, name, model) for name, model in report.models.items()}
-    return StatusAnswer(report.group, report.mode, models, report.move, report.drift, report.unreachable)
-
-
-def _model(session: GroupSession, name: str, report: ModelReport) -> ModelAnswer:
-    replicas = {replica.target: _replica(replica) for replica in report.observed.replicas}
-    labels = dict(report.desired.labels) if report.desired else {}
-    known = {*report.published, *(report.desired.versions if report.desired else ())}
-    verdicts = {}
-    for version in sorted(known):
-        result = validation_results.read(session.store.documents, session.group.name, name, version)
-        if result is not None:
-            verdicts[str(version)] = result.verdict.value
-    return ModelAnswer(
-        base_path=report.desired.base_path if report.desired else session.group.base_path(name),
-        labels=labels,
-        versions=report.desired.versions if report.desired else (),
-        published=report.published,
-        verdicts=verdicts,
-        live=_live_version(session, name),
-        replicas=replicas,
-    )
-
-
-def _replica(replica: ReplicaStatus) -> ReplicaAnswer:
-    return ReplicaAnswer(
-        versions={str(row.version): row.state for row in replica.versions},
-        failures={
-            str(row.version): f"{row.error_code}: {row.error_message}"
-            for row in replica.versions
-            if row.error_code != "OK"
-        },
-        labels=dict(replica.labels),
-        error=replica.error,
-    )
-
-
-def _live_version(session: GroupSession, name: str) -> Live | None:
-    """Return the version that should be live; since when and by whom, if the last recorded move led to it."""
-    version = steps_of(session).live_version(session, name)
-    if version is None:
-        return None
-    latest = records.latest_move(session.store.documents, session.group.name, name)
-    if latest is not None and latest.version == version:
-        return Live(version, latest.at, latest.actor)
-    return Live(version, "", "")
-
-
-def show_status(console: Console, answer: StatusAnswer) -> None:
-    """Print a table per model and what is wrong with the group, if anything is."""
-    replicas = sorted({target for model in answer.models.values() for target in model.replicas})
+def show_status(
+    console: Console, answer: StatusAnswer, *, only_findings: bool = False, findings_first: bool = False
+) -> None:
+    """Print two tables per model and what is wrong with the group, if anything is; or the latter alone, or first."""
+    replicas = {target for model in answer.models.values() for target in model.replicas}
     count = f", {plural(len(replicas), 'replica')}" if replicas else ""
     console.print(Text(f"Group {answer.group} (mode {answer.mode}{count})"))
     if not answer.models:
         console.print(Text("It serves no model yet: tfs-deploy deploy DIR --model NAME."))
-    for name, model in answer.models.items():
+    if findings_first:
+        _show_findings(console, answer)
+    for name, model in answer.models.items() if not only_findings else ():
         console.print()
         _show_model(console, name, model)
-    for sentence, style in _findings(answer):
+    if not findings_first:
+        _show_findings(console, answer)
+
+
+def _show_findings(console: Console, answer: StatusAnswer) -> None:
+    for text in _findings(answer):
         console.print()
-        console.print(Text(sentence, style=style))
+        console.print(text)
 
 
 def _show_model(console: Console, name: str, model: ModelAnswer) -> None:
     console.print(Text.assemble((name, "bold"), f": {_live(model)}"))
-    versions = _versions(model)
+    if model.move is not None:
+        labels = ", ".join(f"{label} = {version}" for label, version in sorted(model.move.labels.items())) or "none"
+        sentence = (
+            f"{model.move.actor} has been moving its labels ({labels}) since {readable_time(model.move.since)} UTC; "
+            "if that run has ended, the next step finishes or undoes it."
+        )
+        console.print(Text(sentence, style="yellow"))
+    versions = _shown_versions(model)
     if versions:
-        columns, rows = _table(model, versions, column_per_replica=True)
-        if not fits(console, columns, rows):
-            columns, rows = _table(model, versions, column_per_replica=False)
-        print_table(console, columns, rows)
-    for target, replica in model.replicas.items():
-        if replica.error:
-            console.print(Text(f"{target}: {replica.error}", style="red"))
-        for version, error in replica.failures.items():
-            if int(version) in versions:
-                console.print(Text(f"{target}: version {version}: {error}", style="red"))
+        _show_versions(console, model, versions)
+        console.print()
+        _show_replicas(console, model, versions)
+    for (version, error), targets in _failures(model, versions).items():
+        console.print(Text(f"{_names(targets)}: version {version}: {error}", style="red"))
 
 
 def _live(model: ModelAnswer) -> str:
@@ -161,7 +80,7 @@ def _live(model: ModelAnswer) -> str:
     return sentence
 
 
-def _versions(model: ModelAnswer) -> list[int]:
+def _shown_versions(model: ModelAnswer) -> list[int]:
     """Return the versions to show, newest first, without those that only a server remembers, as END."""
     shown = {*model.published, *model.versions, *model.labels.values()}
     for replica in model.replicas.values():
@@ -169,63 +88,144 @@ def _versions(model: ModelAnswer) -> list[int]:
     return sorted(shown, reverse=True)
 
 
-def _table(
-    model: ModelAnswer, versions: list[int], *, column_per_replica: bool
-) -> tuple[list[Column], list[list[str | Text]]]:
-    replicas = [Column(target) for target in model.replicas] if column_per_replica else [Column("replicas", folds=True)]
-    columns = [Column("version", right=True), Column("label"), *replicas, Column("gates"), Column("in store")]
+def _show_versions(console: Console, model: ModelAnswer, versions: Sequence[int]) -> None:
+    columns = [Column("version", right=True), Column("label"), Column("gates"), Column("loaded"), Column("in store")]
     rows: list[list[str | Text]] = []
     for version in versions:
         labels = sorted(label for label, number in model.labels.items() if number == version)
-        states = {target: _state(model, target, version) for target in model.replicas}
-        cells = list(states.values()) if column_per_replica else [_states_with_replicas(states)]
-        verdict = model.verdicts.get(str(version), _ABSENT)
-        in_store = "yes" if version in model.published else "no"
         label = Text(", ".join(labels), style="bold" if STABLE in labels else "")
-        rows.append([str(version), label, *cells, verdict, in_store])
-    return columns, rows
-
-
-def _state(model: ModelAnswer, target: str, version: int) -> Text:
-    replica = model.replicas[target]
-    if replica.error:
-        return Text("?", style="red")
-    state = replica.versions.get(str(version))
-    if state is None:
-        return Text(_ABSENT)
-    if str(version) in replica.failures:
-        return Text("FAILED", style="bold red")
-    return Text(state.value, style=_STYLES.get(state, ""))
-
-
-def _states_with_replicas(states: dict[str, Text]) -> Text:
-    """Return one line per state with its replicas, for a group with too many replicas for columns."""
-    kinds = {state.plain: state for state in states.values()}
-    if len(kinds) == 1:
-        (state,) = kinds.values()
-        return Text.assemble(state, f" on all {len(states)}")
-    lines = [
-        Text.assemble(state, f" on {', '.join(target for target, other in states.items() if other.plain == plain)}")
-        for plain, state in kinds.items()
-    ]
-    return Text("\n").join(lines)
-
-
-def _findings(answer: StatusAnswer) -> list[tuple[str, str]]:
-    findings: list[tuple[str, str]] = []
-    if answer.move is not None:
-        moving = ", ".join(f"{label} = {version}" for label, version in sorted(answer.move.labels.items()))
-        findings.append(
-            (
-                f"{answer.move.actor} has been moving labels of {answer.move.model} ({moving}) since "
-                f"{readable_time(answer.move.since)} UTC; if that run has ended, the next step finishes or undoes it.",
-                "yellow",
-            )
+        verdict = model.verdicts.get(str(version), _ABSENT)
+        holders = sum(
+            replica.versions.get(str(version)) is VersionState.AVAILABLE for replica in model.replicas.values()
         )
+        loaded = f"{holders} of {len(model.replicas)}"
+        rows.append([str(version), label, verdict, loaded, "yes" if version in model.published else "no"])
+    print_table(console, columns, rows)
+
+
+@dataclass(frozen=True, slots=True)
+class _VersionCell:
+    """One version on a replica, or (`version` None) what stands in place of versions."""
+
+    version: int | None
+    text: str
+    style: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What one replica holds, without the times: replicas with equal rows are shown as one."""
+
+    labels: tuple[tuple[str, str], ...]
+    versions: tuple[_VersionCell, ...]
+
+
+def _show_replicas(console: Console, model: ModelAnswer, versions: Sequence[int]) -> None:
+    """Print a row per replica, or per set of replicas that hold the same, below a row of what is desired."""
+    answered = {label for replica in model.replicas.values() for label in replica.labels}
+    labels = sorted({STABLE, *model.labels, *answered}, key=lambda label: (label != STABLE, label))
+    columns = [Column("replica"), *map(Column, labels), Column("versions", folds=True)]
+    wanted = [Text(str(model.labels.get(label, _ABSENT)), style="bold") for label in labels]
+    listed = ", ".join(map(str, sorted(model.versions, reverse=True))) or _ABSENT
+    rows: list[list[str | Text]] = [[Text("desired", style="bold"), *wanted, Text(listed, style="bold")]]
+    for row, targets in _equal_rows(model, labels, versions):
+        cells = [Text(text, style=style) for text, style in row.labels]
+        held = Text("\n").join(_version_line(model, cell, targets) for cell in row.versions)
+        name = targets[0] if len(targets) == 1 else plural(len(targets), "replica")
+        rows.append([name, *cells, held or Text(_ABSENT)])
+    print_table(console, columns, rows)
+
+
+def _equal_rows(
+    model: ModelAnswer, labels: Sequence[str], versions: Sequence[int]
+) -> list[tuple[_Row, tuple[str, ...]]]:
+    rows = {target: _row(model, replica, labels, versions) for target, replica in model.replicas.items()}
+    if len(rows) <= _ROWS_OF_THEIR_OWN:
+        return [(row, (target,)) for target, row in rows.items()]
+    targets: dict[_Row, list[str]] = {}
+    for target, row in rows.items():
+        targets.setdefault(row, []).append(target)
+    return sorted(((row, tuple(names)) for row, names in targets.items()), key=lambda item: -len(item[1]))
+
+
+def _row(model: ModelAnswer, replica: ReplicaAnswer, labels: Sequence[str], versions: Sequence[int]) -> _Row:
+    if replica.error:
+        return _Row((("?", "red"),) * len(labels), (_VersionCell(None, "did not answer", "red"),))
+    cells = []
+    for label in labels:
+        answer = replica.labels.get(label)
+        style = "" if answer == model.labels.get(label) else "bold red"
+        cells.append((str(answer or _ABSENT), style))
+    held = []
+    for version in versions:
+        state = replica.versions.get(str(version))
+        if str(version) in replica.failures:
+            held.append(_VersionCell(version, "FAILED", "bold red"))
+        elif state is None and version in model.versions:
+            held.append(_VersionCell(version, "absent", "yellow"))
+        elif state is not None and (state is not VersionState.END or version in model.versions):
+            foreign = state is VersionState.AVAILABLE and version not in {*model.versions, *model.published}
+            held.append(_VersionCell(version, state.value, "bold red" if foreign else _STYLES.get(state, "")))
+    return _Row(tuple(cells), tuple(held))
+
+
+def _version_line(model: ModelAnswer, cell: _VersionCell, targets: Iterable[str]) -> Text:
+    """Return the line of a version; on several replicas, since when all of them hold it."""
+    if cell.version is None:
+        return Text(cell.text, style=cell.style)
+    times = [time for target in targets if (time := model.replicas[target].since.get(str(cell.version)))]
+    since = f" since {readable_time(max(times))}" if times else ""
+    return Text.assemble(f"{cell.version} ", (cell.text, cell.style), since)
+
+
+def _failures(model: ModelAnswer, versions: Sequence[int]) -> dict[tuple[int, str], tuple[str, ...]]:
+    """Return the replicas of each failed load, by version and message."""
+    failures: dict[tuple[int, str], tuple[str, ...]] = {}
+    for target, replica in model.replicas.items():
+        for version, error in replica.failures.items():
+            if int(version) in versions:
+                failures[int(version), error] = (*failures.get((int(version), error), ()), target)
+    return failures
+
+
+def _names(targets: Sequence[str]) -> str:
+    return ", ".join(targets) if len(targets) <= _NAMES_IN_A_ROW else plural(len(targets), "replica")
+
+
+def _findings(answer: StatusAnswer) -> list[Text]:
+    """Return what is wrong with the group, or that nothing is."""
+    findings = []
+    drift = [difference for difference in answer.differences if difference.kind is not DifferenceKind.UNREACHABLE]
+    if drift:
+        lines = _drift_lines(drift)
+        hidden = len(lines) - _LISTED
+        more = [f"  and {plural(hidden, 'more difference')} (--json lists all)"] if hidden > 0 else []
+        heading = f"Drift ({plural(len(drift), 'difference')}):"
+        findings.append(Text("\n".join([heading, *lines[:_LISTED], *more]), style="red"))
+        findings.append(Text(answer.remedy))
     if answer.unreachable:
-        findings.append((f"Could not ask: {', '.join(answer.unreachable)}.", "red"))
-    elif answer.drift:
-        findings.append((answer.drift, "red"))
-    elif answer.models:
-        findings.append(("No drift: every replica holds what it should.", "green"))
+        lines = [f"Could not ask: {_names(answer.unreachable)}.", *_errors(answer)]
+        findings.append(Text("\n".join(lines), style="red"))
+    if answer.models and not drift and not answer.unreachable:
+        findings.append(Text("No drift: every replica holds what it should.", style="green"))
     return findings
+
+
+def _drift_lines(drift: Sequence[Difference]) -> list[str]:
+    """Return a line per difference; replicas with the same one share it."""
+    targets: dict[tuple[str, str], list[str]] = {}
+    for difference in drift:
+        targets.setdefault((difference.model, difference.detail), []).append(difference.replica)
+    return [f"  {model}: {detail} on {_names(replicas)}" for (model, detail), replicas in targets.items()]
+
+
+def _errors(answer: StatusAnswer) -> list[str]:
+    """Return a line per replica that did not answer, with the error for its first model."""
+    errors: dict[str, str] = {}
+    for model in answer.models.values():
+        for target, replica in model.replicas.items():
+            if replica.error:
+                errors.setdefault(target, replica.error)
+    lines = [f"  {error}" for error in errors.values()]
+    hidden = len(lines) - _LISTED
+    return [*lines[:_LISTED], *([f"  and {hidden} more (--json lists all)"] if hidden > 0 else [])]

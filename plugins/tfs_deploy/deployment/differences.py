@@ -32,7 +32,7 @@ class Difference:
     """One difference of one replica.
 
     `label` is empty for a difference of a version. `desired` and `observed` are versions, None for no version.
-    `sentence` names the replica, the model and the rest.
+    `detail` says what differs, `sentence` also on which replica and for which model.
     """
 
     replica: str
@@ -41,6 +41,7 @@ class Difference:
     label: str
     desired: int | None
     observed: int | None
+    detail: str
     sentence: str
 
     @property
@@ -174,7 +175,7 @@ def _difference(
         sentence = f"Replica {replica.target} could not be compared for model {expected.model!r}: {text}"
     else:
         sentence = f"Replica {replica.target} has drifted from the desired state of model {expected.model!r}: {text}."
-    return Difference(replica.target, expected.model, kind, label, desired, observed, sentence)
+    return Difference(replica.target, expected.model, kind, label, desired, observed, text, sentence)
 
 
 def _state(replica: ReplicaStatus, version: int) -> str:

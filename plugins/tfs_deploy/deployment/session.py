@@ -88,7 +88,7 @@ def open_session(
         return connect(target, tls=tls, busy_timeout=timeouts.busy)
 
     def reach_aio(target: str) -> AsyncServingClient:
-        return connect_aio(target, tls=tls)
+        return connect_aio(target, tls=tls, busy_timeout=timeouts.busy)
 
     clients = {target: reach(target) for target in group.replicas}
     try:

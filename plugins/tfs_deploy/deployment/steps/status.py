@@ -2,66 +2,136 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
-from tfs_deploy.deployment import desired_state, records
-from tfs_deploy.deployment.desired_state import DesiredModel, DesiredState, LabelMove
-from tfs_deploy.deployment.drift import require_no_drift
-from tfs_deploy.deployment.replica_status import GroupStatus, observe_leniently
+from tfs_deploy.deployment import desired_state, loaded_since, records
+from tfs_deploy.deployment.desired_state import STABLE, DesiredModel, DesiredState, LabelMove
+from tfs_deploy.deployment.differences import (
+    Difference,
+    DifferenceKind,
+    differences,
+    drift_sentence,
+    labels_to_ask,
+    open_moves,
+    ordered,
+)
+from tfs_deploy.deployment.replica_status import GroupStatus, observe_models
 from tfs_deploy.deployment.session import GroupSession
-from tfs_deploy.errors import Drift, NotFound, TFSDeployError
+from tfs_deploy.errors import NotFound
 from tfs_deploy.names import check_model_name
 
 # The name of no model: the answer NOT_FOUND proves that the model server is reachable.
 _NO_MODEL = "tfs_deploy_status_probe"
+# How often a model is compared again because a deployer changed what it should serve during the comparison.
+_COMPARISONS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class ModelReport:
-    """One model: the desired state, the status of each replica, and the published versions."""
+    """One model: the desired state, the status of each replica, the published versions, and what differs.
+
+    `move` is a move of its labels that has begun. `since` holds for each version that was loaded, by replica, the ISO
+    8601 time of it.
+    """
 
     desired: DesiredModel | None
     observed: GroupStatus
     published: tuple[int, ...]
+    move: LabelMove | None = None
+    since: dict[int, dict[str, str]] = field(default_factory=dict)
+    differences: tuple[Difference, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class GroupReport:
-    """One serving group; `drift` is empty if every replica serves what it should."""
+    """One serving group.
+
+    `drift` is the first difference in words, empty if no replica that answered differs; `remedy` says what to do.
+    """
 
     group: str
     mode: str
     models: dict[str, ModelReport]
-    move: LabelMove | None
+    differences: tuple[Difference, ...]
     drift: str
+    remedy: str
     unreachable: tuple[str, ...]
 
 
 def status(session: GroupSession, model: str | None = None) -> GroupReport:
     """Report on one model or on all that the group knows; raise NotFound for a `model` that is unknown."""
     state = desired_state.read(session.store.documents, session.group).state
-    recorded = records.models(session.store.documents, session.group.name)
+    recorded = records.models(session.store.documents, session.group.name) if model is None else ()
     names = sorted({*state.models, *recorded}) if model is None else [check_model_name(model)]
-    reports = {name: _report(session, state, name) for name in names}
+    reports = _compare(session, state, names)
     if model is not None:
         _require_known(session, reports[model], model)
-    unreachable = _unreachable(session, reports)
-    drift = "" if unreachable else _drift(session, state)
-    return GroupReport(session.group.name, session.group.mode.value, reports, state.move, drift, unreachable)
+    every = ordered(difference for report in reports.values() for difference in report.differences)
+    return GroupReport(
+        group=session.group.name,
+        mode=session.group.mode.value,
+        models=reports,
+        differences=every,
+        drift=drift_sentence(every),
+        remedy=_remedy(every, reports),
+        unreachable=_unreachable(session, reports),
+    )
+
+
+def _compare(session: GroupSession, state: DesiredState, names: Iterable[str]) -> dict[str, ModelReport]:
+    """Compare each model with a desired state that did not change while the replicas were asked."""
+    changed, reports = list(names), dict[str, ModelReport]()
+    for _ in range(_COMPARISONS):
+        reports |= _reports(session, state, changed)
+        after = desired_state.read(session.store.documents, session.group).state
+        changed = [name for name in changed if _desired(after, name) != _desired(state, name)]
+        if not changed:
+            break
+        state = after
+    return dict(sorted(reports.items()))
+
+
+def _desired(state: DesiredState, name: str) -> tuple[DesiredModel | None, LabelMove | None]:
+    return state.models.get(name), open_moves(state).get(name)
+
+
+def _reports(session: GroupSession, state: DesiredState, names: list[str]) -> dict[str, ModelReport]:
+    # Before the replicas are asked: a version that is deleted during the sweep was published all the same.
+    published = {name: session.store.versions(name) for name in names}
+    labels = labels_to_ask(state)
+    observed = observe_models(session, dict.fromkeys(names, labels)) if names else {}
+    return {name: _report(session, state, observed[name], published[name]) for name in names}
+
+
+def _report(
+    session: GroupSession, state: DesiredState, observed: GroupStatus, published: tuple[int, ...]
+) -> ModelReport:
+    name = observed.model
+    desired, move = _desired(state, name)
+    documents, group = session.store.documents, session.group
+    versions = desired.versions if desired is not None else ()
+    since = {version: loaded_since.read(documents, group.name, name, version) for version in versions}
+    since = {version: times for version, times in since.items() if times}
+    every = differences(
+        desired,
+        observed,
+        published=published,
+        moving=move.labels if move is not None else None,
+        loaded=since,
+    )
+    if desired is None:
+        # Nothing says which versions it should serve: the group may serve the latest one by itself.
+        every = tuple(difference for difference in every if difference.kind is not DifferenceKind.VERSION_FOREIGN)
+    return ModelReport(desired, observed, published, move, since, every)
 
 
 def _unreachable(session: GroupSession, reports: dict[str, ModelReport]) -> tuple[str, ...]:
     """Return the replicas that do not answer, also in a group that has no model yet."""
-    errors = {replica.target for report in reports.values() for replica in report.observed.replicas if replica.error}
-    if not reports:
-        answers = session.gather_results(lambda client: client.status(_NO_MODEL, timeout=session.timeouts.status))
-        errors = {target for target, answer in answers.items() if isinstance(answer, TFSDeployError)}
-    return tuple(sorted(errors))
-
-
-def _report(session: GroupSession, state: DesiredState, name: str) -> ModelReport:
-    labels = {*state.labels(name), desired_state.STABLE, desired_state.PREVIOUS}
-    return ModelReport(state.models.get(name), observe_leniently(session, name, labels), session.store.versions(name))
+    statuses = [report.observed for report in reports.values()]
+    if not statuses:
+        statuses = [*observe_models(session, {_NO_MODEL: ()}).values()]
+    return tuple(sorted({replica.target for status in statuses for replica in status.replicas if replica.error}))
 
 
 def _require_known(session: GroupSession, report: ModelReport, model: str) -> None:
@@ -73,11 +143,12 @@ def _require_known(session: GroupSession, report: ModelReport, model: str) -> No
         )
 
 
-def _drift(session: GroupSession, state: DesiredState) -> str:
-    try:
-        require_no_drift(session, state)
-    except Drift as error:
-        return str(error)
-    except TFSDeployError as error:
-        return error.cause
-    return ""
+def _remedy(every: tuple[Difference, ...], reports: dict[str, ModelReport]) -> str:
+    """Return how to put the group back to the desired state, empty without drift."""
+    if not drift_sentence(every):
+        return ""
+    model = every[0].model
+    desired = reports[model].desired
+    stable = desired.labels.get(STABLE) if desired is not None else None
+    command = f"tfs-deploy promote {model} {stable}" if stable else f"tfs-deploy status {model}"
+    return f"Find out who changed it; to put the group back to the desired state run: {command}."
