@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from modelserver.wire import model, wait_state
+from blocked_model import BlockedModel
+from modelserver.wire import model, reload_request, wait_state
 from placeholder_files import write_placeholder
 from tfs_deploy.savedmodel.placeholder import MESSAGE
 from tfs_deploy.serving import rpc
@@ -107,3 +110,75 @@ def test_the_first_real_version_takes_over_and_the_placeholder_unloads(wire, loa
     wire.reload(model(loaded, place / "base", 1))
     wait_state(wire, loaded, 0, "END")
     assert wire.states(loaded) == {1: "AVAILABLE", 0: "END"}
+
+
+@pytest.fixture
+def blocked(place: Path) -> Iterator[BlockedModel]:
+    """A model `slow` whose version 1 loads when the test says so."""
+    slow = BlockedModel(place / "slow" / "1", place / "gate")
+    yield slow
+    slow.close()
+
+
+def test_a_new_name_holds_up_the_labels_of_others_until_its_first_version_is_loaded(
+    wire, name, install, place, blocked
+):
+    install("scale1", 1)
+    install("scale2", 2)
+    served = model(name, place / "base", 1, 2, labels={"stable": 1})
+    moved = model(name, place / "base", 1, 2, labels={"stable": 2})
+    wire.reload(model(name, place / "base", 1, 2))
+    for version in (1, 2):
+        wait_state(wire, name, version, "AVAILABLE")
+    wire.reload(served)
+    slow = model(f"{name}_slow", blocked.directory.parent, 1)
+    loading = wire.start(rpc.HANDLE_RELOAD_CONFIG, reload_request(served, slow), timeout=120)
+    wait_state(wire, f"{name}_slow", 1, "LOADING")
+    moving = wire.start(rpc.HANDLE_RELOAD_CONFIG, reload_request(moved, slow), timeout=120)
+    time.sleep(0.5)
+    assert not loading.done()
+    assert not moving.done()
+    assert wire.answer(name, label="stable") == 1.0
+    blocked.let_load()
+    loading.result()
+    moving.result()
+    assert wire.answer(name, label="stable") == 2.0
+
+
+def test_behind_the_placeholder_a_slow_first_version_holds_up_nobody(wire, name, install, place, blocked):
+    install("scale1", 1)
+    install("scale2", 2)
+    served = model(name, place / "base", 1, 2, labels={"stable": 1})
+    moved = model(name, place / "base", 1, 2, labels={"stable": 2})
+    wire.reload(model(name, place / "base", 1, 2))
+    for version in (1, 2):
+        wait_state(wire, name, version, "AVAILABLE")
+    base, slow = blocked.directory.parent, f"{name}_slow"
+    write_placeholder(base / "0")
+    wire.reload(served, model(slow, base, 0))
+    assert wire.states(slow) == {0: "AVAILABLE"}
+    wire.reload(served, model(slow, base, 0, 1))
+    wait_state(wire, slow, 1, "LOADING")
+    wire.reload(moved, model(slow, base, 0, 1))
+    # The label has moved, and the load still waits for the test.
+    assert wire.states(slow) == {0: "AVAILABLE", 1: "LOADING"}
+    assert wire.answer(name, label="stable") == 2.0
+    assert MESSAGE in wire.predict_error(slow)[1].replace("_", " ")
+    blocked.let_load()
+    wait_state(wire, slow, 1, "AVAILABLE")
+    wire.reload(moved, model(slow, base, 1))
+    wait_state(wire, slow, 0, "END")
+    assert wire.answer(slow) == 2.0
+
+
+def test_a_first_version_that_fails_leaves_the_placeholder_answering(wire, name, place, blocked):
+    base = blocked.directory.parent
+    write_placeholder(base / "0")
+    wire.reload(model(name, base, 0))
+    wire.reload(model(name, base, 0, 1))
+    blocked.let_fail()
+    code, text = wait_state(wire, name, 1, "END")
+    assert (code, "the weights do not fit" in text) == (3, True)
+    assert MESSAGE in wire.predict_error(name)[1].replace("_", " ")
+    wire.reload()
+    wait_state(wire, name, 0, "END")
