@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -12,13 +13,15 @@ from tfs_deploy.deployment.records import Action, version_at
 from tfs_deploy.deployment.steps.promote import promote
 from tfs_deploy.deployment.steps.rollback import rollback
 from tfs_deploy.errors import InvalidInput, Refused
+from tfs_deploy.jsonable import to_json
 
 
 def test_a_record_of_the_old_form_is_read_with_its_idempotency_key(bench):
     bench.promoted("good one")
-    key = f"groups/default/records/{MODEL}/0000000099.json"
-    current = records.new_record(bench.session, MODEL, Action.ROLLED_BACK, 1)
-    old = {**json.loads(records.to_json(current)), "request": "run 7, task rollback"}
+    next_number = len(records.history(bench.store.documents, "default", MODEL)) + 1
+    key = f"groups/default/records/{MODEL}/{next_number:010d}.json"
+    current = replace(records.new_record(bench.session, MODEL, Action.ROLLED_BACK, 1), sequence=next_number)
+    old = {**json.loads(to_json(current)), "request": "run 7, task rollback"}
     del old["idempotency_key"]
     bench.store.documents.write(key, json.dumps(old).encode(), expected=None)
     read = records.history(bench.store.documents, "default", MODEL)[-1]

@@ -1,68 +1,42 @@
-"""The deployment record: what is live, since when, who moved it, what the gates measured (I4)."""
+"""The history of a model: what is live, since when, who moved it, what the gates measured (I4).
+
+Every function costs a constant number of document operations, whatever the length of the history, but `history`, which
+reads what it returns, and `version_at`, which reads a number that grows with the logarithm.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
 from datetime import datetime, timezone
-from enum import Enum
 from typing import Any
 
+from tfs_deploy.deployment.deployment_record import (
+    MOVES_STABLE,
+    UNKNOWN_SEQUENCE,
+    Action,
+    DeploymentRecord,
+    ServedVersion,
+)
+from tfs_deploy.deployment.record_log import LogEnd, RecordLog, live_after, model_names
 from tfs_deploy.deployment.session import GroupSession
-from tfs_deploy.errors import Contention, InvalidInput, Refused
-from tfs_deploy.jsonable import from_json, to_json
+from tfs_deploy.errors import InvalidInput, Refused
 from tfs_deploy.store.protocol import StateDocuments
 
-
-class Action(str, Enum):
-    """The events of a version that are recorded."""
-
-    PUBLISHED = "published"
-    VALIDATED = "validated"
-    PROMOTED = "promoted"
-    ROLLED_BACK = "rolled_back"
-    PUT_BACK = "put_back"
-    REJECTED = "rejected"
-    RETIRED = "retired"
-
-
-# Only after these another version may answer `stable`; PUT_BACK follows a move that failed.
-MOVES_STABLE = frozenset({Action.PROMOTED, Action.ROLLED_BACK, Action.PUT_BACK})
-
-
-@dataclass(frozen=True, slots=True)
-class DeploymentRecord:
-    """One line of a model's history; `at` is ISO 8601 in UTC, `previous` the version that was live before.
-
-    `idempotency_key` names the request that caused it (an Airflow task of a run), and is empty where there is none;
-    `generation` is that of the desired state in which a move of labels began.
-    """
-
-    sequence: int
-    at: str
-    group: str
-    model: str
-    action: Action
-    version: int
-    actor: str
-    previous: int | None = None
-    fingerprint: str = ""
-    reason: str = ""
-    measured: dict[str, float] = field(default_factory=dict)
-    replicas: tuple[str, ...] = ()
-    seconds: float = 0.0
-    idempotency_key: str = ""
-    generation: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class ServedVersion:
-    """The version that answered `stable` at a moment, since when, and who moved it there; `version` None: none yet."""
-
-    model: str
-    at: str
-    version: int | None
-    since: str
-    actor: str
+__all__ = [
+    "MOVES_STABLE",
+    "Action",
+    "DeploymentRecord",
+    "ServedVersion",
+    "append",
+    "append_once",
+    "find_by_key",
+    "history",
+    "latest_move",
+    "mentions",
+    "models",
+    "new_record",
+    "version_at",
+]
 
 
 def new_record(session: GroupSession, model: str, action: Action, version: int, **more: Any) -> DeploymentRecord:
@@ -81,38 +55,47 @@ def new_record(session: GroupSession, model: str, action: Action, version: int, 
 
 
 def append(documents: StateDocuments, record: DeploymentRecord) -> DeploymentRecord:
-    """Write `record` as the model's next one, whatever its `sequence` says, and return it as written."""
-    prefix = _prefix(record.group, record.model)
-    while True:
-        keys = documents.list(prefix)
-        sequence = 1 + (int(keys[-1][len(prefix) :].removesuffix(".json")) if keys else 0)
-        numbered = replace(record, sequence=sequence)
-        try:
-            documents.write(f"{prefix}{sequence:010d}.json", to_json(numbered), expected=None)
-        except Contention:
-            # Another writer took this number, so its record is there and this one comes after it.
-            continue
-        return numbered
+    """Write `record` as the model's next one, whatever its `sequence` says, and return it as written.
+
+    Raises Contention when other writers take every number for a minute.
+    """
+    return RecordLog(documents, record.group, record.model).append(record)
 
 
 def append_once(documents: StateDocuments, record: DeploymentRecord) -> DeploymentRecord:
-    """Return the record of the same action on the same version; append `record` if there is none."""
-    for entry in history(documents, record.group, record.model):
-        if (entry.action, entry.version) == (record.action, record.version):
-            return entry
-    return append(documents, record)
+    """Return the first record of the same action on the same version; append `record` if there is none."""
+    return RecordLog(documents, record.group, record.model).append(record, once=True)
 
 
-def history(documents: StateDocuments, group: str, model: str) -> tuple[DeploymentRecord, ...]:
-    """Return the model's records, oldest first."""
-    entries = (documents.read(key) for key in documents.list(_prefix(group, model)))
-    return tuple(_parsed(document.body) for document in entries if document is not None)
+def history(
+    documents: StateDocuments,
+    group: str,
+    model: str,
+    *,
+    limit: int | None = None,
+    since: datetime | None = None,
+    action: Action | None = None,
+) -> tuple[DeploymentRecord, ...]:
+    """Return the newest `limit` records (None: all) of `action` that are not older than `since`, oldest first.
+
+    Reads back from the newest record, and stops at `limit` or at the first record that is older than `since`.
+    """
+    entries: list[DeploymentRecord] = []
+    for entry in _backward(RecordLog(documents, group, model)):
+        if since is not None and _time_of(entry) < since:
+            break
+        if action is None or entry.action is action:
+            entries.append(entry)
+        if len(entries) == limit:
+            break
+    return tuple(reversed(entries))
 
 
 def latest_move(documents: StateDocuments, group: str, model: str) -> DeploymentRecord | None:
     """Return the record of the last move of `stable`, None if no version was ever promoted."""
-    moves = _moves(documents, group, model)
-    return moves[-1] if moves else None
+    log = RecordLog(documents, group, model)
+    end = log.end()
+    return log.read_at_end(end.head.last_move, end)
 
 
 def find_by_key(session: GroupSession, model: str, idempotency_key: str) -> DeploymentRecord | None:
@@ -122,54 +105,102 @@ def find_by_key(session: GroupSession, model: str, idempotency_key: str) -> Depl
     """
     if not idempotency_key:
         return None
-    moves = _moves(session.store.documents, session.group.name, model)
-    done = next((move for move in reversed(moves) if move.idempotency_key == idempotency_key), None)
-    if done is not None and done is not moves[-1]:
-        raise Refused(
-            f"This move of model {model!r} was carried out at {done.at}, and {moves[-1].actor} has moved `stable` to "
-            f"version {moves[-1].version} since.",
-            "Nothing was changed; to go back again make a new request, in Airflow a new DAG run.",
-        )
-    return done
+    log = RecordLog(session.store.documents, session.group.name, model)
+    end = log.end()
+    sequence = log.last_with_key(idempotency_key, end)
+    done = log.read_at_end(sequence, end)
+    if done is None or sequence >= end.head.last_move:
+        return done
+    latest = log.read_at_end(end.head.last_move, end) or done
+    raise Refused(
+        f"This move of model {model!r} was carried out at {done.at}, and {latest.actor} has moved `stable` to "
+        f"version {latest.version} since.",
+        "Nothing was changed; to go back again make a new request, in Airflow a new DAG run.",
+    )
+
+
+def mentions(documents: StateDocuments, group: str, model: str, version: int) -> bool:
+    """Tell whether there is a record of `version`."""
+    log = RecordLog(documents, group, model)
+    end = log.end()
+    return any(entry.version == version for entry in end.newer) or bool(log.version_index(version).first)
 
 
 def version_at(documents: StateDocuments, group: str, model: str, at: datetime) -> ServedVersion:
-    """Return the version that answered `stable` at `at` (timezone-aware), by the record."""
+    """Return the version that answered `stable` at `at` (timezone-aware), by the record.
+
+    Searches by bisection, because records are written in the order of their times. Where the clocks of two deployers
+    differ, the answer holds for times that lie further than that difference from a move.
+    """
     if at.tzinfo is None:
         raise InvalidInput(f"The time {at.isoformat()} has no time zone.", "Write for example 2026-11-22T12:00:00Z.")
     utc = at.astimezone(timezone.utc).isoformat()
-    served = ServedVersion(model, utc, None, "", "")
-    for record in history(documents, group, model):
-        moved = record.action in MOVES_STABLE and (record.version or None) != served.version
-        if moved and datetime.fromisoformat(record.at) <= at:
-            served = ServedVersion(model, utc, record.version or None, record.at, record.actor)
-    return served
+    log = RecordLog(documents, group, model)
+    end = log.end()
+    last = _last_until(log, end, at)
+    made_live = None if last is None else log.read_at_end(live_since(log, last, end), end)
+    if made_live is None:
+        return ServedVersion(model, utc, None, "", "")
+    return ServedVersion(model, utc, live_after(made_live) or None, made_live.at, made_live.actor)
 
 
 def models(documents: StateDocuments, group: str) -> tuple[str, ...]:
-    """Return the names of the models that have a record in `group`."""
-    prefix = f"groups/{group}/records/"
-    return tuple(sorted({key[len(prefix) :].split("/", 1)[0] for key in documents.list(prefix)}))
+    """Return, sorted, the names of the models that have a record in `group`, or are about to get their first."""
+    return model_names(documents, group)
 
 
-def _moves(documents: StateDocuments, group: str, model: str) -> list[DeploymentRecord]:
-    return [entry for entry in history(documents, group, model) if entry.action in MOVES_STABLE]
+def live_since(log: RecordLog, record: DeploymentRecord, end: LogEnd) -> int:
+    """Return the sequence of the record that made live what is live after `record`, 0 if nothing ever was.
+
+    Only records from before there was a field for it are read: back to where another version was live.
+    """
+    if record.live_since != UNKNOWN_SEQUENCE:
+        return record.live_since
+    start, version = 0, -1
+    for sequence in range(record.sequence, 0, -1):
+        entry = log.read_at_end(sequence, end)
+        if entry is None:
+            continue
+        if entry.live_since != UNKNOWN_SEQUENCE:
+            return entry.live_since if version in (-1, live_version(log, entry.live_since, end)) else start
+        if entry.action in MOVES_STABLE:
+            if version not in (-1, live_after(entry)):
+                return start
+            start, version = sequence, live_after(entry)
+    return start if version > 0 else 0
 
 
-def _prefix(group: str, model: str) -> str:
-    return f"groups/{group}/records/{model}/"
+def live_version(log: RecordLog, since: int, end: LogEnd) -> int:
+    """Return the version that the record `since` made live, 0 for none."""
+    entry = log.read_at_end(since, end)
+    return 0 if entry is None else live_after(entry)
 
 
-@dataclass(frozen=True, slots=True)
-class _OldRecord:
-    """The field of records before 2026-11-28 that has another name now."""
+def _last_until(log: RecordLog, end: LogEnd, at: datetime) -> DeploymentRecord | None:
+    """Return the last record that is not later than `at`, None if all are."""
+    newest = log.read_at_end(end.head.sequence, end)
+    if newest is not None and _time_of(newest) <= at:
+        return newest
+    last, low, high = None, 1, end.head.sequence - 1
+    while low <= high:
+        middle = (low + high) // 2
+        entry = next((each for number in range(middle, low - 1, -1) if (each := log.read_at_end(number, end))), None)
+        if entry is None:
+            low = middle + 1
+        elif _time_of(entry) <= at:
+            last, low = entry, middle + 1
+        else:
+            high = entry.sequence - 1
+    return last
 
-    request: str = ""
+
+def _backward(log: RecordLog) -> Iterator[DeploymentRecord]:
+    """Yield the records from the newest to the oldest, each read when it is asked for."""
+    end = log.end()
+    for sequence in range(end.head.sequence, 0, -1):
+        if (entry := log.read_at_end(sequence, end)) is not None:
+            yield entry
 
 
-def _parsed(body: bytes) -> DeploymentRecord:
-    record = from_json(DeploymentRecord, body)
-    # Quotes inside of a text are escaped in JSON, so these bytes are the key of an old record.
-    if record.idempotency_key or b'"request"' not in body:
-        return record
-    return replace(record, idempotency_key=from_json(_OldRecord, body).request)
+def _time_of(record: DeploymentRecord) -> datetime:
+    return datetime.fromisoformat(record.at)
