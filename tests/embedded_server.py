@@ -20,13 +20,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-# What an RPC-driven deployment runs with; quick and without retries, for tests.
+# What an RPC-driven deployment runs with; quick and without retries, for tests, and more threads than a test has calls.
 RPC_DRIVEN_FLAGS = (
     "--num_load_threads=2",
     "--num_unload_threads=1",
     "--max_num_load_retries=0",
     "--allow_version_labels_for_unavailable_models=true",
     "--file_system_poll_wait_seconds=1",
+    "--grpc_max_threads=64",
 )
 COMMAND = (sys.executable, "-m", "tfs_deploy.modelserver")
 _START_SECONDS = 60.0

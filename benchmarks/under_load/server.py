@@ -43,7 +43,7 @@ def model_server(*flags: str) -> Iterator[Started]:
         port = probe.getsockname()[1]
     begun = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-m", "tfs_deploy.modelserver", f"--port={port}", *flags],
+        [sys.executable, "-m", "tfs_deploy.modelserver", f"--port={port}", "--grpc_max_threads=128", *flags],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env={**os.environ, "TFS_DEPLOY_END_WITH_PARENT": str(os.getpid())},

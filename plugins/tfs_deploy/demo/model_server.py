@@ -21,6 +21,7 @@ FLAGS = (
     "--file_system_poll_wait_seconds=1",
     "--num_load_threads=2",
     "--num_unload_threads=1",
+    "--grpc_max_threads=64",
     "--max_num_load_retries=1",
     "--load_retry_interval_micros=1000000",
 )

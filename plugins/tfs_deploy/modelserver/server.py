@@ -26,7 +26,7 @@ from tfs_deploy.modelserver.lifecycle.monitor import ServableId
 from tfs_deploy.modelserver.lifecycle.source import Periodic
 from tfs_deploy.modelserver.loading.load_probe import LoadProbe, try_load
 from tfs_deploy.modelserver.loading.loader import LoadOptions, SavedModelLoader
-from tfs_deploy.modelserver.service import handlers
+from tfs_deploy.modelserver.service import REFUSING_THREADS, handlers
 from tfs_deploy.modelserver.status import Code, StatusError, failed_precondition, invalid_argument, of_exception
 
 if TYPE_CHECKING:
@@ -99,7 +99,8 @@ class Server:
 
     def _open_ports(self) -> None:
         flags = self._flags
-        pool = ThreadPoolExecutor(max(flags.number("grpc_max_threads"), 1), thread_name_prefix="grpc")
+        max_threads = max(flags.number("grpc_max_threads"), 1)
+        pool = ThreadPoolExecutor(max_threads + REFUSING_THREADS, thread_name_prefix="grpc")
         server = grpc.server(pool, options=_channel_options(flags))
         options = PredictOptions(
             as_content=flags.switch("enable_serialization_as_tensor_content"),
@@ -107,7 +108,7 @@ class Server:
         )
         if flags.switch("enable_grpc_healthcheck_service"):
             server.add_generic_rpc_handlers((health.handler(),))
-        server.add_generic_rpc_handlers(handlers(self.core, options))
+        server.add_generic_rpc_handlers(handlers(self.core, options, max_threads=max_threads))
         addresses = []
         if flags.number("port"):
             addresses.append(f"0.0.0.0:{flags.number('port')}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -35,6 +36,9 @@ logger = logging.getLogger(__name__)
 # Status and reload calls have their own threads, so that reloads that wait forever leave those of Predict free.
 _STATUS_THREADS = 4
 _RELOAD_THREADS = 64
+# Beside those that answer: they refuse calls above the limit, which takes no time.
+REFUSING_THREADS = 4
+_EXHAUSTED = "Server Threadpool Exhausted"
 # `gpr_time_to_millis`: C++ servers cut the time left to an int32.
 _MAX_TIMEOUT_MS = 2**31 - 1
 
@@ -148,9 +152,15 @@ def model_status(core: ServerCore, request: Any) -> tuple[Event, ...]:
     return events
 
 
-def handlers(core: ServerCore, options: PredictOptions) -> tuple[grpc.GenericRpcHandler[Any, Any], ...]:
-    """Return the handlers of both services, then that of unknown methods."""
+def handlers(
+    core: ServerCore, options: PredictOptions, *, max_threads: int
+) -> tuple[grpc.GenericRpcHandler[Any, Any], ...]:
+    """Return the handlers of both services, then that of unknown methods.
+
+    While `max_threads` calls run, every further one is refused at once, whatever its method (contract 20.12).
+    """
     prediction, model = PredictionService(core, options), ModelService(core)
+    slots = threading.BoundedSemaphore(max_threads)
     status_pool = ThreadPoolExecutor(_STATUS_THREADS, thread_name_prefix="status")
     reload_pool = ThreadPoolExecutor(_RELOAD_THREADS, thread_name_prefix="reload")
     table: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
@@ -163,7 +173,7 @@ def handlers(core: ServerCore, options: PredictOptions) -> tuple[grpc.GenericRpc
         (rpc.GET_MODEL_STATUS, model.get_model_status, status_pool),
         (rpc.HANDLE_RELOAD_CONFIG, model.handle_reload_config, reload_pool),
     ):
-        table.setdefault(method.service, {})[method.name] = _handler(method, behaviour, pool)
+        table.setdefault(method.service, {})[method.name] = _handler(method, _within(slots, behaviour), pool)
     served = (grpc.method_handlers_generic_handler(service, methods) for service, methods in table.items())
     return (*served, _UnknownMethod())
 
@@ -189,6 +199,20 @@ def _with_metrics(method: rpc.Method, behaviour: Behaviour) -> Behaviour:
     def answer(request: Any, context: grpc.ServicerContext) -> Any:
         with metrics.measured_request(request.model_spec.name, method.name, "GRPC"):
             return behaviour(request, context)
+
+    return answer
+
+
+def _within(slots: threading.BoundedSemaphore, behaviour: Behaviour) -> Behaviour:
+    """Return `behaviour` that takes one of `slots` while it runs; raise RESOURCE_EXHAUSTED where none is free."""
+
+    def answer(request: Any, context: grpc.ServicerContext) -> Any:
+        if not slots.acquire(blocking=False):
+            raise StatusError(Code.RESOURCE_EXHAUSTED, _EXHAUSTED)
+        try:
+            return behaviour(request, context)
+        finally:
+            slots.release()
 
     return answer
 

@@ -70,7 +70,7 @@ _TABLE = (
     Flag("per_process_gpu_memory_fraction", _FLOAT, 0.0, "share of the GPU memory"),
     Flag("saved_model_tags", _STRING, "serve", "comma-separated tags; equal to the MetaGraph's"),
     Flag("grpc_channel_arguments", _STRING, "", "comma-separated name=value arguments of the gRPC server"),
-    Flag("grpc_max_threads", _INT32, 4 * _CPUS, "threads that answer gRPC"),
+    Flag("grpc_max_threads", _INT32, 4 * _CPUS, "RPCs that run at once; more are refused with RESOURCE_EXHAUSTED"),
     Flag("enable_grpc_healthcheck_service", _BOOL, False, "serve grpc.health.v1.Health"),
     Flag("enable_model_warmup", _BOOL, True, "replay the warm-up requests of a version inside its load"),
     Flag("num_request_iterations_for_warmup", _INT32, 0, "how often each warm-up request is replayed; 0: once"),
