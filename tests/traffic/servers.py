@@ -10,6 +10,7 @@ import numpy as np
 
 from fakes import FakeClient, FakeModelServer, FakeVersion
 from serving.grpc_front import serve
+from tfs_deploy.serving import rpc
 from tfs_deploy.serving.codec import messages
 from tfs_deploy.serving.signature import Signature, TensorSpec
 
@@ -23,11 +24,17 @@ OTHER_INPUT = Signature(
 
 
 class SlowServer(FakeModelServer):
-    """A server whose next answers take `delays` seconds."""
+    """A server whose next answers take `delays` seconds, and whose next replies are the bytes of `replies`."""
 
     def __init__(self) -> None:
         super().__init__()
         self.delays: list[float] = []
+        self.replies: list[bytes] = []
+
+    def handle(self, method: rpc.Method, request: bytes) -> bytes:
+        if method is rpc.PREDICT and self.replies:
+            return self.replies.pop()
+        return super().handle(method, request)
 
     def answer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         if self.delays:

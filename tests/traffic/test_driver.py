@@ -11,6 +11,7 @@ import pytest
 
 from tfs_deploy.clock import SystemClock
 from tfs_deploy.errors import InvalidInput, NotFound, Unreachable
+from tfs_deploy.serving.codec import messages
 from tfs_deploy.serving.rpc_calls import Address
 from tfs_deploy.traffic.driver import NOT_SENT, TrafficDriver, TrafficPlan
 from tfs_deploy.traffic.report import TrafficReport
@@ -110,6 +111,15 @@ def test_failures_are_counted_by_code_and_quoted_once():
     assert busy.startswith("RESOURCE_EXHAUSTED: ")
     assert "Server Threadpool Exhausted" in busy
     assert broken.startswith("INTERNAL: ")
+
+
+def test_a_reply_that_cannot_be_read_is_a_failure():
+    with slow_servers() as servers:
+        (server,) = servers.values()
+        server.replies = [b"no message", messages.PredictResponse().SerializeToString()]
+        report = run(TrafficPlan(STABLE, tuple(servers), rate=50.0, seconds=0.4))
+    assert (report.total.requests, report.total.failures) == (20, {"DATA_LOSS": 2})
+    assert any("does not say which version answered" in error for error in report.errors)
 
 
 def test_a_replica_that_is_away_fails_its_requests_and_no_others():

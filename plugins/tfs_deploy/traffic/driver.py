@@ -183,14 +183,13 @@ class TrafficDriver:
         try:
             if remaining <= 0:
                 raise CallFailed("DEADLINE_EXCEEDED", "")
-            spec, _ = decode_predict_response(await replica.predict_bytes(request, remaining))
+            version = _version_of(await replica.predict_bytes(request, remaining))
         except CallFailed as error:
             self._record_failure(phase, replica, error.code, error.details)
         except CorruptModel as error:
             self._record_failure(phase, replica, UNREADABLE, error.cause)
         else:
-            seconds, version = self._clock.monotonic() - due, int(spec.version.value)
-            self.recorder.answered(phase, replica.target, number, version, seconds)
+            self.recorder.answered(phase, replica.target, number, version, self._clock.monotonic() - due)
             self._check_version(replica, version)
 
     def _record_failure(self, phase: Phase, replica: _Replica, code: str, details: str) -> None:
@@ -225,6 +224,14 @@ class TrafficDriver:
             self._ended_early = f"Version {version} takes other inputs: {error.cause}"
         except TFSDeployError:  # the replica went away, or the version did: the next answer asks again
             self._checked.discard(version)
+
+
+def _version_of(reply: bytes) -> int:
+    """Return the version that a PredictResponse names; raise CorruptModel for one that cannot be read."""
+    spec, _ = decode_predict_response(reply)
+    if not spec.HasField("version"):
+        raise CorruptModel("The reply does not say which version answered.", "Check that the target is TF Serving.")
+    return int(spec.version.value)
 
 
 def _release(places: asyncio.Semaphore, under_way: set[asyncio.Task[None]]) -> Callable[[asyncio.Task[None]], None]:
