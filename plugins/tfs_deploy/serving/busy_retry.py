@@ -39,7 +39,13 @@ class BusyRetry:
         limit = self._seconds if seconds is None else seconds
         if limit <= 0:
             return await operation()
-        # Late, because tenacity imports Tornado where it is installed.
+        started, deadline = self._clock.monotonic(), Deadline.after(limit, self._clock)
+        try:
+            return await operation()
+        except Busy as error:
+            first_errors = [error]
+        # Only after an error, because a retry costs as much to set up as an RPC; tenacity imports Tornado where it is
+        # installed.
         from tenacity import (
             AsyncRetrying,
             RetryCallState,
@@ -49,12 +55,12 @@ class BusyRetry:
             wait_random_exponential,
         )
 
-        started, deadline = self._clock.monotonic(), Deadline.after(limit, self._clock)
-
         def is_time_up(state: RetryCallState) -> bool:
             return state.upcoming_sleep >= deadline.remaining()
 
         async def attempt() -> T:
+            if first_errors:
+                raise first_errors.pop()
             return await operation()
 
         first, longest = FIRST_PAUSE_SECONDS / 2, LONGEST_PAUSE_SECONDS / 2
