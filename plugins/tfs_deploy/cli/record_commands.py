@@ -9,6 +9,7 @@ import typer
 
 from tfs_deploy.cli import options
 from tfs_deploy.cli.invocation import Invocation, command
+from tfs_deploy.deployment.deployment_record import MOVES_STABLE, Action
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,9 +17,19 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from tfs_deploy.deployment.records import DeploymentRecord
+    from tfs_deploy.deployment.deployment_record import DeploymentRecord
+    from tfs_deploy.store.protocol import StateDocuments
 
-_STYLES = {"promoted": "green", "rolled_back": "yellow", "rejected": "red", "put_back": "red"}
+_STYLES = {
+    "promoted": "green",
+    "rolled_back": "yellow",
+    "rejected": "red",
+    "put_back": "red",
+    "undeployed": "red",
+}
+_ACTIONS = ", ".join(action.value for action in Action)
+# A screen of entries.
+_LIMIT = 20
 _TIME_REMEDY = "Write it as ISO 8601 with a time zone, for example 2026-11-22T12:00:00Z or 2026-11-22T13:00:00+01:00."
 
 
@@ -26,12 +37,36 @@ _TIME_REMEDY = "Write it as ISO 8601 with a time zone, for example 2026-11-22T12
 def history(
     call: Invocation,
     model: options.Model,
-    last: Annotated[int | None, typer.Option("--last", metavar="N", min=1, help="Only the newest N entries.")] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", "--last", metavar="N", min=1, help=f"Only the newest N entries; {_LIMIT} if left out."),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option("--since", metavar="TIME", help="Entries since this time, ISO 8601 with time zone."),
+    ] = None,
+    action: Annotated[Action | None, typer.Option("--action", metavar="ACTION", help=f"Only: {_ACTIONS}.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All entries.")] = False,
+    compact: Annotated[
+        bool, typer.Option("--compact", help="Show nothing; pack all but the newest 1,000 records in the store.")
+    ] = False,
 ) -> None:
-    """Show everything that happened to the versions of a model, oldest first."""
-    entries = _read_history(call, model)
-    shown = entries[-last:] if last else entries
+    """Show what happened to the versions of a model: the newest entries, oldest first."""
+    from tfs_deploy.clock import SystemClock
+    from tfs_deploy.deployment import records
+
+    _require_compatible(limit=limit, since=since, action=action, everything=everything, compact=compact)
+    start = None if since is None else past_time(since, now=SystemClock().now())
+    documents, group = _recorded(call, model), call.settings.group
+    if compact:
+        _compact(call, documents, model)
+        return
+    if limit is None and start is None and not everything:
+        limit = _LIMIT
+    shown = records.history(documents, group, model, limit=limit, since=start, action=action)
     call.answer(shown, lambda console: _show_history(console, shown))
+    if len(shown) == limit and shown[0].sequence > 1 and not call.output.as_json:
+        typer.echo(f"These are the newest {limit} entries; --limit N shows more, --all shows all.", err=True)
 
 
 @command(group_options=True)
@@ -50,8 +85,7 @@ def what_served(
 
     now = SystemClock().now()
     when = now if at is None else past_time(at, now=now)
-    documents, group = call.existing_store().documents, call.settings.group
-    _read_history(call, model)
+    documents, group = _recorded(call, model), call.settings.group
     served = records.version_at(documents, group, model, when)
     if served.version is None:
         sentence = f"No version of {model} answered `stable` at {readable_time(served.at)} UTC."
@@ -63,19 +97,46 @@ def what_served(
     call.say(served, sentence)
 
 
-def _read_history(call: Invocation, model: str) -> tuple[DeploymentRecord, ...]:
-    """Return the records of `model`; raise NotFound without any."""
+def _recorded(call: Invocation, model: str) -> StateDocuments:
+    """Return the state documents of the store; raise NotFound if they hold no record of `model`."""
     from tfs_deploy.deployment import records
     from tfs_deploy.errors import NotFound
     from tfs_deploy.names import check_model_name
 
-    history = records.history(call.existing_store().documents, call.settings.group, check_model_name(model))
-    if not history:
+    documents = call.existing_store().documents
+    if not records.history(documents, call.settings.group, check_model_name(model), limit=1):
         raise NotFound(
             f"Group {call.settings.group!r} has no record of model {model!r} in {call.store().uri}.",
             "Check the name, the group and the store: tfs-deploy status lists the models of a group.",
         )
-    return history
+    return documents
+
+
+def _require_compatible(**options: object) -> None:
+    """Raise InvalidInput for options of `history` that exclude each other."""
+    from tfs_deploy.errors import InvalidInput
+
+    given = {name for name, value in options.items() if value not in (None, False)}
+    if "compact" in given and len(given) > 1:
+        raise InvalidInput("--compact shows no entries, and an option that chooses some is given.", "Give it alone.")
+    if {"everything", "limit"} <= given:
+        raise InvalidInput("Both --all and --limit are given.", "Give one of them.")
+
+
+def _compact(call: Invocation, documents: StateDocuments, model: str) -> None:
+    from tfs_deploy.clock import SystemClock
+    from tfs_deploy.deployment.record_packs import compact
+    from tfs_deploy.names import plural
+
+    settings = call.settings
+    with call.show_progress() as progress:
+        progress.begin(f"pack old records of {model}")
+        done = compact(documents, settings.group, model, actor=settings.actor, clock=SystemClock())
+    call.say(
+        done,
+        f"{plural(done.packed, 'record')} of {model} packed into {plural(done.packs, 'document')}; "
+        f"{plural(done.remaining, 'record')} left in a document of its own each.",
+    )
 
 
 def _show_history(console: Console, records: Sequence[DeploymentRecord]) -> None:
@@ -94,21 +155,30 @@ def _show_history(console: Console, records: Sequence[DeploymentRecord]) -> None
     rows = [
         (
             readable_time(record.at),
-            Text(record.action.value.replace("_", " "), style=_STYLES.get(record.action.value, "")),
+            Text(_action(record), style=_STYLES.get(record.action.value, "")),
             _version(record),
             record.actor,
-            record.reason,
+            _reason(record),
         )
         for record in records
     ]
     print_table(console, columns, rows)
 
 
-def _version(record: DeploymentRecord) -> str:
-    from tfs_deploy.deployment.records import MOVES_STABLE
+def _action(record: DeploymentRecord) -> str:
+    return f"{record.action.value.replace('_', ' ')} {record.label}".rstrip()
 
+
+def _version(record: DeploymentRecord) -> str:
+    version = "none" if record.action is Action.UNDEPLOYED or not record.version else str(record.version)
     moved = record.action in MOVES_STABLE and record.previous is not None
-    return f"{record.previous} -> {record.version}" if moved else str(record.version)
+    return f"{record.previous} -> {version}" if moved else version
+
+
+def _reason(record: DeploymentRecord) -> str:
+    """Return the reason, and the replicas that a move did not reach."""
+    away = f"not reached: {', '.join(record.away)}" if record.away else ""
+    return "\n".join(part for part in (record.reason, away) if part)
 
 
 def past_time(text: str, *, now: datetime) -> datetime:
