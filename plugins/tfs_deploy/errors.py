@@ -45,6 +45,13 @@ class Busy(Transient):
         self.code = code
 
 
+class LoadInterrupted(Transient):
+    """A load ended for want of memory, of a file system that answers, or because the server was killed.
+
+    It says nothing about the version.
+    """
+
+
 class DeadlineExceeded(Transient):
     """A wait ended before its condition held."""
 

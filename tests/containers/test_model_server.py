@@ -11,10 +11,10 @@ import pytest
 from fake_engine import FakeEngine
 from fakes import FakeClock
 from tfs_deploy.containers.engine import PortTaken
-from tfs_deploy.containers.model_server import Lifecycle, ModelServerContainer, ServerDied
+from tfs_deploy.containers.model_server import Lifecycle, ModelServerContainer, ServerDied, ServerKilled
 from tfs_deploy.containers.options import Files, ModelRoot, OneModel, Ports, Restart, RestartPolicy, ServerOptions
 from tfs_deploy.containers.ownership import Owner, Purpose
-from tfs_deploy.errors import DeadlineExceeded, InvalidInput, NotFound, Refused, TFSDeployError, Unreachable
+from tfs_deploy.errors import DeadlineExceeded, InvalidInput, NotFound, Refused, TFSDeployError, Transient, Unreachable
 
 OWNER = Owner(Purpose.RUN, None, "dag", "run", "task")
 CALLS = ("require_image", "create", "copy_in", "start", "inspect")
@@ -150,13 +150,25 @@ def test_a_server_that_ends_says_why(engine: FakeEngine) -> None:
     assert engine.containers == {}
 
 
-def test_a_server_that_dies_later(engine: FakeEngine) -> None:
+@pytest.mark.parametrize(
+    ("code", "for_memory", "error", "says"),
+    [
+        (137, True, ServerKilled, "killed for using more memory"),
+        (137, False, ServerKilled, r"killed from outside \(code 137\)"),
+        (143, False, ServerKilled, "code 143"),
+        (139, False, ServerDied, "ended with code 139"),
+    ],
+)
+def test_a_server_that_dies_later(
+    engine: FakeEngine, code: int, for_memory: bool, error: type[TFSDeployError], says: str
+) -> None:
     server = container(engine)
     server.start()
     (held,) = engine.containers.values()
-    held.end(137, for_memory=True)
-    with pytest.raises(ServerDied, match="killed for using more memory"):
+    held.end(code, for_memory=for_memory)
+    with pytest.raises(error, match=says) as caught:
         server.require_running()
+    assert isinstance(caught.value, Transient) is (error is ServerKilled)
     server.stop()
     server.require_running()
     assert engine.containers == {}

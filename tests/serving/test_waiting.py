@@ -7,7 +7,15 @@ import asyncio
 import pytest
 
 from fakes import AsyncFakeClient, FakeClient, FakeClock, FakeModelServer, FakeVersion
-from tfs_deploy.errors import Contention, DeadlineExceeded, LoadFailed, Transient, Unreachable
+from tfs_deploy.errors import (
+    Contention,
+    DeadlineExceeded,
+    LoadFailed,
+    LoadInterrupted,
+    SetupError,
+    Transient,
+    Unreachable,
+)
 from tfs_deploy.serving.config import ModelEntry, to_proto
 from tfs_deploy.serving.replies import VersionState, VersionStatus
 from tfs_deploy.serving.waiting import (
@@ -48,6 +56,25 @@ def test_an_end_with_an_error_fails_at_once_and_quotes_the_server():
     group.on_status("b:1", row("LOADING"), at=0.1)
     with pytest.raises(LoadFailed, match=r"b:1 could not load version 5.*NOT_FOUND: no such file"):
         group.on_status("b:1", row("END", "NOT_FOUND", "no such file"), at=0.2)
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        *((code, LoadInterrupted) for code in ("RESOURCE_EXHAUSTED", "ABORTED", "UNAVAILABLE", "DEADLINE_EXCEEDED")),
+        ("PERMISSION_DENIED", SetupError),
+        # The version was taken out of the config during its load.
+        ("CANCELLED", Contention),
+        *((code, LoadFailed) for code in ("NOT_FOUND", "INVALID_ARGUMENT", "DATA_LOSS", "FAILED_PRECONDITION")),
+        *((code, LoadFailed) for code in ("INTERNAL", "UNKNOWN", "OUT_OF_RANGE", "UNIMPLEMENTED")),
+    ],
+)
+def test_only_some_codes_of_a_failed_load_are_a_fault_of_the_version(code, error):
+    group = watch()
+    group.on_status("b:1", row("LOADING"), at=0.1)
+    with pytest.raises(error) as caught:
+        group.on_status("b:1", row("END", code, "why"), at=0.2)
+    assert type(caught.value) is error
 
 
 def test_an_end_from_an_earlier_life_is_ignored_for_a_while():

@@ -29,7 +29,7 @@ from tfs_deploy.containers.command_line import GRPC_PORT, REST_PORT, CommandLine
 from tfs_deploy.containers.engine import ContainerEngine, ContainerSpec, ContainerState, Mount, PublishedPort
 from tfs_deploy.containers.options import ServerOptions
 from tfs_deploy.containers.ownership import INSTANCE_LABEL, Owner
-from tfs_deploy.errors import DeadlineExceeded, InvalidInput, LoadFailed, Permanent, Refused
+from tfs_deploy.errors import DeadlineExceeded, InvalidInput, LoadFailed, LoadInterrupted, Permanent, Refused
 
 logger = logging.getLogger(__name__)
 
@@ -52,11 +52,22 @@ _PREFIX = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[.,]\d+:? ?)?([IWEF] )?(\
 # The server's own summary of a failed start; it names the cause and is quoted alone.
 _START_ERROR = re.compile(r"Failed to start server\. Error: (.*)")
 
+# Exit codes of SIGKILL, SIGTERM, SIGINT and SIGHUP: a model that crashes the server gives SIGSEGV's or SIGABRT's.
+_KILLED = tuple(128 + number for number in (9, 15, 2, 1))
+
 Connect = Callable[[], ContainerEngine]
 
 
 class ServerDied(LoadFailed):
     """The model server ended by itself; ``log`` is the end of its log."""
+
+    def __init__(self, cause: str, remedy: str, *, log: str) -> None:
+        super().__init__(cause, remedy)
+        self.log = log
+
+
+class ServerKilled(LoadInterrupted):
+    """The model server was killed, for example for want of memory; ``log`` is the end of its log."""
 
     def __init__(self, cause: str, remedy: str, *, log: str) -> None:
         super().__init__(cause, remedy)
@@ -136,7 +147,7 @@ class ModelServerContainer:
         """Create and start the container, and return when its ports listen.
 
         Raises InvalidInput for options, NotFound for an image or a directory, Refused for a taken port or a missing
-        GPU, ServerDied when the server ends, DeadlineExceeded, Unreachable; no container is left then.
+        GPU, ServerDied when the server ends, ServerKilled, DeadlineExceeded, Unreachable; no container is left then.
         """
         if self.state is not Lifecycle.NEW:
             raise Refused(f"Container {self._name} was started before.", "Create another one.")
@@ -154,7 +165,7 @@ class ModelServerContainer:
         return running
 
     def require_running(self) -> None:
-        """Raise ServerDied with the end of its log if the server has ended by itself.
+        """Raise ServerDied or ServerKilled with the end of its log if the server has ended.
 
         A process that ends closes its port before the engine knows of its end.
         """
@@ -283,9 +294,15 @@ class ModelServerContainer:
         logger.error("Log of container %s:\n%s", self._name, log)
         named = f"The model server in container {self._name} ({self.options.image})"
         if state.killed_for_memory:
-            raise ServerDied(
+            raise ServerKilled(
                 f"{named} was killed for using more memory than its limit {self.options.limits.memory or '(none)'}.",
                 "Give it more memory, or a smaller model.",
+                log=log,
+            )
+        if state.exit_code in _KILLED:
+            raise ServerKilled(
+                f"{named} was killed from outside (code {state.exit_code}). The end of its log: {log_excerpt(log)}",
+                "Look for want of memory on the engine's machine, then try again.",
                 log=log,
             )
         raise ServerDied(

@@ -71,8 +71,8 @@ class ContainerRunner:
     def serve(self, directory: Path, model: str, version: int) -> Iterator[str]:
         """Start a server and yield its host:port; it does not retry a load, so a broken model fails at once.
 
-        Raises ServerDied when the server ends before it serves or in the block, also if the block raises, and the
-        errors of `ModelServerContainer.start`.
+        Raises ServerDied or ServerKilled when the server ends before it serves or in the block, also if the block
+        raises, and the errors of `ModelServerContainer.start`.
         """
         self._reap()
         container = self._container(directory.resolve(), model, version)

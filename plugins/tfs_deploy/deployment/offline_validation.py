@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 from tfs_deploy.clock import Clock
 from tfs_deploy.deployment.steps.publish import manifest_of, read_staged
-from tfs_deploy.errors import LoadFailed
+from tfs_deploy.errors import LoadFailed, LoadInterrupted
 from tfs_deploy.savedmodel import manifest as manifests
 from tfs_deploy.savedmodel.manifest import MANIFEST_PATH
 from tfs_deploy.serving.client import connect
@@ -70,7 +70,8 @@ def validate_in_each(
 ) -> ValidationReport:
     """Do what `validate_directory` does on a server of each of `runners`, by name, and return one report about all.
 
-    A server that cannot load the version, or ends while it does, is a failed check that quotes the server. Raises
+    A server that cannot load the version, or ends while it does, is a failed check that quotes the server; one that
+    was killed, or lacked memory, is an inconclusive one. Raises
     InvalidInput or CorruptModel before any server starts, and errors of a runner that do not concern the model.
     """
     manifest = manifest_of(directory, clock=clock)
@@ -81,6 +82,8 @@ def validate_in_each(
             checks += (replace(check, replica=name) for check in report.checks)
         except LoadFailed as error:
             checks.append(Check(LOAD_GATE, name, Verdict.FAIL, error.cause))
+        except LoadInterrupted as error:
+            checks.append(Check(LOAD_GATE, name, Verdict.INCONCLUSIVE, error.cause))
     return ValidationReport(
         model=model,
         version=version,

@@ -14,11 +14,15 @@ from pathlib import Path
 from typing import Protocol
 
 from tfs_deploy.clock import Clock, Deadline, SystemClock
-from tfs_deploy.errors import DeadlineExceeded, LoadFailed
+from tfs_deploy.errors import DeadlineExceeded, LoadFailed, LoadInterrupted, TFSDeployError
 
 # A temporary server has no requests to finish.
 _STOP_SECONDS = 2.0
 _LOG_TAIL_BYTES = 2000
+# From outside, for example by the kernel for want of memory; a model that crashes the server gives SIGSEGV or SIGABRT.
+_KILLED = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
+# Another program may take the free port before the server does.
+_PORT_IS_TAKEN = "is the port taken?"
 
 
 class ModelServerRunner(Protocol):
@@ -40,8 +44,8 @@ class EmbeddedRunner:
     def serve(self, directory: Path, model: str, version: int) -> Iterator[str]:
         """Start a server without load retries: a broken model fails at once.
 
-        Raises LoadFailed, which quotes the server, when it ends before it serves, and DeadlineExceeded when it does
-        neither in time.
+        Raises LoadFailed, which quotes the server, when it ends before it serves, LoadInterrupted when it was killed or
+        could not start for another reason than the model, and DeadlineExceeded when it does neither in time.
         """
         with tempfile.TemporaryDirectory(prefix="tfs-deploy-") as folder:
             base = Path(folder) / model
@@ -81,16 +85,21 @@ class EmbeddedRunner:
         deadline = Deadline.after(self._start_seconds, self._clock)
         while not _accepts(port):
             if process.poll() is not None:
-                raise LoadFailed(
-                    f"The throw-away model server ended with code {process.returncode}: {_log_excerpt(log)}",
-                    "Correct the model; nothing was published.",
-                )
+                raise _start_error(process.returncode, _log_excerpt(log))
             if deadline.passed():
                 raise DeadlineExceeded(
                     f"The throw-away model server served nothing in {self._start_seconds:.0f} s: {_log_excerpt(log)}",
                     "Allow more time, or check the model's warm-up requests.",
                 )
             self._clock.sleep(0.1)
+
+
+def _start_error(code: int, excerpt: str) -> TFSDeployError:
+    """Return the error for a server that ended with `code` before it served."""
+    cause = f"The throw-away model server ended with code {code}: {excerpt}"
+    if code in _KILLED or _PORT_IS_TAKEN in excerpt:
+        return LoadInterrupted(cause, "Look for want of memory on this machine, then try again; nothing was published.")
+    return LoadFailed(cause, "Correct the model; nothing was published.")
 
 
 def _free_port() -> int:

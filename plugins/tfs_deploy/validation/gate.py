@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
-from tfs_deploy.errors import CorruptModel, InvalidInput, NotFound, ValidationFailed
+from tfs_deploy.errors import CorruptModel, Inconclusive, InvalidInput, NotFound
 from tfs_deploy.savedmodel.manifest import Manifest
 from tfs_deploy.savedmodel.requests import GOLDEN_PATH, GoldenRequest, parse_golden, read_golden
 from tfs_deploy.serving.base_client import ServingClient
@@ -104,10 +104,10 @@ class ServedVersion:
     timeout: float
 
     def predict(self, inputs: Mapping[str, np.ndarray], signature: str = DEFAULT_SIGNATURE) -> Prediction:
-        """Ask for one prediction; raise ValidationFailed if another version answers."""
+        """Ask for one prediction; raise Inconclusive if another version answers."""
         reply = self.client.predict(self.model, inputs, version=self.version, signature=signature, timeout=self.timeout)
         if reply.version != self.version:
-            raise ValidationFailed(
+            raise Inconclusive(
                 f"Replica {self.client.target} answered for version {self.version} of {self.model!r} with version "
                 f"{reply.version}.",
                 "Look for a proxy between the deployer and the replica.",
@@ -155,7 +155,11 @@ class Gate(ABC, Generic[Options, Prepared]):
 
     @abstractmethod
     def check(self, options: Options, prepared: Prepared, candidate: Candidate) -> Outcome:
-        """Check one replica. A Permanent error counts as a failure of the model, a Transient one as inconclusive."""
+        """Check one replica.
+
+        A Permanent error counts as a failure of the version. Inconclusive are a Transient one, SetupError, NotServed,
+        and an exception that is not of this package.
+        """
 
     def compares_live(self, options: Options) -> bool:
         """Tell whether the outcome depends on the version that is live."""

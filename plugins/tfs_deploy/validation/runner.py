@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tfs_deploy.clock import Clock
-from tfs_deploy.errors import Inconclusive, Permanent, Transient, ValidationFailed
+from tfs_deploy.errors import Inconclusive, NotServed, Permanent, SetupError, Transient, ValidationFailed
 from tfs_deploy.savedmodel.manifest import Manifest
 from tfs_deploy.serving.base_client import ServingClient
 from tfs_deploy.serving.concurrent_calls import call_each
@@ -16,6 +17,11 @@ from tfs_deploy.validation.config import Gates
 from tfs_deploy.validation.gate import Candidate, Gate, LiveVersion, ModelFiles, Outcome, ServedVersion, Worse
 from tfs_deploy.validation.gates.golden import GoldenGate
 from tfs_deploy.validation.report import Check, ValidationReport, Verdict, overall
+
+logger = logging.getLogger(__name__)
+
+# Errors that say nothing about the version: on the way to the replica, of its set-up, of a version that it unloaded.
+_UNDECIDED = (Transient, SetupError, NotServed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +33,16 @@ class PreparedGate:
     inputs: Any
 
     def run(self, candidate: Candidate) -> Check:
-        """Check one replica; a Permanent error of the model is a fail, a Transient one on the way is inconclusive."""
+        """Check one replica; a Permanent error of the version is a fail, any other error is inconclusive."""
         try:
             outcome = self.gate.check(self.options, self.inputs, candidate)
-        except Transient as error:
+        except _UNDECIDED as error:
             outcome = Outcome(Verdict.INCONCLUSIVE, error.cause)
         except Permanent as error:
             outcome = Outcome(Verdict.FAIL, error.cause)
+        except Exception as error:  # a bug of a gate is no fault of the version, and the other checks go on
+            logger.exception("Gate %s ended on %s", self.gate.name, candidate.client.target)
+            outcome = Outcome(Verdict.INCONCLUSIVE, f"the gate itself ended with {type(error).__name__}: {error}")
         return Check(self.gate.name, candidate.client.target, outcome.verdict, outcome.detail, outcome.measured)
 
 
