@@ -16,7 +16,7 @@ from tfs_deploy.savedmodel import manifest as manifests
 from tfs_deploy.savedmodel.files import check_relative_path
 from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, FileEntry, Manifest
 from tfs_deploy.store.document_format import decode, encode
-from tfs_deploy.store.documents import check_key, check_prefix, write_withdrawal
+from tfs_deploy.store.documents import check_folder, check_key, check_prefix, write_withdrawal
 from tfs_deploy.store.download.target import DownloadTarget
 from tfs_deploy.store.protocol import (
     MAX_DOCUMENT_BYTES,
@@ -54,6 +54,11 @@ class FakeStateDocuments:
     def list(self, prefix: str) -> tuple[str, ...]:
         check_prefix(prefix)
         return tuple(sorted(key for key in dict(self.stored) if key.startswith(prefix)))
+
+    def folders(self, prefix: str) -> tuple[str, ...]:
+        check_folder(prefix)
+        below = (key[len(prefix) :] for key in dict(self.stored) if key.startswith(prefix))
+        return tuple(sorted({rest.split("/", 1)[0] for rest in below if "/" in rest}))
 
     def delete(self, key: str) -> None:
         self.stored.pop(check_key(key), None)

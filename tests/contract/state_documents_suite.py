@@ -175,6 +175,17 @@ class StateDocumentsSuite:
         assert documents.list("groups/ü") == ("groups/ü ber/d.json",)
         assert documents.list("nothing/here/") == ()
 
+    def test_folders_are_the_next_segments_of_keys_that_have_more(self, documents: StateDocuments) -> None:
+        for key in ["b", "a/2", "a/sub/x", "a/sub/y/z", "a/ü ber/d.json", "ab/c"]:
+            documents.write(key, b"", expected=None)
+        assert documents.folders("") == ("a", "ab")
+        assert documents.folders("a/") == ("sub", "ü ber")
+        assert documents.folders("a/sub/") == ("y",)
+        assert documents.folders("b/") == ()
+        assert documents.folders("nothing/here/") == ()
+        with pytest.raises(InvalidInput, match="no folder"):
+            documents.folders("a")
+
     def test_a_key_is_free_again_when_all_below_it_is_deleted(self, documents: StateDocuments) -> None:
         documents.write("a/b/c", b"1", expected=None)
         documents.delete("a/b/c")

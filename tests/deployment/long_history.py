@@ -58,7 +58,6 @@ def write_history(documents: Any, group: str, model: str, count: int, packed: in
     """Write `count` records, a multiple of five, of which the first `packed` are in packs, with their indexes."""
     entries = [record_number(sequence, group, model) for sequence in range(1, count + 1)]
     log = RecordLog(documents, group, model)
-    log.prepare()
     for first in range(1, packed + 1, PACK_RECORDS):
         pack = RecordPack(tuple(entries[first - 1 : first - 1 + PACK_RECORDS]))
         documents.write(log.pack_key(first), to_json(pack), expected=None)

@@ -74,8 +74,7 @@ def remove(session: GroupSession, model: str) -> bool:
 def _is_needed(session: GroupSession, model: str) -> bool:
     """Tell whether any group of the store lists the placeholder of `model`, or a deployer has asked for it."""
     documents, now = session.store.documents, session.clock.now()
-    groups = dict.fromkeys(key[len(_PREFIX) :].split("/", 1)[0] for key in documents.list(_PREFIX))
-    for group in groups:
+    for group in documents.folders(_PREFIX):
         requests, _ = sync_requests.read(documents, group)
         asked = requests.without_expired(now).versions
         if any((each.model, each.version) == (model, PLACEHOLDER) for each in asked):

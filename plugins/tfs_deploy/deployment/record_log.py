@@ -7,7 +7,6 @@
     groups/<group>/record_heads/<model>.json                   `Head`: up to where the indexes go
     groups/<group>/record_versions/<model>/<version>.json      `VersionIndex`: per action the first record of a version
     groups/<group>/record_keys/<model>/<digest>.json           `KeyIndex`: the last move with an idempotency key
-    groups/<group>/record_index.json                           `GroupIndex`: the models with records older than heads
 
 A record counts from the moment at which its document is there. Whoever moves the head past a record has indexed that
 record before. So a reader takes the head, reads on from there until a record is missing, and asks the indexes about
@@ -74,13 +73,6 @@ class KeyIndex:
     """The last move of `stable` with one idempotency key."""
 
     sequence: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class GroupIndex:
-    """The models whose first record is older than heads; every other model with a record has a head."""
-
-    models: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +172,7 @@ class RecordLog:
         deadline = Deadline.after(APPEND_SECONDS, self._clock)
         stored = self.stored_head()
         # The exclusive create finds out whether there are newer records.
-        end = self.prepare() if stored is None else LogEnd(stored, (), stored)
+        end = self.end() if stored is None else LogEnd(stored, (), stored)
         while True:
             if once and (known := self.first_with_action(record.version, record.action, end)) is not None:
                 return known
@@ -198,18 +190,6 @@ class RecordLog:
             # Random, so that writers that met once do not meet again.
             self._clock.sleep(random.uniform(0.0, _LONGEST_PAUSE_SECONDS))  # noqa: S311 - a pause is no secret
             end = self.end()
-
-    def prepare(self) -> LogEnd:
-        """Write the head of a log that has none, and index the records that are older than heads."""
-        key = _group_index_key(self.group)
-        if self.documents.read(key) is None:
-            older = GroupIndex(_recorded_names(self.documents, self.group))
-            update(self.documents, key, GroupIndex, lambda known: known or older, clock=self._clock)
-        # Before the first record, so that every model with a record is in the list of heads.
-        end = self.end()
-        if not end.newer:
-            update(self.documents, self._head_key, Head, lambda known: known or end.head, clock=self._clock)
-        return self.index_all(end)
 
     def index_all(self, end: LogEnd) -> LogEnd:
         """Index the records after the stored head, and return the end with the new head."""
@@ -236,7 +216,7 @@ class RecordLog:
 
     def single_sequences(self) -> tuple[int, ...]:
         """List the sequences of the records that have a document of their own, in rising order."""
-        prefix = _singles_prefix(self.group) + f"{self.model}/"
+        prefix = self._singles_prefix
         return tuple(int(key[len(prefix) :].removesuffix(".json")) for key in self.documents.list(prefix))
 
     def delete_single(self, sequence: int) -> None:
@@ -245,7 +225,7 @@ class RecordLog:
 
     def single_key(self, sequence: int) -> str:
         """Return the key of the document of one record."""
-        return f"{_singles_prefix(self.group)}{self.model}/{sequence:010d}.json"
+        return f"{self._singles_prefix}{sequence:010d}.json"
 
     def pack_key(self, first: int) -> str:
         """Return the key of the pack that begins with record `first`."""
@@ -304,7 +284,11 @@ class RecordLog:
 
     @property
     def _head_key(self) -> str:
-        return f"{_heads_prefix(self.group)}{self.model}.json"
+        return f"groups/{self.group}/record_heads/{self.model}.json"
+
+    @property
+    def _singles_prefix(self) -> str:
+        return f"groups/{self.group}/records/{self.model}/"
 
     @property
     def _packs_prefix(self) -> str:
@@ -330,17 +314,9 @@ def first_of_pack(sequence: int) -> int:
 
 
 def model_names(documents: StateDocuments, group: str) -> tuple[str, ...]:
-    """Return, sorted, the names of the models that have a record in `group`, or are about to get their first."""
-    prefix = _heads_prefix(group)
-    names = {key[len(prefix) :].removesuffix(".json") for key in documents.list(prefix)}
-    index = documents.read(_group_index_key(group))
-    older = _recorded_names(documents, group) if index is None else from_json(GroupIndex, index.body).models
-    return tuple(sorted({*names, *older}))
-
-
-def _recorded_names(documents: StateDocuments, group: str) -> tuple[str, ...]:
-    prefix = _singles_prefix(group)
-    return tuple(sorted({key[len(prefix) :].split("/", 1)[0] for key in documents.list(prefix)}))
+    """Return, sorted, the names of the models that have a record in `group`."""
+    singles, packs = documents.folders(f"groups/{group}/records/"), documents.folders(f"groups/{group}/record_packs/")
+    return tuple(sorted({*singles, *packs}))
 
 
 def _head_before(entries: Sequence[DeploymentRecord], *, packed: int) -> Head:
@@ -351,18 +327,6 @@ def _head_before(entries: Sequence[DeploymentRecord], *, packed: int) -> Head:
 def _newest(head: Head, current: Head) -> Head:
     """Return the head that goes further; what is packed stays packed."""
     return current if current.sequence >= head.sequence else replace(head, packed=max(head.packed, current.packed))
-
-
-def _group_index_key(group: str) -> str:
-    return f"groups/{group}/record_index.json"
-
-
-def _heads_prefix(group: str) -> str:
-    return f"groups/{group}/record_heads/"
-
-
-def _singles_prefix(group: str) -> str:
-    return f"groups/{group}/records/"
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,7 @@ def compact(
     """
     log = RecordLog(documents, group, model, clock=clock)
     with _claimed(documents, group, model, actor=actor, clock=clock) as renew:
-        head = log.index_all(log.prepare()).head
+        head = log.index_all(log.end()).head
         _delete_packed(log, head)
         packed = packs = 0
         while head.packed + PACK_RECORDS <= head.sequence - keep:

@@ -145,7 +145,7 @@ def version_at(documents: StateDocuments, group: str, model: str, at: datetime) 
 
 
 def models(documents: StateDocuments, group: str) -> tuple[str, ...]:
-    """Return, sorted, the names of the models that have a record in `group`, or are about to get their first."""
+    """Return, sorted, the names of the models that have a record in `group`."""
     return model_names(documents, group)
 
 

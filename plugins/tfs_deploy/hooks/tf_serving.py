@@ -126,7 +126,7 @@ class TFServingHook(BaseHook):
                     client.close()
             if not settings.extra.store:
                 return True, f"{_answering(targets)}; no store is named."
-            self._open_store(settings, settings.extra.store).documents.list("groups/")
+            self._open_store(settings, settings.extra.store).documents.folders("groups/")
         except TFSDeployError as error:
             return False, str(error)
         return True, f"{_answering(targets)}, and the store can be read."

@@ -42,6 +42,13 @@ def check_prefix(prefix: str) -> str:
     return _check_text(prefix)
 
 
+def check_folder(prefix: str) -> str:
+    """Return `prefix` if it is that of a folder of keys; raise InvalidInput otherwise."""
+    if prefix and not prefix.endswith("/"):
+        raise InvalidInput(f"The key prefix {prefix!r} is that of no folder.", "Let it end with '/', or use ''.")
+    return check_prefix(prefix)
+
+
 def _check_text(key: str) -> str:
     for character in key:
         # Cc: control characters; Cs: text that is not UTF-8.

@@ -73,6 +73,13 @@ class StateDocuments(Protocol):
     def list(self, prefix: str) -> tuple[str, ...]:
         """Return, sorted, all keys that start with `prefix` (any string; ``""`` for all)."""
 
+    def folders(self, prefix: str) -> tuple[str, ...]:
+        """Return, sorted, the next segments of the keys below `prefix` (``""``, or a path that ends with a slash).
+
+        Only segments that other segments follow. The cost depends on their number, not on the number of keys. One may
+        be left whose last document was deleted.
+        """
+
     def delete(self, key: str) -> None:
         """Remove the document under `key`; no error if there is none."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tfs_deploy.errors import Contention, InvalidInput, StoreError
 from tfs_deploy.store.document_format import OVERHEAD_BYTES, decode, encode
-from tfs_deploy.store.documents import check_key, check_prefix
+from tfs_deploy.store.documents import check_folder, check_key, check_prefix
 from tfs_deploy.store.local.filesystem import Filesystem, Locks, reporting, store_error, write_new_file
 from tfs_deploy.store.protocol import MAX_DOCUMENT_BYTES, Document
 
@@ -61,6 +61,16 @@ class LocalStateDocuments:
         start = self._folder / check_prefix(prefix).rpartition("/")[0]
         keys = (key for key in self._keys_below(start) if key.startswith(prefix))
         return tuple(sorted(keys))
+
+    def folders(self, prefix: str) -> tuple[str, ...]:
+        start = self._folder / check_folder(prefix)
+        with reporting("list", start):
+            try:
+                with os.scandir(start) as entries:
+                    names = [entry.name for entry in entries if entry.is_dir()]
+            except (FileNotFoundError, NotADirectoryError):
+                return ()
+        return tuple(sorted(name for name in names if not name.startswith(".")))
 
     def delete(self, key: str) -> None:
         path = self._path(key)

@@ -11,7 +11,7 @@ from typing import TypeVar
 from tfs_deploy.errors import Contention, InvalidInput
 from tfs_deploy.jsonable import from_json
 from tfs_deploy.store.document_format import OVERHEAD_BYTES, decode, encode
-from tfs_deploy.store.documents import check_key, check_prefix
+from tfs_deploy.store.documents import check_folder, check_key, check_prefix
 from tfs_deploy.store.object_store.address import state
 from tfs_deploy.store.object_store.conditional_write_check import ConditionalWriteCheck
 from tfs_deploy.store.object_store.errors import PreconditionFailed
@@ -68,6 +68,10 @@ class S3StateDocuments:
         cut = len(state(""))
         keys = (stored.name[cut:] for stored in self._objects.list(start))
         return tuple(sorted(key for key in keys if _is_key(key)))
+
+    def folders(self, prefix: str) -> tuple[str, ...]:
+        names = self._objects.folders(state(check_folder(prefix)))
+        return tuple(sorted(name for name in names if _is_key(f"{prefix}{name}")))
 
     def delete(self, key: str) -> None:
         self._objects.delete(state(check_key(key)))
