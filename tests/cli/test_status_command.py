@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from cli.desk import MODEL, Desk, deployed
 from fakes import FakeClient
 from tfs_deploy.deployment import desired_state, loaded_since
 from tfs_deploy.deployment.session import GroupSession
+from tfs_deploy.names import PLACEHOLDER
+from tfs_deploy.serving.config import ModelEntry, to_proto, to_text
 from tfs_deploy.serving.group import ServingGroup
 from tfs_deploy.store.open import open_store
 
@@ -223,3 +227,20 @@ def test_watch_is_refused_with_an_option_for_one_status(desk: Desk, other: str) 
     ran = desk.run("status", "--watch", other)
     assert ran.code == 2
     assert "--watch" in ran.out + ran.err
+
+
+def test_the_placeholder_of_a_first_version_that_loads_is_named_and_is_no_drift(desk: Desk, tmp_path: Path) -> None:
+    config = tmp_path / "models.config"
+    entry = ModelEntry(MODEL, "/elsewhere", (PLACEHOLDER, 1), {})
+    config.write_text(to_text([entry]))
+    (tmp_path / "tfs-deploy.yaml").write_text("startup_config: models.config\n")
+    for server in desk.servers.values():
+        server.put("/elsewhere", PLACEHOLDER)
+        FakeClient(server).reload(to_proto([entry]), timeout=1.0)
+
+    ran = desk.run("status", MODEL)
+
+    assert ran.code == 0
+    assert "Its first version is loading" in ran.out
+    assert row_of(ran.out, "      0  placeholder") == ["0", "placeholder", "-", "2", "of", "2", "-"]
+    assert row_of(ran.out, "replica-1:8500")[1:] == ["-", "1", "absent;", "0", "AVAILABLE"]

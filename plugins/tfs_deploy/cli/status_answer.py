@@ -11,6 +11,7 @@ from tfs_deploy.deployment.modes import steps_of
 from tfs_deploy.deployment.replica_status import ReplicaStatus
 from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.deployment.steps.status import GroupReport, ModelReport
+from tfs_deploy.names import PLACEHOLDER
 from tfs_deploy.serving.replies import VersionState
 
 
@@ -81,7 +82,7 @@ def answer_of(session: GroupSession, report: GroupReport) -> StatusAnswer:
 
 def _model(session: GroupSession, name: str, report: ModelReport) -> ModelAnswer:
     labels = dict(report.desired.labels) if report.desired else {}
-    known = {*report.published, *(report.desired.versions if report.desired else ())}
+    known = {*report.published, *(report.desired.versions if report.desired else ())} - {PLACEHOLDER}
     verdicts = {}
     for version in sorted(known):
         result = validation_results.read(session.store.documents, session.group.name, name, version)

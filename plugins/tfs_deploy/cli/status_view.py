@@ -12,7 +12,7 @@ from tfs_deploy.cli.status_answer import ModelAnswer, ReplicaAnswer, StatusAnswe
 from tfs_deploy.cli.tables import Column, print_table, readable_time
 from tfs_deploy.deployment.desired_state import STABLE
 from tfs_deploy.deployment.differences import Difference, DifferenceKind
-from tfs_deploy.names import plural
+from tfs_deploy.names import PLACEHOLDER, plural
 from tfs_deploy.serving.replies import VersionState
 
 _STYLES = {
@@ -62,6 +62,11 @@ def _show_model(console: Console, name: str, model: ModelAnswer) -> None:
             "if that run has ended, the next step finishes or undoes it."
         )
         console.print(Text(sentence, style="yellow"))
+    if PLACEHOLDER in model.versions:
+        sentence = (
+            f"Its first version is loading; until then version {PLACEHOLDER} answers, a placeholder, with an error."
+        )
+        console.print(Text(sentence, style="yellow"))
     versions = _shown_versions(model)
     if versions:
         _show_versions(console, model, versions)
@@ -99,7 +104,10 @@ def _show_versions(console: Console, model: ModelAnswer, versions: Sequence[int]
             replica.versions.get(str(version)) is VersionState.AVAILABLE for replica in model.replicas.values()
         )
         loaded = f"{holders} of {len(model.replicas)}"
-        rows.append([str(version), label, verdict, loaded, "yes" if version in model.published else "no"])
+        in_store = "yes" if version in model.published else "no"
+        if version == PLACEHOLDER:
+            label, in_store = Text("placeholder"), _ABSENT
+        rows.append([str(version), label, verdict, loaded, in_store])
     print_table(console, columns, rows)
 
 
@@ -155,7 +163,7 @@ def _row(model: ModelAnswer, replica: ReplicaAnswer, labels: Sequence[str], vers
     for label in labels:
         answer = replica.labels.get(label)
         style = "" if answer == model.labels.get(label) else "bold red"
-        cells.append((str(answer or _ABSENT), style))
+        cells.append((_ABSENT if answer is None else str(answer), style))
     held = []
     for version in versions:
         state = replica.versions.get(str(version))
