@@ -14,7 +14,16 @@ from tfs_deploy.containers.engine import PortTaken
 from tfs_deploy.containers.model_server import Lifecycle, ModelServerContainer, ServerDied, ServerKilled
 from tfs_deploy.containers.options import Files, ModelRoot, OneModel, Ports, Restart, RestartPolicy, ServerOptions
 from tfs_deploy.containers.ownership import Owner, Purpose
-from tfs_deploy.errors import DeadlineExceeded, InvalidInput, NotFound, Refused, TFSDeployError, Transient, Unreachable
+from tfs_deploy.errors import (
+    DeadlineExceeded,
+    InvalidInput,
+    NotFound,
+    Refused,
+    SetupError,
+    TFSDeployError,
+    Transient,
+    Unreachable,
+)
 
 OWNER = Owner(Purpose.RUN, None, "dag", "run", "task")
 CALLS = ("require_image", "create", "copy_in", "start", "inspect")
@@ -171,6 +180,16 @@ def test_a_server_that_dies_later(
     assert isinstance(caught.value, Transient) is (error is ServerKilled)
     server.stop()
     server.require_running()
+    assert engine.containers == {}
+
+
+def test_a_server_that_cannot_read_its_model_is_no_fault_of_the_model(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = "Failed to start server. Error: UNKNOWN: 1 servable(s): {name: m} due to error: PERMISSION_DENIED: /m/1"
+    monkeypatch.setattr(engine, "log", lambda container, *, lines: log)
+    with pytest.raises(SetupError, match=r"ended with code 255\..*PERMISSION_DENIED"):
+        container(engine, image="dies:1").start()
     assert engine.containers == {}
 
 

@@ -9,8 +9,13 @@ from pathlib import Path
 import pytest
 
 from contract.model_server_runner_suite import ModelServerRunnerSuite
-from tfs_deploy.errors import LoadFailed, LoadInterrupted, TFSDeployError
+from tfs_deploy.errors import LoadFailed, LoadInterrupted, SetupError, TFSDeployError
 from tfs_deploy.serving.runner import EmbeddedRunner
+
+REFUSED = (
+    "Failed to start server. Error: UNKNOWN: 1 servable(s) did not become available: "
+    "{{{{{{name: m version: 1}} due to error: {}: why}}, }}"
+)
 
 
 @pytest.mark.tensorflow
@@ -28,6 +33,9 @@ class TestEmbeddedRunner(ModelServerRunnerSuite):
         ("print('Error: cannot listen on 0.0.0.0:1; is the port taken?'); os._exit(255)", LoadInterrupted),
         ("os.kill(os.getpid(), 11)", LoadFailed),
         ("os._exit(255)", LoadFailed),
+        (f"print({REFUSED.format('NOT_FOUND')!r}); os._exit(255)", LoadFailed),
+        (f"print({REFUSED.format('RESOURCE_EXHAUSTED')!r}); os._exit(255)", LoadInterrupted),
+        (f"print({REFUSED.format('PERMISSION_DENIED')!r}); os._exit(255)", SetupError),
     ],
 )
 def test_a_server_that_was_killed_says_nothing_about_the_model(

@@ -30,6 +30,7 @@ from tfs_deploy.containers.engine import ContainerEngine, ContainerSpec, Contain
 from tfs_deploy.containers.options import ServerOptions
 from tfs_deploy.containers.ownership import INSTANCE_LABEL, Owner
 from tfs_deploy.errors import DeadlineExceeded, InvalidInput, LoadFailed, LoadInterrupted, Permanent, Refused
+from tfs_deploy.serving.load_errors import code_in_log, load_error
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +148,8 @@ class ModelServerContainer:
         """Create and start the container, and return when its ports listen.
 
         Raises InvalidInput for options, NotFound for an image or a directory, Refused for a taken port or a missing
-        GPU, ServerDied when the server ends, ServerKilled, DeadlineExceeded, Unreachable; no container is left then.
+        GPU, ServerDied when the server ends (ServerKilled, LoadInterrupted or SetupError where no
+        model is at fault), DeadlineExceeded, Unreachable; no container is left then.
         """
         if self.state is not Lifecycle.NEW:
             raise Refused(f"Container {self._name} was started before.", "Create another one.")
@@ -305,11 +307,11 @@ class ModelServerContainer:
                 "Look for want of memory on the engine's machine, then try again.",
                 log=log,
             )
-        raise ServerDied(
-            f"{named} ended with code {state.exit_code}. The end of its log: {log_excerpt(log)}",
-            "Correct the cause; the task's or command's own log holds the server's log.",
-            log=log,
-        )
+        cause = f"{named} ended with code {state.exit_code}. The end of its log: {log_excerpt(log)}"
+        error = load_error(code_in_log(log), cause)
+        if not isinstance(error, LoadFailed):
+            raise error
+        raise ServerDied(cause, "Correct the cause; the task's or command's own log holds the server's log.", log=log)
 
     def _restarts_by_itself(self, state: ContainerState) -> bool:
         policy = self.options.restart

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from tfs_deploy.clock import Clock, Deadline, SystemClock
 from tfs_deploy.errors import DeadlineExceeded, LoadFailed, LoadInterrupted, TFSDeployError
+from tfs_deploy.serving.load_errors import code_in_log, load_error
 
 # A temporary server has no requests to finish.
 _STOP_SECONDS = 2.0
@@ -99,7 +100,8 @@ def _start_error(code: int, excerpt: str) -> TFSDeployError:
     cause = f"The throw-away model server ended with code {code}: {excerpt}"
     if code in _KILLED or _PORT_IS_TAKEN in excerpt:
         return LoadInterrupted(cause, "Look for want of memory on this machine, then try again; nothing was published.")
-    return LoadFailed(cause, "Correct the model; nothing was published.")
+    error = load_error(code_in_log(excerpt), cause)
+    return LoadFailed(cause, "Correct the model; nothing was published.") if isinstance(error, LoadFailed) else error
 
 
 def _free_port() -> int:

@@ -13,24 +13,16 @@ from tfs_deploy.clock import Clock
 from tfs_deploy.errors import (
     Contention,
     DeadlineExceeded,
-    LoadFailed,
-    LoadInterrupted,
-    SetupError,
-    TFSDeployError,
     Transient,
     Unreachable,
 )
 from tfs_deploy.serving.base_client import AsyncServingClient, ServingClient
 from tfs_deploy.serving.concurrent_calls import call_each
+from tfs_deploy.serving.load_errors import UNLOADED_CODES, load_error
 from tfs_deploy.serving.replies import VersionState, VersionStatus
 
 logger = logging.getLogger(__name__)
 
-# END with one of these is an unload; CANCELLED where the version was taken out during its load (contract 4.3).
-_UNLOADED_CODES = ("OK", "CANCELLED")
-# A load that ends with one of these ran out of memory, or its file system did not answer.
-_INTERRUPTED_CODES = ("RESOURCE_EXHAUSTED", "ABORTED", "UNAVAILABLE", "DEADLINE_EXCEEDED")
-_ACCESS_CODES = ("PERMISSION_DENIED", "UNAUTHENTICATED")
 # A pause grows to this share of the time without a change, so a wait lasts at most 0.5 % longer than what it waits for.
 _PAUSE_SHARE = 0.005
 _LONGEST_PAUSE_SECONDS = 1.0
@@ -79,19 +71,6 @@ class _ReplicaState:
     unreachable: str = ""
     available_at: float | None = None
     unlisted_since: float | None = None
-
-
-def _load_error(code: str, cause: str) -> TFSDeployError:
-    """Return the error for a load that ended with `code`: only some codes are a fault of the version."""
-    if code in _INTERRUPTED_CODES:
-        return LoadInterrupted(
-            cause,
-            "Give the server what it lacks and restart it, or reject the version and publish it again: a server does "
-            "not repeat a load that failed.",
-        )
-    if code in _ACCESS_CODES:
-        return SetupError(cause, "Let the server's user read the files, then restart the server.", code=code)
-    return LoadFailed(cause, "Correct the export and publish it again: the number is not used twice.")
 
 
 class GroupWatch:
@@ -161,7 +140,7 @@ class GroupWatch:
         before = self._replicas[target]
         state = row.state if row else None
         alive = before.ever_alive or state in (VersionState.START, VersionState.LOADING, VersionState.AVAILABLE)
-        error = f"{row.error_code}: {row.error_message}" if row and row.error_code not in _UNLOADED_CODES else ""
+        error = f"{row.error_code}: {row.error_message}" if row and row.error_code not in UNLOADED_CODES else ""
         if state is not before.state:
             logger.info("Version %s of %s on %s: %s", self._version, self._model, target, state.value if state else "-")
             self._changed_at = at
@@ -181,7 +160,7 @@ class GroupWatch:
             return
         if error:
             cause = f"Replica {target} could not load version {self._version} of model {self._model!r}: {error}"
-            raise _load_error(row.error_code, cause)
+            raise load_error(row.error_code, cause)
         if self._own_load:
             # Not a fault of the version, which must not be rejected for it.
             raise Contention(
