@@ -6,23 +6,41 @@ import contextlib
 import random
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
 
 from tfs_deploy.serving import rpc
 
-# What a busy server, or the connection to it, ends an RPC with before it is run (contract 20.12).
-BEFORE = {
-    "UNAVAILABLE": "failed to connect to all addresses; last error: UNKNOWN: Connection refused",
-    "RESOURCE_EXHAUSTED": "Server Threadpool Exhausted",
-    "ABORTED": "Operation was aborted",
-    "CANCELLED": "CANCELLED",
-}
-# And after: the server has done it, and the answer is lost.
-AFTER = {"UNAVAILABLE": "Socket closed", "CANCELLED": "CANCELLED", "DEADLINE_EXCEEDED": "Deadline Exceeded"}
+
+@dataclass(frozen=True)
+class Faults:
+    """Codes with their details, of RPCs that end before the server is asked, and of those whose answer is lost."""
+
+    before: Mapping[str, str]
+    after: Mapping[str, str]
+
+
+# The server is busy, and has done nothing, or the caller is told to ask again (contract 20.12).
+BUSY = Faults(
+    before={
+        "RESOURCE_EXHAUSTED": "Server Threadpool Exhausted",
+        "ABORTED": "Operation was aborted",
+        "CANCELLED": "CANCELLED",
+    },
+    after={"CANCELLED": "CANCELLED"},
+)
+# And the connection to it, or a proxy before it, fails as well.
+ANY = Faults(
+    before={
+        **BUSY.before,
+        "UNAVAILABLE": "failed to connect to all addresses; last error: UNKNOWN: Connection refused",
+    },
+    after={**BUSY.after, "UNAVAILABLE": "Socket closed", "DEADLINE_EXCEEDED": "upstream request timeout"},
+)
 _FORWARD_SECONDS = 60.0
 
 
@@ -32,8 +50,9 @@ class FaultProxy:
     Half of the faults lose the answer of an RPC that the server has run. `faults` and `calls` count by method.
     """
 
-    def __init__(self, backend: str, *, share: float, seed: int, threads: int = 16) -> None:
+    def __init__(self, backend: str, *, share: float, seed: int, kinds: Faults = ANY, threads: int = 16) -> None:
         self.share = share
+        self._kinds = kinds
         self.calls: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
         self._backend = backend
@@ -74,13 +93,13 @@ class FaultProxy:
         def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
             before, after = self._choose(method.name)
             if before is not None:
-                context.abort(grpc.StatusCode[before], BEFORE[before])
+                context.abort(grpc.StatusCode[before], self._kinds.before[before])
             try:
                 reply: bytes = forward(request, timeout=context.time_remaining() or _FORWARD_SECONDS)
             except grpc.RpcError as error:
                 context.abort(error.code(), error.details())
             if after is not None:
-                context.abort(grpc.StatusCode[after], AFTER[after])
+                context.abort(grpc.StatusCode[after], self._kinds.after[after])
             return reply
 
         return grpc.unary_unary_rpc_method_handler(answer)
@@ -93,5 +112,5 @@ class FaultProxy:
                 return None, None
             self.faults[method] += 1
             if self._random.random() < 0.5:
-                return self._random.choice(sorted(BEFORE)), None
-            return None, self._random.choice(sorted(AFTER))
+                return self._random.choice(sorted(self._kinds.before)), None
+            return None, self._random.choice(sorted(self._kinds.after))

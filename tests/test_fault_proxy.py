@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from fault_proxy import AFTER, BEFORE, FaultProxy
+from fault_proxy import FaultProxy
 from tfs_deploy.errors import NotFound, Transient
 from tfs_deploy.serving.client import connect
 from traffic.servers import MODEL, slow_servers
@@ -42,4 +42,3 @@ def test_a_share_of_the_calls_fails_before_or_after_the_server_has_acted():
     assert proxy.faults["GetModelStatus"] == ends["failed"]
     assert 60 < ends["failed"] < 140
     assert ends["answered"] < acted < 200, "some answers were lost, and some requests"
-    assert set(BEFORE) | set(AFTER) >= {"RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"}
