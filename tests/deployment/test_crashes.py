@@ -65,8 +65,8 @@ def prepared(make, folder: Path, scenario: Callable[..., None]):
 
 def finished(bench, scenario: Callable[..., None]) -> None:
     """Assert the end state that a run without any crash has."""
-    state = desired_state.read(bench.store.documents, bench.group).state
-    assert state.move is None
+    state = desired_state.read(bench.store.documents, bench.group)
+    assert [name for name, model in state.models.items() if model.move] == []
     records = history(bench.store.documents, "default", MODEL)
     served = version_at(bench.store.documents, "default", MODEL, bench.clock.now())
     assert [served.version] * 2 == bench.answers(), "the record tells what is live"
@@ -163,5 +163,5 @@ def killed_after_writing(session: GroupSession, document: str, *, label_everywhe
 
 def _settled(bench) -> bool:
     """Tell whether a rollback was through already: to run it again would be refused as being stable already."""
-    state = desired_state.read(bench.store.documents, bench.group).state
-    return state.move is None and state.labels(MODEL)["stable"] == bench.first
+    state = desired_state.read(bench.store.documents, bench.group)
+    return state.models[MODEL].move is None and state.labels(MODEL)["stable"] == bench.first

@@ -17,6 +17,7 @@ from tfs_deploy.deployment.differences import (
     labels_to_ask,
     ordered,
 )
+from tfs_deploy.deployment.records import Action, DeploymentRecord
 from tfs_deploy.deployment.replica_status import GroupStatus, ReplicaStatus
 from tfs_deploy.serving.replies import VersionState, VersionStatus
 
@@ -150,11 +151,9 @@ def test_a_placeholder_version_is_no_difference_while_it_is_desired() -> None:
 
 
 def test_the_labels_of_every_model_and_the_well_known_ones_are_asked_for() -> None:
-    state = DesiredState(
-        1,
-        {MODEL: DESIRED, "n": DesiredModel("/models/n", (1,), {"blue": 1})},
-        LabelMove("n", {"blue": 1, "green": 1}, "promoted", "ann", "2026-01-01T00:00:00+00:00", 1),
-    )
+    record = DeploymentRecord(0, "2026-01-01T00:00:00+00:00", "g", "n", Action.LABELLED, 1, "ann")
+    moving = LabelMove({"blue": 1, "green": 1}, record)
+    state = DesiredState(1, {MODEL: DESIRED, "n": DesiredModel("/models/n", (1,), {"blue": 1}, moving)})
     assert labels_to_ask(state) == ("blue", "canary", "green", "previous", "stable")
     assert labels_to_ask(DesiredState()) == ("canary", "previous", "stable")
 

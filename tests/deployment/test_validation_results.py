@@ -124,7 +124,7 @@ def test_a_version_that_is_rejected_while_its_load_waits_is_not_listed(bench):
             return getattr(bench.store.documents, name)
 
         def read(self, key: str) -> Any:
-            if key.endswith("lease.json") and not rejected:
+            if key.endswith("desired.json") and not rejected:
                 rejected.append(key)
                 reject(bench.session, MODEL, version, reason="another run says so")
             return bench.store.documents.read(key)
@@ -138,7 +138,7 @@ def test_a_version_that_is_rejected_while_its_load_waits_is_not_listed(bench):
     with pytest.raises(NotFound):
         load(replace(bench.session, store=Store()), MODEL, version)
     assert rejected
-    assert desired_state.read(bench.store.documents, bench.group).state.models[MODEL].versions == (old,)
+    assert desired_state.read(bench.store.documents, bench.group).models[MODEL].versions == (old,)
 
 
 def test_a_version_that_was_compared_with_what_is_live_no_more_is_compared_again(bench, tmp_path):

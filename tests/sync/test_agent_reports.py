@@ -91,7 +91,7 @@ def test_the_start_up_file_is_the_one_that_a_deploy_would_write_and_is_written_o
     bench.want(m=labelled(3, stable=2, previous=1))
     agent = bench.agent()
     settle(agent, bench.clock)
-    state = desired_state.read(bench.store.documents, ServingGroup("g", ("a:1",), "/models")).state
+    state = desired_state.read(bench.store.documents, ServingGroup("g", ("a:1",), "/models"))
     assert bench.startup_config.read_text() == startup_text(state)
     assert from_text(bench.startup_config.read_text())[0].versions == (1, 2), "version 3 has no label"
     before = bench.startup_config.stat()

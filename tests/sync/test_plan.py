@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tfs_deploy.deployment.desired_state import DesiredModel, DesiredState, LabelMove
+from tfs_deploy.deployment.records import Action, DeploymentRecord
 from tfs_deploy.sync.plan import DiskView, RequiredVersions, VersionName, plan
 from tfs_deploy.sync.required_versions import required_by
 
@@ -113,16 +114,16 @@ class History(RuleBasedStateMachine):
     def begin_to_move(self, data: st.DataObject) -> None:
         version = data.draw(st.sampled_from(self.model.versions))
         labels = {"stable": version, **({"previous": self.model.labels["stable"]} if self.model.labels else {})}
-        self.state = replace(self.state, move=LabelMove("a", labels, "promoted", "who", "now", 1))
+        record = DeploymentRecord(0, "now", "default", "a", Action.PROMOTED, version, "who")
+        self.state = self.state.with_model("a", replace(self.model, move=LabelMove(labels, record)))
 
-    @precondition(lambda self: self.state.move)
+    @precondition(lambda self: self.model.move)
     @rule(done=st.booleans())
     def end_to_move(self, done: bool) -> None:
-        if done:
-            self.state = self.state.with_model("a", replace(self.model, labels=self.state.move.labels))
-        self.state = replace(self.state, move=None)
+        labels = self.model.move.labels if done else self.model.labels
+        self.state = self.state.with_model("a", replace(self.model, labels=labels, move=None))
 
-    @precondition(lambda self: self.state.move is None)
+    @precondition(lambda self: self.model.move is None)
     @rule()
     def retire(self) -> None:
         labelled = set(self.model.labels.values())
@@ -155,7 +156,7 @@ class History(RuleBasedStateMachine):
         disk, gone = self.disk, set(todo.remove)
         self.disk = DiskView(disk.folders, disk.shown - gone, disk.ours - gone, disk.held - gone, frozenset())
         labelled = {VersionName("a", version) for version in self.model.labels.values()}
-        moving = self.state.move.labels.values() if self.state.move else ()
+        moving = self.model.move.labels.values() if self.model.move else ()
         assert labelled | {VersionName("a", version) for version in moving} <= self.disk.shown
 
     @invariant()
@@ -174,9 +175,10 @@ TestHistory.settings = settings(max_examples=150, stateful_step_count=30, deadli
 def test_the_most_urgent_comes_first() -> None:
     a = DesiredModel("/models/a", (1, 2, 3, 9), {"stable": 2, "previous": 1, "canary": 3})
     b = DesiredModel("/models/b", (7,), {"stable": 7})
-    move = LabelMove("a", {"stable": 9, "previous": 2}, "promoted", "who", "now", 1)
+    record = DeploymentRecord(0, "now", "default", "a", Action.PROMOTED, 9, "who")
+    moving_a = replace(a, move=LabelMove({"stable": 9, "previous": 2}, record))
     calm = required_by(DesiredState(models={"a": a, "b": b}))
     assert [tuple(name) for name in calm.versions] == [("b", 7), ("a", 2), ("a", 1), ("a", 3), ("a", 9)]
-    moving = required_by(DesiredState(models={"a": a, "b": b}, move=move))
+    moving = required_by(DesiredState(models={"a": moving_a, "b": b}))
     assert {("a", 9), ("a", 2), ("b", 7)} == {tuple(name) for name in moving.versions[:3]}
     assert set(moving.versions) == set(calm.versions)

@@ -63,7 +63,7 @@ class Side(Workbench):
         return sorted(int(path.name) for path in (self.disk / MODEL).iterdir() if path.name.isdigit())
 
     def state(self) -> desired_state.DesiredState:
-        return desired_state.read(self.store.documents, self.group).state
+        return desired_state.read(self.store.documents, self.group)
 
 
 def make_side(folder: Path) -> Side:

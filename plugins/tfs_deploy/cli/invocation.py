@@ -117,7 +117,7 @@ def version_of(session: GroupSession, model: str, text: str) -> int:
     check_model_name(model)
     if not text or _NUMBER.fullmatch(text):
         return check_version(text)
-    labels = desired_state.read(session.store.documents, session.group).state.labels(model)
+    labels = desired_state.read(session.store.documents, session.group).labels(model)
     if check_label(text) not in labels:
         known = ", ".join(f"{label} = {version}" for label, version in sorted(labels.items())) or "none"
         raise NotFound(

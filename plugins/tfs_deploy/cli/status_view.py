@@ -58,8 +58,8 @@ def _show_model(console: Console, name: str, model: ModelAnswer) -> None:
     if model.move is not None:
         labels = ", ".join(f"{label} = {version}" for label, version in sorted(model.move.labels.items())) or "none"
         sentence = (
-            f"{model.move.actor} has been moving its labels ({labels}) since {readable_time(model.move.since)} UTC; "
-            "if that run has ended, the next step finishes or undoes it."
+            f"{model.move.record.actor} has been moving its labels ({labels}) since "
+            f"{readable_time(model.move.record.at)} UTC; if that run has ended, reconcile ends the move."
         )
         console.print(Text(sentence, style="yellow"))
     if PLACEHOLDER in model.versions:

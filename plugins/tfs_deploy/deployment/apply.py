@@ -1,19 +1,25 @@
-"""Send a config to replicas. The answer of a reload proves nothing (contract 5.3): the status is read afterwards."""
+"""Send the desired state to the replicas: the newest one, under the group's lease, for everybody who waits for it.
+
+A change is written into the desired state first (`desired_state.change`). Whoever then holds the lease sends what is
+newest, so that the changes of many deployers travel in few reloads. The answer of a reload proves nothing
+(contract 5.3): every step checks what it needs by the status afterwards.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from tfs_deploy.deployment.desired_state import DesiredState
-from tfs_deploy.deployment.lease import Lease
+from tfs_deploy.deployment import desired_state
+from tfs_deploy.deployment.desired_state import DesiredState, SendError, SentState, read_sent, write_sent
+from tfs_deploy.deployment.lease import Lease, LeasePauses, group_lease, kept
 from tfs_deploy.deployment.replica_status import GroupStatus, ReplicaStatus, replica_status
 from tfs_deploy.deployment.session import GroupSession
-from tfs_deploy.errors import DeadlineExceeded, ModelServerError, TFSDeployError
+from tfs_deploy.deployment.startup_config import write_startup_config
+from tfs_deploy.errors import DeadlineExceeded, ModelServerError, StoreError, TFSDeployError, Unreachable
 from tfs_deploy.serving.base_client import ServingClient
 from tfs_deploy.serving.config import ModelEntry, to_proto
 from tfs_deploy.serving.config_linter import lint
-from tfs_deploy.serving.waiting import wait_until_available
 
 
 def lint_change(
@@ -36,63 +42,77 @@ def _path_exists_for_servers(session: GroupSession, path: str) -> bool:
     return not Path(session.group.model_root).is_dir() or Path(path).is_dir()
 
 
-def send(session: GroupSession, state: DesiredState, lease: Lease) -> dict[str, TFSDeployError]:
-    """Send the whole config to every replica at once and return the errors, per replica.
+def send(
+    session: GroupSession, generation: int, *, purpose: str, again: bool = False, skip: Collection[str] = ()
+) -> SentState:
+    """Let every replica have the newest desired state, which is at least `generation`; return what was sent.
 
-    A reload that names a new model waits for its load. So DeadlineExceeded and a load that failed (UNKNOWN) are not
-    returned: the caller waits for the status, which says more.
+    Waits for the group's lease, but only until somebody else has sent `generation`; `again`: send it all the same,
+    because a replica may have lost it since. The start-up file is written first, so that a replica that restarts, or
+    is away, comes up with what is desired. Replicas in `skip` are not asked. A replica that refuses a label, because
+    it does not serve that version, gets the rest of the config. Errors are returned per replica; raises Contention,
+    and what the store raises.
+
+    A reload that names a new model waits for its load. So DeadlineExceeded and a load that failed (UNKNOWN) are no
+    errors here: the caller waits for the status, which says more.
     """
-    lease.check()
-    config = to_proto(state.entries())
+    documents, group = session.store.documents, session.group
+    lease, pauses = group_lease(session, purpose), LeasePauses(session, f"group {group.name!r}")
+    while (holder := lease.try_acquire()) is not None:
+        sent = read_sent(documents, group.name)
+        if sent.settles(generation) and not again:
+            return sent
+        pauses.wait(holder)
+    with kept(lease):
+        sent = read_sent(documents, group.name)
+        if sent.settles(generation) and not again:
+            return sent
+        sent = _send_all(session, lease, desired_state.read(documents, group), skip)
+        write_sent(session, sent)
+        return sent
+
+
+def _send_all(session: GroupSession, lease: Lease, state: DesiredState, skip: Collection[str]) -> SentState:
+    startup_error = None
+    try:
+        write_startup_config(session.group, state)
+    except StoreError as error:
+        # A rollback must not wait for a disk: the replicas are moved, and the caller raises this afterwards.
+        startup_error = SendError.of(error)
 
     def reload(client: ServingClient) -> None:
-        client.reload(config, timeout=session.timeouts.reload)
+        if client.target in skip:
+            raise Unreachable(f"Replica {client.target} does not answer.", "Run tfs-deploy reconcile when it is back.")
+        reload_replica(session, lease, client, state)
 
     results = session.gather_results(reload)
-    return {
-        target: result
-        for target, result in results.items()
-        if isinstance(result, TFSDeployError) and not _is_decided_by_status(result)
-    }
+    errors = {target: SendError.of(result) for target, result in results.items() if isinstance(result, TFSDeployError)}
+    return SentState(state.generation, errors, startup_error)
 
 
-def reconcile_replica(session: GroupSession, client: ServingClient, state: DesiredState, lease: Lease) -> None:
-    """Bring one replica to `state`, whatever it serves now, while every label answers all the time.
-
-    Where a labelled version is not AVAILABLE yet (a server that restarted empty), or a label answers from another
-    version, a first reload lists the old and the new versions together; the labels move once the new ones are loaded.
-    """
-    current = {
-        name: replica_status(client, name, model.labels, session.timeouts.status)
-        for name, model in state.models.items()
-    }
-    overlap = tuple(_overlapping(entry, current[entry.name]) for entry in state.entries())
-    if overlap != state.entries():
-        lease.check()
-        _reload_tolerantly(session, client, overlap)
-        for entry in state.entries():
-            for version in sorted(set(entry.labels.values())):
-                wait_until_available(
-                    {client.target: client}, entry.name, version, limits=session.wait, clock=session.clock
-                )
-    lease.check()
-    client.reload(to_proto(state.entries()), timeout=session.timeouts.reload)
-
-
-def _is_decided_by_status(error: TFSDeployError) -> bool:
-    return isinstance(error, DeadlineExceeded) or (isinstance(error, ModelServerError) and error.code == "UNKNOWN")
-
-
-def _reload_tolerantly(session: GroupSession, client: ServingClient, entries: tuple[ModelEntry, ...]) -> None:
+def reload_replica(session: GroupSession, lease: Lease, client: ServingClient, state: DesiredState) -> None:
+    """Send `state` to one replica, without the labels that it cannot move now; every label answers all the time."""
     try:
-        client.reload(to_proto(entries), timeout=session.timeouts.reload)
-    except TFSDeployError as error:
-        if not _is_decided_by_status(error):
+        reload_tolerantly(session, lease, client, state.entries())
+    except ModelServerError as error:
+        if error.code != "FAILED_PRECONDITION":
             raise
+        # A label on a version that it does not serve refuses the whole config, with the changes of all models.
+        reload_tolerantly(session, lease, client, overlapping(session, client, state))
+
+
+def overlapping(session: GroupSession, client: ServingClient, state: DesiredState) -> tuple[ModelEntry, ...]:
+    """Return the config of `state` with each label on a version that the replica serves now, if there is one.
+
+    The versions that answer its labels now stay listed, beside those of `state`.
+    """
+    return tuple(
+        _overlapping(entry, replica_status(client, entry.name, entry.labels, session.timeouts.status))
+        for entry in state.entries()
+    )
 
 
 def _overlapping(entry: ModelEntry, current: ReplicaStatus) -> ModelEntry:
-    """Return `entry` with the versions that answer its labels now listed too, and no label on an unloaded version."""
     available = current.available()
     labels = {
         label: version if version in available else current.labels[label]
@@ -101,3 +121,17 @@ def _overlapping(entry: ModelEntry, current: ReplicaStatus) -> ModelEntry:
     }
     answering = set(labels.values()) - set(entry.versions)
     return ModelEntry(entry.name, entry.base_path, tuple(sorted({*entry.versions, *answering})), labels)
+
+
+def reload_tolerantly(
+    session: GroupSession, lease: Lease, client: ServingClient, entries: tuple[ModelEntry, ...]
+) -> None:
+    """Send `entries` to one replica; a reload whose outcome the status decides raises nothing."""
+    lease.check()
+    try:
+        client.reload(to_proto(entries), timeout=session.timeouts.reload)
+    except DeadlineExceeded:
+        return
+    except ModelServerError as error:
+        if error.code != "UNKNOWN":
+            raise

@@ -30,9 +30,8 @@ def versions_in_use(session: GroupSession, model: str) -> Mapping[int, str]:
         if state is None:
             versions = _versions_by_record(documents, name, model)
         else:
-            moving = state.move.labels.values() if state.move is not None and state.move.model == model else ()
-            listed = state.models[model].versions if model in state.models else ()
-            versions = {*listed, *state.labels(model).values(), *moving}
+            desired = state.models.get(model)
+            versions = {*desired.versions, *desired.labelled} if desired else set()
         holders.update(dict.fromkeys(versions, name))
     return holders
 

@@ -1,19 +1,23 @@
-"""The desired state of a serving group: one document, changed by compare-and-set only.
+"""The desired state of a serving group: one document, changed model by model with compare-and-set.
 
 TF Serving has no RPC that reads its config back, and a reload replaces all of it (contract 5.3). So this document holds
-what the group should serve, and every reload sends all of it.
+what the group should serve, and every reload sends all of it. A second document tells which generation was sent last:
+whoever waits for the lease reads there whether his change was in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tfs_deploy.errors import Contention
+from tfs_deploy.deployment.records import DeploymentRecord
+from tfs_deploy.deployment.session import GroupSession
+from tfs_deploy.errors import Contention, ModelServerError, TFSDeployError, Transient, Unreachable
 from tfs_deploy.jsonable import from_json, to_json
 from tfs_deploy.serving.config import ModelEntry, from_text
 from tfs_deploy.serving.group import ServingGroup
+from tfs_deploy.store.documents import update
 from tfs_deploy.store.protocol import StateDocuments
 
 STABLE = "stable"
@@ -21,12 +25,35 @@ PREVIOUS = "previous"
 
 
 @dataclass(frozen=True, slots=True)
+class LabelMove:
+    """A move of labels that has begun: written before the first replica is moved, removed after the record.
+
+    `labels` are all labels of the model afterwards. `record` is the record to append, its `generation` that of the
+    state that the move was written with. `quorum` is the least number of replicas that have to be moved (0: all). With
+    `reverting` the replicas are on their way back to the labels from before.
+    """
+
+    labels: dict[str, int]
+    record: DeploymentRecord
+    quorum: int = 0
+    reverting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class DesiredModel:
-    """What every replica should serve of one model."""
+    """What every replica should serve of one model.
+
+    `versions` are the ones to load; `names.PLACEHOLDER` among them stands in until the first version of a new model is
+    loaded. `unloading` are versions on their way out, which must not be loaded again. `generation` is that of the
+    group's state that changed this model last.
+    """
 
     base_path: str
     versions: tuple[int, ...]
     labels: dict[str, int] = field(default_factory=dict)
+    move: LabelMove | None = None
+    unloading: tuple[int, ...] = ()
+    generation: int = 0
 
     def with_versions(self, *versions: int) -> DesiredModel:
         """Return this with `versions` listed too."""
@@ -34,22 +61,26 @@ class DesiredModel:
 
     def without(self, *versions: int) -> DesiredModel:
         """Return this with `versions` no longer listed."""
-        return replace(self, versions=tuple(v for v in self.versions if v not in versions))
+        return replace(self, versions=tuple(version for version in self.versions if version not in versions))
 
+    def with_unloading(self, *versions: int) -> DesiredModel:
+        """Return this with `versions` on their way out."""
+        return replace(self.without(*versions), unloading=tuple(sorted({*self.unloading, *versions})))
 
-@dataclass(frozen=True, slots=True)
-class LabelMove:
-    """A move of labels that has begun: written before the first replica is moved, removed after the last.
+    def forgetting(self, *versions: int) -> DesiredModel:
+        """Return this with `versions` no longer on their way out: they are gone."""
+        return replace(self, unloading=tuple(version for version in self.unloading if version not in versions))
 
-    `generation` is that of the state it was written with; the record of the move has the same one.
-    """
+    @property
+    def current_labels(self) -> Mapping[str, int]:
+        """The labels that the replicas should have now: those of an open move, unless it is being reverted."""
+        return self.labels if self.move is None or self.move.reverting else self.move.labels
 
-    model: str
-    labels: dict[str, int]
-    action: str
-    actor: str
-    since: str
-    generation: int
+    @property
+    def labelled(self) -> frozenset[int]:
+        """The versions that a label names, before or after an open move."""
+        moving = self.move.labels.values() if self.move else ()
+        return frozenset({*self.labels.values(), *moving})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +89,14 @@ class DesiredState:
 
     generation: int = 0
     models: dict[str, DesiredModel] = field(default_factory=dict)
-    move: LabelMove | None = None
 
     def entries(self) -> tuple[ModelEntry, ...]:
-        """Return the config that every replica should run."""
+        """Return the config that every replica should run; a model without versions is left out of it."""
+        # `specific` with no version unloads everything and logs a warning at each poll.
         return tuple(
-            ModelEntry(name, model.base_path, model.versions, dict(model.labels))
+            ModelEntry(name, model.base_path, model.versions, dict(model.current_labels))
             for name, model in sorted(self.models.items())
+            if model.versions
         )
 
     def with_model(self, name: str, model: DesiredModel | None) -> DesiredState:
@@ -75,16 +107,8 @@ class DesiredState:
         return replace(self, models=models)
 
     def labels(self, name: str) -> Mapping[str, int]:
-        """Return the labels of model `name`, none if it is not there."""
+        """Return the labels of model `name` before an open move, none if it is not there."""
         return self.models[name].labels if name in self.models else {}
-
-
-@dataclass(frozen=True, slots=True)
-class StoredState:
-    """A desired state with the tag that a compare-and-set needs; `tag` None: there is no document yet."""
-
-    state: DesiredState
-    tag: str | None
 
 
 def key(group: str) -> str:
@@ -92,30 +116,105 @@ def key(group: str) -> str:
     return f"groups/{group}/desired.json"
 
 
-def read(documents: StateDocuments, group: ServingGroup) -> StoredState:
+def read(documents: StateDocuments, group: ServingGroup) -> DesiredState:
     """Return the desired state; a group that has none yet starts with the content of its start-up file, if any."""
     document = documents.read(key(group.name))
-    if document is not None:
-        return StoredState(from_json(DesiredState, document.body), document.tag)
-    return StoredState(DesiredState(models=_from_startup_config(group.startup_config)), None)
+    return _initial(group) if document is None else from_json(DesiredState, document.body)
 
 
-def write(documents: StateDocuments, group: ServingGroup, stored: StoredState, state: DesiredState) -> StoredState:
-    """Replace `stored` by `state`; raise Contention if another writer was faster."""
-    if state == stored.state and stored.tag is not None:
-        return stored
-    changed = replace(state, generation=stored.state.generation + 1)
+def exists(documents: StateDocuments, group: ServingGroup) -> bool:
+    """Tell whether the group has a desired state of its own already."""
+    return documents.read(key(group.name)) is not None
+
+
+def change(
+    session: GroupSession, model: str, edit: Callable[[DesiredState, DesiredModel | None], DesiredModel | None]
+) -> DesiredState:
+    """Replace one model of the desired state by what `edit` makes of it, and return the new state.
+
+    `edit` gets the current state and its model (None: not there), and returns the new one (None: take it out). It may
+    be called again where another writer was faster, has no side effects, and may raise to change nothing. An unchanged
+    model leaves the generation as it is. Raises Contention and what `edit` raises.
+    """
+
+    documents, group = session.store.documents, session.group
+
+    def changed(stored: DesiredState | None) -> DesiredState:
+        state = _initial(group, above=read_sent(documents, group.name).generation) if stored is None else stored
+        before = state.models.get(model)
+        after = edit(state, before)
+        if after == before:
+            return state
+        generation = state.generation + 1
+        after = None if after is None else replace(after, generation=generation)
+        return replace(state.with_model(model, after), generation=generation)
+
+    return update(documents, key(group.name), DesiredState, changed, clock=session.clock)
+
+
+def _initial(group: ServingGroup, *, above: int = 0) -> DesiredState:
+    """Return the state of a group without a document; a lost one must not begin with generations that were sent."""
+    path = group.startup_config
+    entries: tuple[ModelEntry, ...] = ()
+    if path is not None and Path(path).is_file():
+        entries = from_text(Path(path).read_text(encoding="utf-8"))
+    models = {each.name: DesiredModel(each.base_path, each.versions, dict(each.labels)) for each in entries}
+    return DesiredState(above, models)
+
+
+@dataclass(frozen=True, slots=True)
+class SendError:
+    """Why one replica did not take the config, in a form that another process can read."""
+
+    transient: bool
+    cause: str
+    remedy: str
+
+    @classmethod
+    def of(cls, error: TFSDeployError) -> SendError:
+        """Return `error` as a value."""
+        return cls(isinstance(error, Transient), error.cause, error.remedy)
+
+    def to_error(self) -> TFSDeployError:
+        """Return the error again, with its class as far as it matters to callers."""
+        if self.transient:
+            return Unreachable(self.cause, self.remedy)
+        return ModelServerError(self.cause, self.remedy, code="INVALID_ARGUMENT")
+
+
+@dataclass(frozen=True, slots=True)
+class SentState:
+    """The generation of the desired state that was sent last, and the replicas that did not take it."""
+
+    generation: int = 0
+    errors: dict[str, SendError] = field(default_factory=dict)
+    startup_error: SendError | None = None
+
+    def settles(self, generation: int) -> bool:
+        """Tell whether a change of `generation` needs no reload of its own.
+
+        A replica that is away answers nobody. But one that refused the config may have refused the change of somebody
+        else, who takes it back next.
+        """
+        return self.generation >= generation and all(error.transient for error in self.errors.values())
+
+
+def read_sent(documents: StateDocuments, group: str) -> SentState:
+    """Return what was sent last, generation 0 if nothing was."""
+    document = documents.read(_sent_key(group))
+    return SentState() if document is None else from_json(SentState, document.body)
+
+
+def write_sent(session: GroupSession, sent: SentState) -> None:
+    """Write what was sent; its caller holds the group's lease."""
+    documents, key = session.store.documents, _sent_key(session.group.name)
+    document = documents.read(key)
     try:
-        tag = documents.write(key(group.name), to_json(changed), expected=stored.tag)
-    except Contention as error:
-        raise Contention(
-            f"Another deployer changed the desired state of group {group.name!r} meanwhile.", "Try again."
-        ) from error
-    return StoredState(changed, tag)
+        documents.write(key, to_json(sent), expected=None if document is None else document.tag)
+    except Contention:
+        # Only a deployer that took over the lease writes here too, and it has sent a newer state.
+        return
 
 
-def _from_startup_config(path: str | None) -> dict[str, DesiredModel]:
-    if path is None or not Path(path).is_file():
-        return {}
-    entries = from_text(Path(path).read_text(encoding="utf-8"))
-    return {entry.name: DesiredModel(entry.base_path, entry.versions, dict(entry.labels)) for entry in entries}
+def _sent_key(group: str) -> str:
+    return f"groups/{group}/sent.json"

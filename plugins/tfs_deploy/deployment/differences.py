@@ -66,7 +66,7 @@ def labels_to_ask(state: DesiredState) -> tuple[str, ...]:
 
 def open_moves(state: DesiredState) -> dict[str, LabelMove]:
     """Return the moves of labels that have begun and not ended, by model."""
-    return {} if state.move is None else {state.move.model: state.move}
+    return {name: model.move for name, model in sorted(state.models.items()) if model.move is not None}
 
 
 def differences(

@@ -1,37 +1,65 @@
-"""Drift: a replica does not serve what the desired state says."""
+"""Drift: a replica does not serve what the desired state says, or was left out by the caller."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
+from tfs_deploy.clock import Deadline
+from tfs_deploy.deployment import desired_state, records
 from tfs_deploy.deployment.desired_state import STABLE, DesiredModel, DesiredState
-from tfs_deploy.deployment.replica_status import GroupStatus, ReplicaStatus, observe, replica_status
+from tfs_deploy.deployment.differences import DifferenceKind, differences, drift_sentence, labels_to_ask
+from tfs_deploy.deployment.replica_status import GroupStatus, ReplicaStatus, observe_all, replica_status
 from tfs_deploy.deployment.session import GroupSession
-from tfs_deploy.errors import Drift
+from tfs_deploy.errors import Contention, Drift, NotFound, Refused, TFSDeployError
+from tfs_deploy.names import PLACEHOLDER
 from tfs_deploy.serving.base_client import ServingClient
 
+RESTORE = "Find out who changed it; to put the group back to the desired state run: tfs-deploy reconcile."
+# A move of labels takes some RPCs.
+_PAUSE_SECONDS = 0.2
 
-def require_no_drift(session: GroupSession, state: DesiredState) -> Mapping[str, GroupStatus]:
-    """Return the status of every model; raise Drift if a replica does not serve what it should.
 
-    Every model is checked, because a reload replaces the config of all of them.
+def require_no_drift(session: GroupSession) -> tuple[DesiredState, Mapping[str, GroupStatus]]:
+    """Return the desired state and the status of each of its models; raise Drift where a replica serves another.
+
+    Every model is checked, because a reload replaces the config of all of them. Other deployers may be at work: what
+    differs counts only if its model was not changed in the meantime. Raises Contention if that goes on for the time
+    that a lease may take, and Unreachable.
     """
-    statuses = {
-        name: observe(session, name, {*model.labels, *_labels_in_move(state, name)})
-        for name, model in sorted(state.models.items())
-    }
-    for name, status in statuses.items():
-        model, published = state.models[name], frozenset(session.store.versions(name))
-        for replica in status.replicas:
-            difference = _difference(replica, model, _labels_in_move(state, name), published)
-            if difference:
-                stable = model.labels.get(STABLE)
-                cure = f"tfs-deploy promote {name} {stable}" if stable else f"tfs-deploy status {name}"
-                raise Drift(
-                    f"Replica {replica.target} has drifted from the desired state of model {name!r}: {difference}.",
-                    f"Find out who changed it; to put the group back to the desired state run: {cure}.",
-                )
-    return statuses
+    documents, group = session.store.documents, session.group
+    deadline = Deadline.after(session.timeouts.lease, session.clock)
+    state = desired_state.read(documents, group)
+    while True:
+        status = observe_all(session, dict.fromkeys(sorted(state.models), labels_to_ask(state)))
+        drifts = {name: found for name in status if (found := find_drift(session, state.models[name], status[name]))}
+        if not drifts:
+            return state, status
+        newer = desired_state.read(documents, group)
+        for name, drift in drifts.items():
+            if newer.models.get(name) == state.models[name]:
+                raise drift
+        if deadline.passed():
+            raise Contention(
+                f"The models {', '.join(sorted(drifts))} of group {group.name!r} are changed all the time.",
+                "Try again when the other deployers are done.",
+            )
+        session.clock.sleep(_PAUSE_SECONDS)
+        state = newer
+
+
+def find_drift(session: GroupSession, model: DesiredModel, status: GroupStatus) -> Drift | None:
+    """Return an error that names what replicas serve otherwise than `model` says, `stable` first, or None."""
+    moving = model.move.labels if model.move else None
+    unloading = {*model.unloading, PLACEHOLDER}
+    every = differences(model, status, published=(), moving=moving, unloading=unloading)
+    if any(each.kind is DifferenceKind.VERSION_FOREIGN for each in every):
+        # Listed only now, because that costs a request to the store per model.
+        published = session.store.versions(status.model)
+        every = differences(model, status, published=published, moving=moving, unloading=unloading)
+    sentence = drift_sentence(every)
+    if not sentence:
+        return None
+    return Drift(sentence, RESTORE)
 
 
 def require_unclaimed(status: GroupStatus) -> None:
@@ -45,32 +73,62 @@ def require_unclaimed(status: GroupStatus) -> None:
             )
 
 
+def require_available_everywhere(status: GroupStatus, version: int) -> None:
+    """Raise Refused unless every replica serves `version`."""
+    for replica in status.replicas:
+        if version not in replica.available():
+            raise Refused(
+                f"Version {version} of model {status.model!r} is not AVAILABLE on replica {replica.target}.",
+                f"Run: tfs-deploy load {status.model} {version}, then validate it.",
+            )
+
+
 def require_label_answers(session: GroupSession, client: ServingClient, model: str, labels: Mapping[str, int]) -> None:
     """Raise Drift unless every label of `model` answers from its version on this replica."""
-    answers = replica_status(client, model, labels, session.timeouts.status).labels
     for label, version in sorted(labels.items()):
-        if answers.get(label) != version:
+        try:
+            answer: int | str = client.metadata(model, label=label, timeout=session.timeouts.status).version
+        except NotFound:
+            answer = "none"
+        if answer != version:
             raise Drift(
-                f"Replica {client.target} answers label {label!r} of model {model!r} from version "
-                f"{answers.get(label) or 'none'} after it was moved to {version}.",
+                f"Replica {client.target} answers label {label!r} of model {model!r} from version {answer} after it "
+                f"was moved to {version}.",
                 "Look for another deployer or a config file that the server polls, then run the step again.",
             )
 
 
-def _labels_in_move(state: DesiredState, model: str) -> Mapping[str, int]:
-    return state.move.labels if state.move is not None and state.move.model == model else {}
+def require_all_replicas_listed(
+    session: GroupSession, model: str, version: int, *, validated_on: Collection[str] = ()
+) -> None:
+    """Raise Refused if a replica that is not listed in the group still answers `stable` of `model`.
+
+    Asked are the replicas on which `version` was validated and those of the last move of `stable`. One of the latter
+    that serves the version already is a listed replica under another name. No replica is asked if the group's name
+    resolves to its replicas, because then the resolver knows all of them.
+    """
+    if session.reach is None or session.group.discovered:
+        return
+    latest = records.latest_move(session.store.documents, session.group.name, model)
+    known = {*validated_on, *((*latest.replicas, *latest.away) if latest else ())}
+    for target in sorted(known - set(session.group.replicas)):
+        status = _status_of_unlisted(session, target, model)
+        is_listed_by_another_name = target not in validated_on and version in status.available()
+        if STABLE in status.labels and not is_listed_by_another_name:
+            raise Refused(
+                f"Replica {target} of group {session.group.name!r} answers `stable` of model {model!r} from "
+                f"version {status.labels[STABLE]}, and it was not named.",
+                "Name every replica of the group; stop a server that is no longer one of them.",
+            )
 
 
-def _difference(
-    replica: ReplicaStatus, model: DesiredModel, moving: Mapping[str, int], published: frozenset[int]
-) -> str:
-    """Return how the replica differs from `model`, empty if it does not; a label may be half way through a move."""
-    for label, version in sorted(model.labels.items()):
-        answer = replica.labels.get(label)
-        if answer != version and (answer is None or answer != moving.get(label)):
-            return f"label {label!r} should answer version {version} and answers {answer or 'nothing'}"
-    # A published version that is not desired any more is about to go: its unload is slow, or was interrupted.
-    foreign = sorted(replica.available() - set(model.versions) - published)
-    if foreign:
-        return f"version {foreign[0]} is AVAILABLE and was not published here"
-    return ""
+def _status_of_unlisted(session: GroupSession, target: str, model: str) -> ReplicaStatus:
+    """Return the status of a server that may be gone; empty if it does not answer."""
+    assert session.reach is not None
+    client = session.reach(target)
+    try:
+        return replica_status(client, model, (STABLE,), session.timeouts.status)
+    except TFSDeployError:
+        return ReplicaStatus(target)
+    finally:
+        client.close()

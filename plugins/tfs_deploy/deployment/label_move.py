@@ -1,241 +1,256 @@
-"""The move of `stable`: one transaction over the desired state, every replica, the record and the start-up file.
+"""The move of labels of one model: one transaction over the desired state, every replica and the record.
 
 ::
 
-    no move ──1──► intended ──2──► moved ──3──► recorded ──4,5──► no move, new labels
-                      │              │              │                     ▲
-                      │ error, or    │ deployer     │ deployer died       │
-                      │ deployer     │ died         ▼                     │
-                      │ died         │           next step: 2, 4, 5 ──────┘
-                      ▼              ▼
-                   reverted ──► no move, old labels
+    no move ──1──► open ──2──► moved ──3──► recorded ──4──► no move, new labels
+                    │            │             │                   ▲
+                    │            └─────────────┴── deployer died: the next step of the model goes on from 2 or 4
+                    │ a replica cannot be moved
+                    ▼
+                 reverting ──5──► no move, old labels
 
-    1  write `move` into the desired state              4  write the start-up file
-    2  move the labels on every replica                 5  write the desired state with the new labels
-    3  append the deployment record                        and without `move`
-    reverted: every replica gets its old labels, `move` is dropped, and a `put_back` record is appended
+    1  write `move` into the desired state: every config that is sent from now on has its labels, the start-up file too
+    2  send the desired state and check the labels on every replica
+    3  append the deployment record
+    4  write the desired state with the new labels and without `move`
+    5  send the old labels and check them, append a `put_back` record, drop `move`
 
-A deployer that dies leaves `move` in the desired state. The next step of any model recovers before it does anything
-else: a move with a record had reached every replica and is finished, one without is reverted. The same step run again
-continues its own move instead. In each case there is one record per move, and labels never stay half moved.
+The lease of the model is held from 1 to 4, for some RPCs. A deployer that dies leaves the move open, which is in nobody
+else's way: the next step of the same model carries it out, or reverts it where a replica cannot be moved. A rollback
+needs only the replicas that answer; the others are named in the record.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+import logging
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 
 from tfs_deploy.deployment import desired_state, records
-from tfs_deploy.deployment.apply import lint_change, reconcile_replica
-from tfs_deploy.deployment.desired_state import PREVIOUS, STABLE, DesiredState, LabelMove, StoredState
-from tfs_deploy.deployment.drift import require_label_answers, require_no_drift
+from tfs_deploy.deployment.apply import send
+from tfs_deploy.deployment.desired_state import STABLE, DesiredModel, DesiredState, LabelMove, SentState
+from tfs_deploy.deployment.drift import require_label_answers
 from tfs_deploy.deployment.lease import Lease
-from tfs_deploy.deployment.records import Action, DeploymentRecord
-from tfs_deploy.deployment.replica_status import GroupStatus, ReplicaStatus, observe, replica_status
+from tfs_deploy.deployment.records import MOVES_STABLE, Action, DeploymentRecord
 from tfs_deploy.deployment.session import GroupSession
-from tfs_deploy.deployment.startup_config import write_startup_config
-from tfs_deploy.errors import Refused, StoreError, TFSDeployError
-from tfs_deploy.serving.base_client import ServingClient
-from tfs_deploy.validation.report import ValidationReport
+from tfs_deploy.errors import Contention, Refused, StoreError, TFSDeployError
+
+logger = logging.getLogger(__name__)
+
+# A move that was not closed is followed by few records: the next step of the model ends it.
+_NEWEST_RECORDS = 20
+
+# The labels of a model after a move, from those before.
+LabelChange = Callable[[DesiredModel], dict[str, int]]
 
 
-def read_for_move(session: GroupSession, lease: Lease, model: str, version: int) -> StoredState:
-    """Return the desired state; recover an interrupted move first, unless it is one to this very version.
+def move_labels(
+    session: GroupSession,
+    lease: Lease,
+    record: DeploymentRecord,
+    labels_after: LabelChange,
+    *,
+    quorum: int = 0,
+    skip: Collection[str] = (),
+    in_place_of_open_move: bool = False,
+) -> DeploymentRecord:
+    """Carry out a move of labels of the model of `record`, and return the record as it was written.
 
-    Raises Refused if the group has not loaded the version.
+    `quorum` is the least number of replicas that have to be moved (0: all); replicas in `skip` are known to be away.
+    Raises Refused where the version is not loaded or already on its way out, Contention where another move is open, and
+    what stopped the move; every replica that had moved is put back then.
     """
-    stored = desired_state.read(session.store.documents, session.group)
-    move = stored.state.move
-    is_same_move = move is not None and move.model == model and move.labels.get(STABLE) == version
-    if not is_same_move:
-        stored = read_and_recover(session, lease)
-    if model not in stored.state.models or version not in stored.state.models[model].versions:
-        raise Refused(
-            f"Version {version} of model {model!r} is not loaded by group {session.group.name!r}.",
-            f"Run: tfs-deploy load {model} {version}.",
-        )
-    return stored
+    version = record.version
+
+    def begin(state: DesiredState, model: DesiredModel | None) -> DesiredModel:
+        if model is None or version not in model.versions:
+            raise not_loaded(session, record.model, version)
+        if model.move is not None and not in_place_of_open_move:
+            raise _taken_over(record.model)
+        numbered = replace(record, generation=state.generation + 1)
+        return replace(model, move=LabelMove(labels_after(model), numbered, quorum))
+
+    state = desired_state.change(session, record.model, begin)
+    return _carry_out(session, lease, state, record.model, skip=skip)
 
 
-def move_labels(session: GroupSession, lease: Lease, stored: StoredState, record: DeploymentRecord) -> DeploymentRecord:
-    """Carry out the move to the version of `record`, and return the record as it was written.
+def recover(session: GroupSession, lease: Lease, model: str) -> DeploymentRecord | None:
+    """End a move of `model` that was interrupted, and return its record; None if there was none or it was reverted.
 
-    Where `stable` names that version already, replicas that drifted are brought back, and nothing is recorded.
+    It is carried out, because it was written down only once everything that it needs had been checked.
     """
-    model, version = record.model, record.version
-    current = stored.state.models[model]
-    old = current.labels.get(STABLE)
-    labels = current.labels if old == version else _moved(current.labels, version)
-    target = stored.state.with_model(model, replace(current, labels=labels))
-    _require_ready(session, stored.state, target, model, version)
+    state = desired_state.read(session.store.documents, session.group)
+    move = state.models[model].move if model in state.models else None
+    if move is None:
+        return None
+    logger.warning("The %s of model %s by %s was interrupted; going on with it", *_names(move), move.record.actor)
+    if move.reverting:
+        _revert(session, lease, model, move, reason="its deployer stopped half way")
+        return None
+    written = _record_of(session, move)
+    if written is not None:
+        _close(session, model, move, labels=move.labels)
+        return written
+    return _carry_out(session, lease, state, model, recovered=True)
+
+
+def not_loaded(session: GroupSession, model: str, version: int) -> Refused:
+    """Return the error for a version that the group has not loaded."""
+    return Refused(
+        f"Version {version} of model {model!r} is not loaded by group {session.group.name!r}.",
+        f"Run: tfs-deploy load {model} {version}.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """The replicas that answer the labels of a move, the errors of the others, and what was sent."""
+
+    moved: tuple[str, ...]
+    errors: dict[str, TFSDeployError]
+    sent: SentState
+
+
+def _carry_out(
+    session: GroupSession,
+    lease: Lease,
+    state: DesiredState,
+    model: str,
+    *,
+    skip: Collection[str] = (),
+    recovered: bool = False,
+) -> DeploymentRecord:
+    """Move the replicas as the open move of `model` says, record it and close it; revert it after an error."""
+    move = state.models[model].move
+    assert move is not None
     started = session.clock.monotonic()
-    if labels != current.labels and stored.state.move is None:
-        stored = _write_intent(session, stored, record, labels)
-    target = replace(target, move=None)
-    _move_replicas(session, lease, stored, target, model)
-    written = _append_record(session, lease, stored, record, old, session.clock.monotonic() - started)
-    _finish_move(session, stored, target)
+    outcome = _send_labels(session, state, move, move.labels, skip=skip, again=recovered)
+    if not _is_enough(session, move, outcome):
+        error = next(iter(outcome.errors.values()))
+        # The same error object, so that its class still says whether to try again.
+        error.remedy = f"{_try_revert(session, lease, model, move, error)} {error.remedy}"
+        raise error
+    record = replace(
+        move.record,
+        # A recovered move was in force since about its begin: every config that was sent had its labels.
+        at=move.record.at if recovered else session.clock.now().isoformat(),
+        replicas=outcome.moved,
+        away=tuple(sorted(outcome.errors)),
+        seconds=round(session.clock.monotonic() - started, 3),
+    )
+    for target, error in sorted(outcome.errors.items()):
+        logger.warning("Replica %s was not moved: %s Run tfs-deploy reconcile when it is back.", target, error.cause)
+    # A deployer that took the lease meanwhile has ended this move, and then it must not be recorded again.
+    lease.renew()
+    written = records.append(session.store.documents, record)
+    _close(session, model, move, labels=move.labels)
+    if outcome.sent.startup_error is not None:
+        raise StoreError(outcome.sent.startup_error.cause, outcome.sent.startup_error.remedy)
     return written
 
 
-def read_and_recover(session: GroupSession, lease: Lease) -> StoredState:
-    """Return the desired state without a move: one that was interrupted is finished or reverted first."""
-    stored = desired_state.read(session.store.documents, session.group)
-    move = stored.state.move
-    if move is None:
-        return stored
-    if _record_of(session, move) is None:
-        return _revert_move(session, lease, stored, move, reason="the deployer that began it stopped half way")
-    moved = replace(stored.state.models[move.model], labels=move.labels)
-    target = replace(stored.state.with_model(move.model, moved), move=None)
-    session.call_all(lambda client: reconcile_replica(session, client, target, lease))
-    return _finish_move(session, stored, target)
+def _send_labels(
+    session: GroupSession,
+    state: DesiredState,
+    move: LabelMove,
+    labels: dict[str, int],
+    *,
+    skip: Collection[str] = (),
+    again: bool = False,
+) -> _Outcome:
+    """Send `state`, or a newer one, and ask every replica for `labels`."""
+    purpose, model = "{} of {}".format(*_names(move)), move.record.model
+    sent = send(session, state.generation, purpose=purpose, again=again, skip=skip)
+    errors = {target: error.to_error() for target, error in sent.errors.items() if target in session.clients}
+    reached = {target: client for target, client in session.clients.items() if target not in errors}
+    checks = replace(session, clients=reached).gather_results(
+        lambda client: require_label_answers(session, client, model, labels)
+    )
+    errors |= {target: result for target, result in checks.items() if isinstance(result, TFSDeployError)}
+    return _Outcome(tuple(target for target in session.clients if target not in errors), errors, sent)
 
 
-def require_all_replicas_listed(session: GroupSession, report: ValidationReport) -> None:
-    """Raise Refused if a replica that is not listed in the group still answers `stable` of the model of `report`.
-
-    Asked are the replicas on which the version was validated and those that the last move of `stable` reached. One of
-    the latter that serves the version already is a listed replica under another name. No replica is asked if the
-    group's name resolves to its replicas, because then the resolver knows all of them.
-    """
-    if session.reach is None or session.group.discovered:
-        return
-    latest = records.latest_move(session.store.documents, session.group.name, report.model)
-    known = {*report.replicas, *(latest.replicas if latest else ())}
-    for target in sorted(known - set(session.group.replicas)):
-        status = _status_of_unlisted(session, target, report.model)
-        is_listed_by_another_name = target not in report.replicas and report.version in status.available()
-        if STABLE in status.labels and not is_listed_by_another_name:
-            raise Refused(
-                f"Replica {target} of group {session.group.name!r} answers `stable` of model {report.model!r} from "
-                f"version {status.labels[STABLE]}, and it was not named.",
-                "Name every replica of the group; stop a server that is no longer one of them.",
-            )
+def _is_enough(session: GroupSession, move: LabelMove, outcome: _Outcome) -> bool:
+    if move.record.action is Action.ROLLED_BACK:
+        return bool(outcome.moved)
+    return len(outcome.moved) >= (move.quorum or len(session.clients))
 
 
-def _status_of_unlisted(session: GroupSession, target: str, model: str) -> ReplicaStatus:
-    """Return the status of a server that may be gone; empty if it does not answer."""
-    assert session.reach is not None
-    client = session.reach(target)
+def _try_revert(session: GroupSession, lease: Lease, model: str, move: LabelMove, error: TFSDeployError) -> str:
+    """Revert the move because of `error`; return one sentence about the outcome."""
     try:
-        return replica_status(client, model, (STABLE,), session.timeouts.status)
-    except TFSDeployError:
-        return ReplicaStatus(target)
-    finally:
-        client.close()
-
-
-def _moved(labels: dict[str, int], version: int) -> dict[str, int]:
-    old = labels.get(STABLE)
-    return {**labels, STABLE: version} if old is None else {**labels, STABLE: version, PREVIOUS: old}
-
-
-def _require_ready(session: GroupSession, state: DesiredState, target: DesiredState, model: str, version: int) -> None:
-    """Refuse a move onto replicas that drifted or do not have the version; bringing back the stable one may."""
-    if target == state and state.move is None:
-        status = {name: observe(session, name, entry.labels) for name, entry in state.models.items()}
-    else:
-        status = dict(require_no_drift(session, state))
-        _require_available_everywhere(status[model], version)
-    lint_change(session, state, target, status)
-
-
-def _require_available_everywhere(status: GroupStatus, version: int) -> None:
-    for replica in status.replicas:
-        if version not in replica.available():
-            raise Refused(
-                f"Version {version} of model {status.model!r} is not AVAILABLE on replica {replica.target}.",
-                f"Run: tfs-deploy load {status.model} {version}, then validate it.",
-            )
-
-
-def _write_intent(
-    session: GroupSession, stored: StoredState, record: DeploymentRecord, labels: dict[str, int]
-) -> StoredState:
-    generation = stored.state.generation + 1
-    move = LabelMove(record.model, labels, record.action.value, session.actor, record.at, generation)
-    return desired_state.write(session.store.documents, session.group, stored, replace(stored.state, move=move))
-
-
-def _move_replicas(session: GroupSession, lease: Lease, stored: StoredState, target: DesiredState, model: str) -> None:
-    """Move every replica at once; after the first error revert them all, and raise it."""
-
-    def move_replica(client: ServingClient) -> None:
-        reconcile_replica(session, client, target, lease)
-        require_label_answers(session, client, model, target.labels(model))
-
-    results = session.gather_results(move_replica)
-    errors = [result for result in results.values() if isinstance(result, TFSDeployError)]
-    if errors:
-        # The same error object, so that its class still says whether to try again.
-        errors[0].remedy = f"{_revert_after(session, lease, stored, errors[0])} {errors[0].remedy}"
-        raise errors[0]
-
-
-def _append_record(
-    session: GroupSession, lease: Lease, stored: StoredState, record: DeploymentRecord, old: int | None, seconds: float
-) -> DeploymentRecord:
-    """Return the record of the move in `stored`, written now unless an interrupted run wrote it."""
-    documents, move = session.store.documents, stored.state.move
-    if move is None:
-        return records.latest_move(documents, record.group, record.model) or record
-    written = _record_of(session, move)
-    if written is not None:
-        return written
-    # A deployer that took the lease meanwhile has reverted this move, and then it must not be recorded.
-    lease.renew()
-    now = session.clock.now().isoformat()
-    record = replace(record, at=now, previous=old, seconds=round(seconds, 3), generation=move.generation)
-    return records.append(documents, record)
-
-
-def _record_of(session: GroupSession, move: LabelMove) -> DeploymentRecord | None:
-    """Return the record of `move`, which was written once every replica was moved, or None."""
-    latest = records.latest_move(session.store.documents, session.group.name, move.model)
-    # The version too: generations begin anew where a desired state was lost.
-    is_same = latest is not None and (latest.generation, latest.version) == (move.generation, move.labels.get(STABLE))
-    return latest if is_same else None
-
-
-def _finish_move(session: GroupSession, stored: StoredState, target: DesiredState) -> StoredState:
-    """Write the start-up file and then `target` as the desired state.
-
-    In this order an interruption leaves the move open, and no replica restarts with old labels after it is closed. A
-    start-up file that cannot be written (StoreError) does not keep the move open: a rollback must not wait for a disk.
-    """
-    try:
-        write_startup_config(session.group, target)
-    except StoreError:
-        desired_state.write(session.store.documents, session.group, stored, target)
-        raise
-    return desired_state.write(session.store.documents, session.group, stored, target)
-
-
-def _revert_move(
-    session: GroupSession, lease: Lease, stored: StoredState, move: LabelMove, *, reason: str
-) -> StoredState:
-    """Give every replica its labels from before `move`, drop the move and record that; raise what fails.
-
-    If a replica cannot be reached, the move stays in the desired state and the next step tries again.
-    """
-    before = replace(stored.state, move=None)
-    session.call_all(lambda client: reconcile_replica(session, client, before, lease))
-    reverted = desired_state.write(session.store.documents, session.group, stored, before)
-    stable = before.labels(move.model).get(STABLE, 0)
-    record = records.new_record(session, move.model, Action.PUT_BACK, stable, previous=move.labels.get(STABLE))
-    record = replace(record, reason=f"{move.action} by {move.actor}: {reason}")
-    records.append(session.store.documents, record)
-    return reverted
-
-
-def _revert_after(session: GroupSession, lease: Lease, stored: StoredState, error: TFSDeployError) -> str:
-    """Revert the move in `stored` because of `error`; return one sentence about the outcome."""
-    try:
-        if stored.state.move is not None:
-            _revert_move(session, lease, stored, stored.state.move, reason=error.cause)
+        _revert(session, lease, model, move, reason=error.cause)
     except TFSDeployError as revert_error:
         return (
             f"Putting the labels back did not succeed everywhere either ({revert_error.cause}); "
             "the next step tries again."
         )
     return "Every replica has its labels from before."
+
+
+def _revert(session: GroupSession, lease: Lease, model: str, move: LabelMove, *, reason: str) -> None:
+    """Give every replica its labels from before `move`, record that and drop the move; raise what fails.
+
+    If a replica cannot be reached, the move stays open and the next step tries again.
+    """
+    lease.check()
+    state = _change_move(session, model, move, lambda desired: replace(desired, move=replace(move, reverting=True)))
+    before = state.models[model].labels
+    outcome = _send_labels(session, state, move, before, again=True)
+    for error in outcome.errors.values():
+        raise error
+    lease.renew()
+    if move.record.action in MOVES_STABLE:
+        _record_revert(session, move, stable=before.get(STABLE, 0), reason=reason)
+    _close(session, model, move, labels=before)
+
+
+def _record_revert(session: GroupSession, move: LabelMove, *, stable: int, reason: str) -> None:
+    moved = move.record
+    record = records.new_record(session, moved.model, Action.PUT_BACK, stable, previous=moved.version)
+    reason = f"{moved.action.value} by {moved.actor}: {reason}"
+    record = replace(record, reason=reason, generation=moved.generation)
+    latest = records.latest_move(session.store.documents, moved.group, moved.model)
+    if latest is None or (latest.action, latest.generation) != (record.action, record.generation):
+        records.append(session.store.documents, record)
+
+
+def _close(session: GroupSession, model: str, move: LabelMove, *, labels: dict[str, int]) -> None:
+    _change_move(session, model, move, lambda desired: replace(desired, labels=labels, move=None))
+
+
+def _change_move(
+    session: GroupSession, model: str, move: LabelMove, edit: Callable[[DesiredModel], DesiredModel]
+) -> DesiredState:
+    """Change the model whose open move is `move`; raise Contention if somebody else ended it."""
+
+    def checked(state: DesiredState, desired: DesiredModel | None) -> DesiredModel:
+        if desired is None or desired.move is None or desired.move.record.generation != move.record.generation:
+            raise _taken_over(model)
+        return edit(desired)
+
+    return desired_state.change(session, model, checked)
+
+
+def _record_of(session: GroupSession, move: LabelMove) -> DeploymentRecord | None:
+    """Return the record of `move`, which was written once enough replicas were moved, or None."""
+    documents, record = session.store.documents, move.record
+    if record.action in MOVES_STABLE:
+        latest = records.latest_move(documents, record.group, record.model)
+        candidates = [latest] if latest is not None else []
+    else:
+        candidates = list(records.history(documents, record.group, record.model, limit=_NEWEST_RECORDS))
+    wanted = (record.generation, record.version, record.action)
+    return next((each for each in candidates if (each.generation, each.version, each.action) == wanted), None)
+
+
+def _names(move: LabelMove) -> tuple[str, str]:
+    noun = {Action.PROMOTED: "promotion", Action.ROLLED_BACK: "rollback"}.get(move.record.action, "label move")
+    return noun, move.record.model
+
+
+def _taken_over(model: str) -> Contention:
+    return Contention(
+        f"Another deployer has taken over the labels of model {model!r} meanwhile.",
+        "Look at `tfs-deploy history`, then run the step again.",
+    )

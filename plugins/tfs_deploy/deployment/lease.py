@@ -1,7 +1,8 @@
-"""The lease of a serving group: one deployer at a time sends configs; held in a state document and renewed.
+"""Leases: one deployer at a time sends configs to a group, and one at a time moves the labels of a model.
 
-A compare-and-set orders the documents, not the RPCs that follow them: without the lease, a slow deployer could send a
-replica an older config after a newer one. The lease of a holder that died expires.
+A compare-and-set orders the documents, not the RPCs that follow them: without a lease, a slow deployer could send a
+replica an older config after a newer one. Both leases are held for some RPCs only, never during a load, an unload, a
+copy or a validation. The lease of a holder that died expires.
 
 Clocks of different machines need not agree. A waiter treats the lease as expired after LEASE_SECONDS without a change
 of the document on its own clock; the holder counts from before its write on its own clock.
@@ -10,11 +11,12 @@ of the document on its own clock; the holder counts from before its write on its
 from __future__ import annotations
 
 import logging
+import random
 import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from tfs_deploy.clock import Deadline
@@ -30,29 +32,39 @@ LEASE_SECONDS = 15.0
 _RENEW_SECONDS = LEASE_SECONDS / 3
 # A lease that expired so long ago is free at once, because no clock is that wrong.
 _LONG_EXPIRED_SECONDS = 300.0
-_POLL_SECONDS = 1.0
+# Holders need a few RPCs, so waiters ask often; random, so that those who met once do not meet again.
+_FIRST_PAUSE_SECONDS = 0.05
+_LONGEST_PAUSE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class _LeaseDocument:
+class LeaseDocument:
+    """Who holds a lease, for what, since and until when (ISO 8601, UTC); `holder` is empty where it is free."""
+
     holder: str
     actor: str
     purpose: str
     until: str
+    since: str = ""
 
     def is_free(self, now: datetime) -> bool:
         """Tell whether it was released or expired long ago, by a single read of it."""
         return not self.holder or now > datetime.fromisoformat(self.until) + timedelta(seconds=_LONG_EXPIRED_SECONDS)
 
+    def __str__(self) -> str:
+        return f"{self.actor} for {self.purpose} since {self.since or 'an unknown time'}"
+
 
 class Lease:
-    """A held lease; call `check` before every RPC that changes a replica."""
+    """A lease on `subject`, e.g. ``model 'm'``; call `check` before every RPC that changes a replica."""
 
-    def __init__(self, session: GroupSession, purpose: str) -> None:
+    def __init__(self, session: GroupSession, key: str, subject: str, purpose: str) -> None:
         self._session = session
-        self._key = f"groups/{session.group.name}/lease.json"
-        self._holder = uuid.uuid4().hex
+        self._key = key
+        self._subject = subject
         self._purpose = purpose
+        self._holder = uuid.uuid4().hex
+        self._since = ""
         self._tag: str | None = None
         # Two clocks: the wall clock may be set back, the monotonic one stops while a machine sleeps.
         self._until = session.clock.now()
@@ -66,40 +78,35 @@ class Lease:
             if self._session.clock.now() < self._until and not self._deadline.passed():
                 return
         raise Contention(
-            f"The lease on group {self._session.group.name!r} ran out before the {self._purpose} was done.",
+            f"The lease on {self._subject} ran out before the {self._purpose} was done.",
             "Run the same step again; it continues where this one stopped.",
         )
 
     def acquire(self) -> None:
-        """Wait until the group is free; raise Contention, which names the holder, after `timeouts.lease` seconds."""
-        deadline = Deadline.after(self._session.timeouts.lease, self._session.clock)
+        """Wait until the lease is free; raise Contention, which names the holder, after `timeouts.lease` seconds."""
+        pauses = LeasePauses(self._session, self._subject)
         while True:
-            holder = self._try_acquire()
+            holder = self.try_acquire()
             if holder is None:
                 return
-            if deadline.passed():
-                raise Contention(
-                    f"Group {self._session.group.name!r} is held by {holder.actor} for {holder.purpose} "
-                    f"until {holder.until}.",
-                    "Try again when that is done.",
-                )
-            self._session.clock.sleep(_POLL_SECONDS)
+            pauses.wait(holder)
 
-    def _try_acquire(self) -> _LeaseDocument | None:
+    def try_acquire(self) -> LeaseDocument | None:
         """Take the lease and return None, or return the lease of the holder."""
         documents = self._session.store.documents
         document = documents.read(self._key)
-        holder = from_json(_LeaseDocument, document.body) if document else None
+        holder = from_json(LeaseDocument, document.body) if document else None
         if document is not None and holder is not None and not self._is_expired(document, holder):
             return holder
         with self._lock:
+            self._since = self._session.clock.now().isoformat()
             try:
                 self._write(document.tag if document else None)
             except Contention:
-                return holder or _LeaseDocument("", "another deployer", "a change", "now")
+                return holder or LeaseDocument("?", "another deployer", "change", self._since, self._since)
         return None
 
-    def _is_expired(self, document: Document, holder: _LeaseDocument) -> bool:
+    def _is_expired(self, document: Document, holder: LeaseDocument) -> bool:
         now = self._session.clock.monotonic()
         if self._watched is None or self._watched[0] != document.tag:
             self._watched = (document.tag, now)
@@ -108,9 +115,12 @@ class Lease:
     def _write(self, expected: str | None) -> None:
         now, deadline = self._session.clock.now(), Deadline.after(LEASE_SECONDS, self._session.clock)
         until = now + timedelta(seconds=LEASE_SECONDS)
-        document = _LeaseDocument(self._holder, self._session.actor, self._purpose, until.isoformat())
+        document = self._document(until)
         self._tag = self._session.store.documents.write(self._key, to_json(document), expected=expected)
         self._until, self._deadline = until, deadline
+
+    def _document(self, until: datetime) -> LeaseDocument:
+        return LeaseDocument(self._holder, self._session.actor, self._purpose, until.isoformat(), self._since)
 
     def renew(self) -> None:
         """Extend the lease; raise Contention if another deployer took it, and then `check` does so too."""
@@ -119,7 +129,7 @@ class Lease:
                 self._write(self._tag)
             except Contention:
                 current = self._session.store.documents.read(self._key)
-                if current is None or from_json(_LeaseDocument, current.body).holder != self._holder:
+                if current is None or from_json(LeaseDocument, current.body).holder != self._holder:
                     self._deadline = Deadline(self._session.clock.monotonic(), self._session.clock)
                     raise
                 # The answer to an earlier write of this holder was lost.
@@ -128,18 +138,56 @@ class Lease:
     def release(self) -> None:
         """Release the lease; one that was lost is left to its new holder."""
         with self._lock:
-            free = _LeaseDocument("", self._session.actor, self._purpose, self._session.clock.now().isoformat())
+            free = replace(self._document(self._session.clock.now()), holder="")
             try:
                 self._session.store.documents.write(self._key, to_json(free), expected=self._tag)
             except TFSDeployError as error:
-                logger.warning("The lease on group %s was not released: %s", self._session.group.name, error)
+                logger.warning("The lease on %s was not released: %s", self._subject, error)
+
+
+class LeasePauses:
+    """The pauses of somebody who waits for a lease: growing, random, logged, and over after `timeouts.lease`."""
+
+    def __init__(self, session: GroupSession, subject: str) -> None:
+        self._clock = session.clock
+        self._subject = subject
+        self._deadline = Deadline.after(session.timeouts.lease, session.clock)
+        self._longest = _FIRST_PAUSE_SECONDS
+        self._logged = ""
+
+    def wait(self, holder: LeaseDocument) -> None:
+        """Pause once; raise Contention, which names `holder`, when the time is up."""
+        if self._deadline.passed():
+            raise Contention(f"{self._subject.capitalize()} is held by {holder}.", "Try again when that is done.")
+        if holder.holder != self._logged:
+            self._logged = holder.holder
+            logger.info("Waiting for %s, which is held by %s", self._subject, holder)
+        self._clock.sleep(min(self._longest * random.uniform(0.5, 1.0), self._deadline.remaining()))  # noqa: S311
+        self._longest = min(2.0 * self._longest, _LONGEST_PAUSE_SECONDS)
+
+
+def group_lease(session: GroupSession, purpose: str) -> Lease:
+    """Return the lease under which configs are sent to the replicas of the group."""
+    return Lease(session, f"groups/{session.group.name}/lease.json", f"group {session.group.name!r}", purpose)
+
+
+def model_lease(session: GroupSession, model: str, purpose: str) -> Lease:
+    """Return the lease under which the labels of one model are moved."""
+    key = f"groups/{session.group.name}/leases/{model}.json"
+    return Lease(session, key, f"model {model!r} of group {session.group.name!r}", purpose)
 
 
 @contextmanager
-def hold(session: GroupSession, purpose: str) -> Iterator[Lease]:
-    """Hold the group's lease for the block; a thread renews it."""
-    lease = Lease(session, purpose)
+def hold(lease: Lease) -> Iterator[Lease]:
+    """Acquire `lease` and hold it for the block."""
     lease.acquire()
+    with kept(lease):
+        yield lease
+
+
+@contextmanager
+def kept(lease: Lease) -> Iterator[Lease]:
+    """Keep an acquired `lease` for the block, in which a thread renews it, and release it."""
     stop = threading.Event()
 
     def renew() -> None:
@@ -147,9 +195,9 @@ def hold(session: GroupSession, purpose: str) -> Iterator[Lease]:
             try:
                 lease.renew()
             except TFSDeployError as error:
-                logger.warning("The lease on group %s was not renewed: %s", session.group.name, error)
+                logger.warning("A lease was not renewed: %s", error)
 
-    renewal = threading.Thread(target=renew, name=f"lease-{session.group.name}", daemon=True)
+    renewal = threading.Thread(target=renew, name="lease-renewal", daemon=True)
     renewal.start()
     try:
         yield lease

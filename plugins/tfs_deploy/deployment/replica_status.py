@@ -57,12 +57,20 @@ _Answer: TypeAlias = "ReplicaStatus | TFSDeployError"
 
 def observe(session: GroupSession, model: str, labels: Iterable[str]) -> GroupStatus:
     """Ask every replica for the versions of `model` and the version behind each of `labels`; raise what fails."""
-    replicas = []
-    for answer in _ask_replicas(session, {model: labels})[model].values():
-        if isinstance(answer, TFSDeployError):
-            raise answer
-        replicas.append(answer)
-    return GroupStatus(model, tuple(replicas))
+    return observe_all(session, {model: labels})[model]
+
+
+def observe_all(session: GroupSession, labels: Mapping[str, Iterable[str]]) -> dict[str, GroupStatus]:
+    """Do what `observe` does for each model that `labels` names, in one sweep over the replicas."""
+    statuses: dict[str, GroupStatus] = {}
+    for model, answers in _ask_replicas(session, labels).items():
+        replicas = []
+        for answer in answers.values():
+            if isinstance(answer, TFSDeployError):
+                raise answer
+            replicas.append(answer)
+        statuses[model] = GroupStatus(model, tuple(replicas))
+    return statuses
 
 
 def observe_leniently(session: GroupSession, model: str, labels: Iterable[str]) -> GroupStatus:

@@ -73,7 +73,7 @@ def require(
             f"store holds ({fingerprint}).",
             "A published version was changed: publish a new one.",
         )
-    if stable is not None and report.compared_with and stable not in report.compared_with:
+    if stable is not None and is_outdated(report, stable):
         live = f"version {stable} is live now" if stable else "nothing is live now"
         raise Refused(
             f"Version {version} of model {model!r} was compared with version {report.compared_with[-1] or 'none'} as "
@@ -84,6 +84,11 @@ def require(
     if missing:
         raise Refused(f"Version {version} of model {model!r} was not validated on replica {missing[0]}.", again)
     return report
+
+
+def is_outdated(report: ValidationReport, live: int) -> bool:
+    """Tell whether a gate compared the version with another one than `live` (0: none) as the live version."""
+    return bool(report.compared_with) and live not in report.compared_with
 
 
 def _outweighs(before: ValidationReport, report: ValidationReport) -> bool:

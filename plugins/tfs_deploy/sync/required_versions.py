@@ -91,9 +91,7 @@ def required_by(state: DesiredState) -> RequiredVersions:
     ranked: list[tuple[int, int, VersionName]] = []
     for model, wanted in state.models.items():
         check_model_name(model)
-        labels = [*wanted.labels.items()]
-        if state.move is not None and state.move.model == model:
-            labels += state.move.labels.items()
+        labels = [*wanted.labels.items(), *wanted.current_labels.items()]
         ranks = {version: 3 for version in wanted.versions if version != PLACEHOLDER}
         for label, version in labels:
             rank = {STABLE: 0, PREVIOUS: 1}.get(label, 2)

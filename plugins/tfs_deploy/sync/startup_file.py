@@ -38,7 +38,11 @@ class StartupFile:
             if text is None:
                 self._write(startup_text(DesiredState()))
             return True
-        labelled = {VersionName(name, version) for name in state.models for version in state.labels(name).values()}
+        labelled = {
+            VersionName(name, version)
+            for name, model in state.models.items()
+            for version in model.current_labels.values()
+        }
         if not labelled <= held:
             return False
         wanted = startup_text(state)

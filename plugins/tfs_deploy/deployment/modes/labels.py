@@ -55,4 +55,4 @@ def deploy(
 
 def live_version(session: GroupSession, model: str) -> int | None:
     """Return the version that the label `stable` of the desired state names."""
-    return desired_state.read(session.store.documents, session.group).state.labels(model).get(STABLE)
+    return desired_state.read(session.store.documents, session.group).labels(model).get(STABLE)

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from tfs_deploy.deployment import cross_group, desired_state, records, validation_results
 from tfs_deploy.deployment.agent_wait import wait_until_held
-from tfs_deploy.deployment.lease import hold
+from tfs_deploy.deployment.lease import hold, model_lease
 from tfs_deploy.deployment.modes.interface import Deployed, RunnerFactory, StepListener, StepTimer, reject_on_failure
 from tfs_deploy.deployment.offline_validation import validate_directory
 from tfs_deploy.deployment.records import Action, DeploymentRecord
@@ -125,7 +125,7 @@ def rollback(
         )
     check_model_name(model)
     _require_no_labels(session, model)
-    with hold(session, f"rollback of {model}"):
+    with hold(model_lease(session, model, "rollback")):
         # Under the lease: the first try of a task may still be running.
         done = records.find_by_key(session, model, idempotency_key)
         done = done or _recorded_before_a_crash(session, model, idempotency_key)
@@ -194,7 +194,7 @@ def _refuse(session: GroupSession, step: str) -> NoReturn:
 
 def _require_no_labels(session: GroupSession, model: str) -> None:
     """Raise Refused where labels decide: taking a version out of the store's sight would unload what is live there."""
-    if model in desired_state.read(session.store.documents, session.group).state.models:
+    if model in desired_state.read(session.store.documents, session.group).models:
         raise Refused(
             f"Group {session.group.name!r} serves model {model!r} by labels, and here it is said to serve the latest "
             "version by itself.",

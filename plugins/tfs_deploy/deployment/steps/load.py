@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from tfs_deploy.deployment import cross_group, desired_state, validation_results
+from tfs_deploy.deployment import cross_group, desired_state, loaded_since, validation_results
 from tfs_deploy.deployment.apply import lint_change, send
-from tfs_deploy.deployment.desired_state import DesiredModel
+from tfs_deploy.deployment.desired_state import DesiredModel, DesiredState
 from tfs_deploy.deployment.drift import require_no_drift, require_unclaimed
-from tfs_deploy.deployment.label_move import read_and_recover
-from tfs_deploy.deployment.lease import hold
 from tfs_deploy.deployment.replica_status import observe
 from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.deployment.sync_requests import wait_for_agents
+from tfs_deploy.errors import NotFound, Refused
 from tfs_deploy.names import check_model_name, check_version
 from tfs_deploy.serving import waiting
 
@@ -22,36 +21,67 @@ def load(session: GroupSession, model: str, version: int) -> None:
     desired state: a reload that names a missing path stops discovery for all models (contract 3.4).
 
     Raises NotFound (not in the store), Drift, Refused (the linter), Contention, Unreachable, and what waiting for the
-    agents raises. On an error the desired state is put back, and `stable` was never touched. A version that had to be
-    loaded has to be validated again, unless a label names it: a rollback never waits.
+    agents raises. On an error the version is taken out of the desired state, and `stable` was never touched. A version
+    that had to be loaded has to be validated again, unless a label names it: a rollback never waits.
     """
     check_model_name(model)
     check_version(version)
     session.store.manifest(model, version)
-    with wait_for_agents(session, model, version), hold(session, f"load of {model} version {version}") as lease:
-        # Again: it may have been rejected or retired while this waited for the agents and for the lease.
+    with wait_for_agents(session, model, version):
+        _load(session, model, version)
+
+
+def _load(session: GroupSession, model: str, version: int) -> None:
+    state, statuses = require_no_drift(session)
+    status = dict(statuses)
+    if model not in state.models:
+        status[model] = observe(session, model, ())
+        require_unclaimed(status[model])
+    if not desired_state.exists(session.store.documents, session.group):
+        cross_group.require_no_foreign_model(session, state)
+    desired = state.models.get(model)
+    listed = desired is not None and version in desired.versions
+    if listed and version in status[model].available_everywhere():
+        return
+    if desired is None or version not in desired.labelled:
+        # A replica did not serve it until now, or lost it in a restart: an earlier validation proves nothing.
+        validation_results.invalidate(session, model, version)
+
+    def add(current: DesiredState, model_now: DesiredModel | None) -> DesiredModel:
+        base = model_now or DesiredModel(session.group.base_path(model), ())
+        if version in base.unloading:
+            raise Refused(
+                f"Version {version} of model {model!r} is being unloaded from group {session.group.name!r}.",
+                "It was rejected or retired: publish a new version.",
+            )
+        added = base.with_versions(version)
+        lint_change(session, current, current.with_model(model, added), status)
+        return added
+
+    changed = desired_state.change(session, model, add)
+    try:
+        # Again: only now that it is listed would a rejection or a retirement wait for its unload.
         session.store.manifest(model, version)
-        stored = read_and_recover(session, lease)
-        status = dict(require_no_drift(session, stored.state))
-        if model not in stored.state.models:
-            status[model] = observe(session, model, ())
-            require_unclaimed(status[model])
-        if stored.tag is None:
-            cross_group.require_no_foreign_model(session, stored.state)
-        desired = stored.state.models.get(model) or DesiredModel(session.group.base_path(model), ())
-        if version in desired.versions and version in status[model].available_everywhere():
-            return
-        if version not in desired.labels.values():
-            # A replica did not serve it until now, or lost it in a restart: an earlier validation proves nothing.
-            validation_results.invalidate(session, model, version)
-        target = stored.state.with_model(model, desired.with_versions(version))
-        lint_change(session, stored.state, target, status)
-        changed = desired_state.write(session.store.documents, session.group, stored, target)
-        errors = send(session, target, lease)
-        if errors:
-            desired_state.write(session.store.documents, session.group, changed, stored.state)
-            send(session, stored.state, lease)
-            raise next(iter(errors.values()))
+    except NotFound:
+        _take_back(session, model, version)
+        raise
+    sent = send(session, changed.generation, purpose=f"load of version {version} of {model}", again=listed)
+    if sent.errors:
+        _take_back(session, model, version)
+        raise next(iter(sent.errors.values())).to_error()
+
+
+def _take_back(session: GroupSession, model: str, version: int) -> None:
+    """Take a version that a replica refused to load out of the desired state, unless it is in use meanwhile."""
+
+    def remove(_: DesiredState, desired: DesiredModel | None) -> DesiredModel | None:
+        if desired is None or version in desired.labelled:
+            return desired
+        left = desired.without(version)
+        return left if left.versions or left.unloading else None
+
+    state = desired_state.change(session, model, remove)
+    send(session, state.generation, purpose=f"removal of version {version} of {model}")
 
 
 def wait_until_available(session: GroupSession, model: str, version: int) -> None:
@@ -59,3 +89,4 @@ def wait_until_available(session: GroupSession, model: str, version: int) -> Non
     check_model_name(model)
     check_version(version)
     waiting.wait_until_available(session.clients, model, version, limits=session.wait, clock=session.clock)
+    loaded_since.save_now(session, model, version)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from tfs_deploy.clock import Deadline
 from tfs_deploy.deployment import desired_state, records, validation_results
-from tfs_deploy.deployment.desired_state import STABLE
-from tfs_deploy.deployment.label_move import move_labels, read_for_move, require_all_replicas_listed
-from tfs_deploy.deployment.lease import hold
+from tfs_deploy.deployment.apply import lint_change
+from tfs_deploy.deployment.desired_state import PREVIOUS, STABLE, DesiredModel
+from tfs_deploy.deployment.drift import require_all_replicas_listed, require_available_everywhere, require_no_drift
+from tfs_deploy.deployment.label_move import move_labels, not_loaded, recover
+from tfs_deploy.deployment.lease import Lease, hold, model_lease
 from tfs_deploy.deployment.records import Action, DeploymentRecord
 from tfs_deploy.deployment.session import GroupSession
+from tfs_deploy.deployment.steps.reconcile import reconcile
+from tfs_deploy.errors import Contention
 from tfs_deploy.names import check_model_name, check_version
 from tfs_deploy.validation.report import ValidationReport
 from tfs_deploy.validation.runner import worst_metrics
@@ -26,41 +33,77 @@ def promote(
     """
     check_model_name(model)
     check_version(version)
-    adopted = _is_adopted(session, model, version)
-    fingerprint = "" if adopted else session.store.manifest(model, version).fingerprint
-    with hold(session, f"promotion of {model} version {version}") as lease:
-        stored = read_for_move(session, lease, model, version)
-        live = stored.state.labels(model).get(STABLE, 0)
-        # Still: another version may have been promoted before the lease was free.
-        if adopted and live == version and stored.state.move is None:
-            return move_labels(session, lease, stored, records.new_record(session, model, Action.PROMOTED, version))
-        if stored.state.move is None:
-            records.find_by_key(session, model, idempotency_key)
-        report = _require_validated(session, model, version, fingerprint, live)
-        record = records.new_record(
-            session,
-            model,
-            Action.PROMOTED,
-            version,
-            fingerprint=fingerprint,
-            reason=reason or report.reason(),
-            measured=worst_metrics(report),
-            idempotency_key=idempotency_key,
-        )
-        return move_labels(session, lease, stored, record)
+    if _is_adopted(session, model, version):
+        return _repair(session, model, version)
+    fingerprint = session.store.manifest(model, version).fingerprint
+    deadline = Deadline.after(session.timeouts.lease, session.clock)
+    while not deadline.passed():
+        report = _compared_with_live(session, model, version, fingerprint)
+        with hold(model_lease(session, model, f"promotion of version {version}")) as lease:
+            recover(session, lease, model)
+            live = _live(session, model)
+            if live != version and not validation_results.is_outdated(report, live):
+                return _move(session, lease, report, live, reason=reason, idempotency_key=idempotency_key)
+        if live == version:
+            return _repair(session, model, version)
+    raise Contention(
+        f"Other versions of model {model!r} went live all the time, so version {version} could not be compared.",
+        "Run the same step again.",
+    )
 
 
-def _require_validated(
-    session: GroupSession, model: str, version: int, fingerprint: str, live: int
-) -> ValidationReport:
-    """Return the passing report: on every replica and against the live version, unless that is `version` itself."""
+def _compared_with_live(session: GroupSession, model: str, version: int, fingerprint: str) -> ValidationReport:
+    """Return the passing report, after its gates have compared the version with what is live now."""
+    live = _live(session, model)
     if live == version:
         return validation_results.require(session, model, version, fingerprint=fingerprint)
-    report = validation_results.require(
+    return validation_results.require(
         session, model, version, fingerprint=fingerprint, replicas=session.group.replicas, stable=live
     )
-    require_all_replicas_listed(session, report)
-    return report
+
+
+def _move(
+    session: GroupSession, lease: Lease, report: ValidationReport, live: int, *, reason: str, idempotency_key: str
+) -> DeploymentRecord:
+    """Check everything that a move needs, and carry it out; nothing else moves labels of the model meanwhile."""
+    model, version = report.model, report.version
+    records.find_by_key(session, model, idempotency_key)
+    require_all_replicas_listed(session, model, version, validated_on=report.replicas)
+    state, status = require_no_drift(session)
+    desired = state.models.get(model)
+    if desired is None or version not in desired.versions:
+        raise not_loaded(session, model, version)
+    require_available_everywhere(status[model], version)
+    target = replace(desired, labels=_labels_after(desired, version))
+    lint_change(session, state, state.with_model(model, target), status)
+    record = records.new_record(
+        session,
+        model,
+        Action.PROMOTED,
+        version,
+        previous=live or None,
+        fingerprint=report.fingerprint,
+        reason=reason or report.reason(),
+        measured=worst_metrics(report),
+        idempotency_key=idempotency_key,
+    )
+    return move_labels(session, lease, record, lambda current: _labels_after(current, version))
+
+
+def _repair(session: GroupSession, model: str, version: int) -> DeploymentRecord:
+    """Bring replicas back to the stable version, and return the record of its move."""
+    reconcile(session)
+    latest = records.latest_move(session.store.documents, session.group.name, model)
+    return latest or records.new_record(session, model, Action.PROMOTED, version)
+
+
+def _live(session: GroupSession, model: str) -> int:
+    return desired_state.read(session.store.documents, session.group).labels(model).get(STABLE, 0)
+
+
+def _labels_after(desired: DesiredModel, version: int) -> dict[str, int]:
+    old = desired.labels.get(STABLE)
+    return {**desired.labels, STABLE: version} if old is None else {**desired.labels, STABLE: version, PREVIOUS: old}
 
 
 def _is_adopted(session: GroupSession, model: str, version: int) -> bool:
@@ -69,5 +112,4 @@ def _is_adopted(session: GroupSession, model: str, version: int) -> bool:
     Such a version has no validation, and the store may not have it; replicas that lost it are brought back to it.
     """
     documents, group = session.store.documents, session.group
-    is_stable = desired_state.read(documents, group).state.labels(model).get(STABLE) == version
-    return is_stable and records.latest_move(documents, group.name, model) is None
+    return _live(session, model) == version and records.latest_move(documents, group.name, model) is None

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 from tfs_deploy.deployment import cross_group, desired_state, records
 from tfs_deploy.deployment.desired_state import STABLE
-from tfs_deploy.deployment.lease import hold
 from tfs_deploy.deployment.records import Action
 from tfs_deploy.deployment.session import GroupSession
-from tfs_deploy.deployment.steps.reject import unload
+from tfs_deploy.deployment.unload import forget_unloaded, unload
 from tfs_deploy.errors import InvalidInput, NotFound
 from tfs_deploy.names import check_model_name
 
@@ -38,18 +37,18 @@ def retire(session: GroupSession, model: str, *, keep: int = DEFAULT_KEEP, dry_r
         raise InvalidInput(f"Cannot keep {keep} versions.", "Give a number from 0.")
     if dry_run:
         return _plan(session, model, _versions_to_retire(session, model, keep), dry_run=True)
-    with hold(session, f"retirement of old versions of {model}") as lease:
-        versions = _versions_to_retire(session, model, keep)
-        if versions:
-            unload(session, lease, model, versions)
-        done = _plan(session, model, versions, dry_run=False)
-        for version in done.retired:
-            # Before the files go: a run after a crash would find no version to retire, and record nothing.
-            reason = "older than the versions that are kept"
-            record = records.new_record(session, model, Action.RETIRED, version, reason=reason)
-            records.append_once(session.store.documents, record)
-            session.store.delete(model, version)
-        return done
+    versions = _versions_to_retire(session, model, keep)
+    if versions:
+        unload(session, model, versions, purpose=f"retirement of old versions of {model}")
+    done = _plan(session, model, versions, dry_run=False)
+    for version in done.retired:
+        # Before the files go: a run after a crash would find no version to retire, and record nothing.
+        reason = "older than the versions that are kept"
+        record = records.new_record(session, model, Action.RETIRED, version, reason=reason)
+        records.append_once(session.store.documents, record)
+        session.store.delete(model, version)
+    forget_unloaded(session, model, versions)
+    return done
 
 
 def _plan(session: GroupSession, model: str, versions: tuple[int, ...], *, dry_run: bool) -> Retirement:
@@ -60,15 +59,14 @@ def _plan(session: GroupSession, model: str, versions: tuple[int, ...], *, dry_r
 
 
 def _versions_to_retire(session: GroupSession, model: str, keep: int) -> tuple[int, ...]:
-    state = desired_state.read(session.store.documents, session.group).state
+    state = desired_state.read(session.store.documents, session.group)
     labels = state.labels(model)
-    moving = state.move.labels if state.move is not None and state.move.model == model else {}
     published = session.store.versions(model)
     if not published and model not in state.models:
         raise NotFound(
             f"Neither the store nor group {session.group.name!r} knows model {model!r}.",
             "Check the name, or publish a version of it.",
         )
-    labelled = {*labels.values(), *moving.values()}
+    labelled = state.models[model].labelled if model in state.models else frozenset()
     older = [version for version in published if version < labels.get(STABLE, 0) and version not in labelled]
     return tuple(older[: max(0, len(older) - keep)])

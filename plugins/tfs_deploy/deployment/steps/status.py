@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tfs_deploy.deployment import desired_state, loaded_since, records
-from tfs_deploy.deployment.desired_state import STABLE, DesiredModel, DesiredState, LabelMove
+from tfs_deploy.deployment.desired_state import DesiredModel, DesiredState, LabelMove
 from tfs_deploy.deployment.differences import (
     Difference,
     DifferenceKind,
@@ -16,6 +16,7 @@ from tfs_deploy.deployment.differences import (
     open_moves,
     ordered,
 )
+from tfs_deploy.deployment.drift import RESTORE
 from tfs_deploy.deployment.replica_status import GroupStatus, observe_models
 from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.errors import NotFound
@@ -61,7 +62,7 @@ class GroupReport:
 
 def status(session: GroupSession, model: str | None = None) -> GroupReport:
     """Report on one model or on all that the group knows; raise NotFound for a `model` that is unknown."""
-    state = desired_state.read(session.store.documents, session.group).state
+    state = desired_state.read(session.store.documents, session.group)
     recorded = records.models(session.store.documents, session.group.name) if model is None else ()
     names = sorted({*state.models, *recorded}) if model is None else [check_model_name(model)]
     reports = _compare(session, state, names)
@@ -74,7 +75,7 @@ def status(session: GroupSession, model: str | None = None) -> GroupReport:
         models=reports,
         differences=every,
         drift=drift_sentence(every),
-        remedy=_remedy(every, reports),
+        remedy=_remedy(every),
         unreachable=_unreachable(session, reports),
     )
 
@@ -84,7 +85,7 @@ def _compare(session: GroupSession, state: DesiredState, names: Iterable[str]) -
     changed, reports = list(names), dict[str, ModelReport]()
     for _ in range(_COMPARISONS):
         reports |= _reports(session, state, changed)
-        after = desired_state.read(session.store.documents, session.group).state
+        after = desired_state.read(session.store.documents, session.group)
         changed = [name for name in changed if _desired(after, name) != _desired(state, name)]
         if not changed:
             break
@@ -143,12 +144,8 @@ def _require_known(session: GroupSession, report: ModelReport, model: str) -> No
         )
 
 
-def _remedy(every: tuple[Difference, ...], reports: dict[str, ModelReport]) -> str:
+def _remedy(every: tuple[Difference, ...]) -> str:
     """Return how to put the group back to the desired state, empty without drift."""
     if not drift_sentence(every):
         return ""
-    model = every[0].model
-    desired = reports[model].desired
-    stable = desired.labels.get(STABLE) if desired is not None else None
-    command = f"tfs-deploy promote {model} {stable}" if stable else f"tfs-deploy status {model}"
-    return f"Find out who changed it; to put the group back to the desired state run: {command}."
+    return RESTORE

@@ -61,7 +61,7 @@ def validate(
         model,
         Action.VALIDATED,
         version,
-        previous=desired_state.read(session.store.documents, session.group).state.labels(model).get(STABLE),
+        previous=desired_state.read(session.store.documents, session.group).labels(model).get(STABLE),
         fingerprint=report.fingerprint,
         reason=f"{report.verdict.value}: {report.reason()}",
         measured=worst_metrics(report),

@@ -1,0 +1,115 @@
+"""Step `reconcile`: replicas that do not serve what they should are brought to the desired state.
+
+For replicas that were away during a rollback, that restarted without the start-up file, or that somebody changed by
+hand. What they serve goes on answering until what they should serve is loaded.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from tfs_deploy.deployment import desired_state, records
+from tfs_deploy.deployment.apply import overlapping, reload_tolerantly, send
+from tfs_deploy.deployment.desired_state import STABLE, DesiredState
+from tfs_deploy.deployment.differences import labels_to_ask
+from tfs_deploy.deployment.drift import find_drift
+from tfs_deploy.deployment.label_move import recover
+from tfs_deploy.deployment.lease import group_lease, hold, model_lease
+from tfs_deploy.deployment.records import Action
+from tfs_deploy.deployment.replica_status import GroupStatus, observe_models
+from tfs_deploy.deployment.session import GroupSession
+from tfs_deploy.errors import Drift, TFSDeployError, Unreachable
+from tfs_deploy.serving.base_client import ServingClient
+from tfs_deploy.serving.waiting import wait_until_available
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciliation:
+    """What was done: the replicas that were brought to the desired state, and the first difference of each before."""
+
+    group: str
+    replicas: dict[str, str]
+
+
+def reconcile(session: GroupSession) -> Reconciliation:
+    """Bring every replica to the desired state of all models; do nothing where none differs.
+
+    Interrupted moves of labels are ended first. A version that a label names is loaded beside what the replica serves,
+    and the label moves when it is there; no lease is held during the load. Raises Unreachable, after the others were
+    brought over, for a replica that does not answer; LoadFailed, DeadlineExceeded, Contention; Drift for one that
+    differs again at the end.
+    """
+    _end_interrupted_moves(session)
+    state = desired_state.read(session.store.documents, session.group)
+    status = _observe(session, state)
+    silent = {each.target: each.error for one in status.values() for each in one.replicas if each.error}
+    differing = _differing(session, state, status)
+    if differing:
+        _restore(replace(session, clients={target: session.clients[target] for target in differing}), state)
+        _record(session, state, differing)
+    for target, error in sorted(silent.items()):
+        raise Unreachable(f"Replica {target} does not answer: {error}", "Run reconcile again when it is back.")
+    return Reconciliation(session.group.name, differing)
+
+
+def _end_interrupted_moves(session: GroupSession) -> None:
+    state = desired_state.read(session.store.documents, session.group)
+    for model in sorted(name for name, desired in state.models.items() if desired.move is not None):
+        try:
+            with hold(model_lease(session, model, "reconciliation")) as lease:
+                recover(session, lease, model)
+        except TFSDeployError as error:
+            # Its own replicas may be what is away; the others are still brought over.
+            logger.warning("The interrupted move of model %s is still open: %s", model, error.cause)
+
+
+def _observe(session: GroupSession, state: DesiredState) -> Mapping[str, GroupStatus]:
+    return observe_models(session, dict.fromkeys(sorted(state.models), labels_to_ask(state)))
+
+
+def _differing(session: GroupSession, state: DesiredState, status: Mapping[str, GroupStatus]) -> dict[str, str]:
+    """Return the replicas that answer and differ from `state`, each with its first difference."""
+    differing: dict[str, str] = {}
+    for name, group in status.items():
+        for replica in group.replicas:
+            drift = None if replica.error else find_drift(session, state.models[name], GroupStatus(name, (replica,)))
+            missing = set(state.models[name].labelled) - replica.available()
+            if drift is not None:
+                differing.setdefault(replica.target, drift.cause)
+            elif missing and not replica.error:
+                differing.setdefault(replica.target, f"version {min(missing)} of model {name!r} is not AVAILABLE")
+    return differing
+
+
+def _restore(session: GroupSession, state: DesiredState) -> None:
+    """Load what the labels name beside what the replicas of `session` serve, then send the desired state."""
+
+    def load_desired(client: ServingClient) -> None:
+        with hold(group_lease(session, "reconciliation")) as lease:
+            # Under the lease only as long as the call takes: a replica without the names loads them inside of it.
+            reload_tolerantly(session, lease, client, overlapping(session, client, state))
+
+    for client in session.clients.values():
+        load_desired(client)
+    for name, model in sorted(state.models.items()):
+        for version in sorted(set(model.current_labels.values())):
+            wait_until_available(session.clients, name, version, limits=session.wait, clock=session.clock)
+    send(session, state.generation, purpose="reconciliation", again=True)
+    after = _observe(session, desired_state.read(session.store.documents, session.group))
+    for target, difference in _differing(session, state, after).items():
+        raise Drift(
+            f"Replica {target} differs again from the desired state: {difference}",
+            "Look for another deployer, or a config file that the server polls, then run reconcile again.",
+        )
+
+
+def _record(session: GroupSession, state: DesiredState, differing: Mapping[str, str]) -> None:
+    for name, model in sorted(state.models.items()):
+        if STABLE in model.labels:
+            reason = "; ".join(differing.values())
+            record = records.new_record(session, name, Action.RECONCILED, model.labels[STABLE], reason=reason)
+            records.append(session.store.documents, replace(record, replicas=tuple(differing)))

@@ -1,0 +1,68 @@
+"""Take versions off the replicas: out of the desired state first, then wait until no replica holds them.
+
+No lease is held during the wait. Meanwhile the versions are listed as `unloading`, so that nobody loads them again
+before their files are gone.
+"""
+
+from __future__ import annotations
+
+from tfs_deploy.deployment import desired_state
+from tfs_deploy.deployment.apply import send
+from tfs_deploy.deployment.desired_state import DesiredModel, DesiredState
+from tfs_deploy.deployment.drift import require_no_drift
+from tfs_deploy.deployment.session import GroupSession
+from tfs_deploy.errors import Refused, StoreError
+from tfs_deploy.names import PLACEHOLDER
+from tfs_deploy.serving.waiting import wait_until_gone
+
+
+def unload(session: GroupSession, model: str, versions: tuple[int, ...], *, purpose: str) -> None:
+    """Unload `versions` of `model` from every replica and wait for that; run again after an error, it continues.
+
+    A placeholder goes with the last version. Raises Refused for a version that a label names, Drift, Contention,
+    Unreachable, DeadlineExceeded.
+    """
+
+    def take_out(_: DesiredState, desired: DesiredModel | None) -> DesiredModel | None:
+        if desired is None:
+            return None
+        for version in versions:
+            _require_unlabelled(model, desired, version)
+        left = desired.with_unloading(*(version for version in versions if version in desired.versions))
+        return left.with_unloading(PLACEHOLDER) if left.versions == (PLACEHOLDER,) else left
+
+    # Before drift: a mistake of the caller is the better answer.
+    take_out(DesiredState(), desired_state.read(session.store.documents, session.group).models.get(model))
+    require_no_drift(session)
+    state = desired_state.change(session, model, take_out)
+    # Sent even if nothing was left to change: an interrupted run may not have sent it.
+    sent = send(session, state.generation, purpose=purpose, again=True)
+    for error in sent.errors.values():
+        raise error.to_error()
+    leaving = {*versions, *(state.models[model].unloading if model in state.models else ())}
+    for version in sorted(leaving):
+        wait_until_gone(session.clients, model, version, limits=session.wait, clock=session.clock)
+    if sent.startup_error is not None:
+        raise StoreError(sent.startup_error.cause, sent.startup_error.remedy)
+
+
+def forget_unloaded(session: GroupSession, model: str, versions: tuple[int, ...]) -> None:
+    """Drop `versions`, whose files are gone, from the desired state; a model without any version is dropped too."""
+
+    def drop(_: DesiredState, desired: DesiredModel | None) -> DesiredModel | None:
+        if desired is None:
+            return None
+        left = desired.forgetting(*versions)
+        return left if left.versions or left.unloading else None
+
+    desired_state.change(session, model, drop)
+
+
+def _require_unlabelled(model: str, desired: DesiredModel, version: int) -> None:
+    moving = desired.move.labels if desired.move else {}
+    for label, number in (*desired.labels.items(), *moving.items()):
+        if number == version:
+            raise Refused(
+                f"Version {version} of model {model!r} carries the label {label!r}.",
+                "Move the label first: what is live or needed for rollback is never taken away.",
+            )
