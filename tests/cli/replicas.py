@@ -55,13 +55,13 @@ class Site:
         return found
 
     def snapshot(self) -> dict[str, bytes]:
-        """Return every file of the store but the lease and the locks, which every change takes and gives back."""
+        """Return every file of the store but the leases and the locks, which every change takes and gives back."""
         files = (path for path in self.store.rglob("*") if path.is_file())
         held = {str(path.relative_to(self.store)): path for path in files}
         return {
             name: path.read_bytes()
             for name, path in held.items()
-            if not name.endswith("lease.json") and "/.locks/" not in name
+            if not name.endswith("lease.json") and "/leases/" not in name and "/.locks/" not in name
         }
 
 

@@ -119,8 +119,8 @@ def test_a_version_that_is_none(site: Site, version: str) -> None:
     assert version in told(ran)
 
 
-# What needs every replica; promoting the version that is stable already is how a drifted replica is brought back.
-STEPS = [("load", MODEL, 1), ("promote", MODEL, 2), ("rollback", MODEL), ("publish",), ("deploy",)]
+# What needs every replica, unlike a rollback; promoting the version that is stable already repairs replicas.
+STEPS = [("load", MODEL, 1), ("promote", MODEL, 2), ("publish",), ("deploy",)]
 
 
 @pytest.mark.usefixtures("unchanged")

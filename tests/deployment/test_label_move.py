@@ -13,6 +13,7 @@ from fakes import FakeClient, FakeModelServer
 from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.deployment.steps.load import load, wait_until_available
 from tfs_deploy.deployment.steps.promote import promote
+from tfs_deploy.deployment.steps.reconcile import reconcile
 from tfs_deploy.deployment.steps.rollback import rollback
 from tfs_deploy.deployment.steps.validate import validate
 from tfs_deploy.errors import Drift, Refused
@@ -66,10 +67,15 @@ def test_a_replica_that_is_gone_is_none_any_more(bench, first_only):
     assert promote(first_only, MODEL, new).replicas == ("replica-1:8500",)
 
 
-def test_going_back_asks_nobody_else(bench, first_only):
+def test_going_back_names_who_was_left_out(bench, first_only, caplog):
     old = bench.promoted("good one")
-    bench.promoted("good two")
-    assert rollback(first_only, MODEL).version == old
+    new = bench.promoted("good two")
+    record = rollback(first_only, MODEL)
+    assert (record.version, record.replicas, record.away) == (old, ("replica-1:8500",), ("replica-2:8500",))
+    assert "replica-2:8500 was not named" in caplog.text
+    assert bench.answers() == [old, new]
+    assert reconcile(bench.session).replicas.keys() == {"replica-2:8500"}
+    assert bench.answers() == [old, old]
 
 
 def test_a_replica_under_another_name_is_the_same_replica(bench):

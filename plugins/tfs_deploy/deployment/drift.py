@@ -107,19 +107,31 @@ def require_all_replicas_listed(
     that serves the version already is a listed replica under another name. No replica is asked if the group's name
     resolves to its replicas, because then the resolver knows all of them.
     """
-    if session.reach is None or session.group.discovered:
-        return
-    latest = records.latest_move(session.store.documents, session.group.name, model)
-    known = {*validated_on, *((*latest.replicas, *latest.away) if latest else ())}
-    for target in sorted(known - set(session.group.replicas)):
-        status = _status_of_unlisted(session, target, model)
-        is_listed_by_another_name = target not in validated_on and version in status.available()
+    for status in _unlisted_replicas(session, model, validated_on):
+        is_listed_by_another_name = status.target not in validated_on and version in status.available()
         if STABLE in status.labels and not is_listed_by_another_name:
             raise Refused(
-                f"Replica {target} of group {session.group.name!r} answers `stable` of model {model!r} from "
+                f"Replica {status.target} of group {session.group.name!r} answers `stable` of model {model!r} from "
                 f"version {status.labels[STABLE]}, and it was not named.",
                 "Name every replica of the group; stop a server that is no longer one of them.",
             )
+
+
+def replicas_left_out(session: GroupSession, model: str, version: int) -> tuple[str, ...]:
+    """Return the replicas of the last move that are not listed and answer `stable` otherwise, now that it moved.
+
+    One that answers from `version` is a listed replica under another name.
+    """
+    unlisted = _unlisted_replicas(session, model)
+    return tuple(status.target for status in unlisted if status.labels.get(STABLE, version) != version)
+
+
+def _unlisted_replicas(session: GroupSession, model: str, validated_on: Collection[str] = ()) -> list[ReplicaStatus]:
+    if session.reach is None or session.group.discovered:
+        return []
+    latest = records.latest_move(session.store.documents, session.group.name, model)
+    known = {*validated_on, *((*latest.replicas, *latest.away) if latest else ())}
+    return [_status_of_unlisted(session, target, model) for target in sorted(known - set(session.group.replicas))]
 
 
 def _status_of_unlisted(session: GroupSession, target: str, model: str) -> ReplicaStatus:

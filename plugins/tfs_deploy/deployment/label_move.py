@@ -29,7 +29,7 @@ from dataclasses import dataclass, replace
 from tfs_deploy.deployment import desired_state, records
 from tfs_deploy.deployment.apply import send
 from tfs_deploy.deployment.desired_state import STABLE, DesiredModel, DesiredState, LabelMove, SentState
-from tfs_deploy.deployment.drift import require_label_answers
+from tfs_deploy.deployment.drift import replicas_left_out, require_label_answers
 from tfs_deploy.deployment.lease import Lease
 from tfs_deploy.deployment.records import MOVES_STABLE, Action, DeploymentRecord
 from tfs_deploy.deployment.session import GroupSession
@@ -140,6 +140,11 @@ def _carry_out(
     )
     for target, error in sorted(outcome.errors.items()):
         logger.warning("Replica %s was not moved: %s Run tfs-deploy reconcile when it is back.", target, error.cause)
+    if record.action is Action.ROLLED_BACK:
+        left_out = replicas_left_out(session, model, record.version)
+        for target in left_out:
+            logger.warning("Replica %s was not named, and still answers `stable` from another version.", target)
+        record = replace(record, away=tuple(sorted({*record.away, *left_out})))
     # A deployer that took the lease meanwhile has ended this move, and then it must not be recorded again.
     lease.renew()
     written = records.append(session.store.documents, record)

@@ -6,7 +6,6 @@ import logging
 
 from tfs_deploy.deployment import desired_state, records, validation_results
 from tfs_deploy.deployment.desired_state import PREVIOUS, STABLE, DesiredModel, LabelMove
-from tfs_deploy.deployment.drift import require_all_replicas_listed
 from tfs_deploy.deployment.label_move import move_labels, not_loaded, recover
 from tfs_deploy.deployment.lease import Lease, hold, model_lease
 from tfs_deploy.deployment.records import Action, DeploymentRecord
@@ -31,6 +30,8 @@ def rollback(
     Unreachable where no replica can be moved.
     """
     check_model_name(model)
+    # A mistake of the caller changes nothing, not even a lease.
+    _desired_model(session, model)
     with hold(model_lease(session, model, "rollback")) as lease:
         interrupted = _open_move(session, model)
         finished = _recover(session, lease, model)
@@ -47,7 +48,6 @@ def rollback(
         if version not in desired.versions:
             raise not_loaded(session, model, version)
         validation_results.require(session, model, version, fingerprint=fingerprint)
-        require_all_replicas_listed(session, model, version)
         live = desired.current_labels.get(STABLE)
         record = records.new_record(
             session,
