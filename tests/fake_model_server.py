@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tfs_deploy.savedmodel.placeholder import MESSAGE, is_placeholder
 from tfs_deploy.serving import rpc
 from tfs_deploy.serving.codec import messages, tensors
 from tfs_deploy.serving.signature import DEFAULT_SIGNATURE, Signature, TensorSpec
@@ -39,6 +40,13 @@ class FakeVersion:
     signatures: dict[str, Signature] = field(default_factory=lambda: {DEFAULT_SIGNATURE: HALF_PLUS_TWO})
     broken: str | bytes | None = None
     error_code: str = "NOT_FOUND"
+
+
+def _first_version_is_loading(inputs: Arrays) -> Arrays:
+    raise FakeRpcError("INVALID_ARGUMENT", MESSAGE)
+
+
+_PLACEHOLDER = FakeVersion(function=_first_version_is_loading)
 
 
 class FakeRpcError(Exception):
@@ -159,7 +167,7 @@ class FakeModelServer:
         if Path(base_path).is_dir():
             for child in Path(base_path).iterdir():
                 if child.name.lstrip("-").isdecimal():
-                    found[int(child.name)] = self._discover(child)
+                    found[int(child.name)] = _PLACEHOLDER if is_placeholder(child) else self._discover(child)
         return found | self._files.get(base_path, {})
 
     def _aspired(self, model: str) -> dict[int, FakeVersion]:

@@ -18,7 +18,7 @@ from tfs_deploy.deployment.records import Action, history
 from tfs_deploy.deployment.session import open_session
 from tfs_deploy.deployment.steps.rollback import rollback
 from tfs_deploy.deployment.steps.status import status
-from tfs_deploy.errors import Busy, Inconclusive, LoadInterrupted, Transient
+from tfs_deploy.errors import Inconclusive, LoadInterrupted, Transient
 from tfs_deploy.serving.client import connect
 from tfs_deploy.serving.group import ServingGroup
 from tfs_deploy.serving.runner import EmbeddedRunner
@@ -87,7 +87,7 @@ def test_a_sound_version_is_not_rejected_while_the_servers_stay_busy(busy, monke
 
 def test_a_rollback_that_meets_servers_that_stay_busy_says_so(busy) -> None:
     set_share(busy, 1.0)
-    with pytest.raises(Busy, match=r"Server Threadpool Exhausted \(asked \d+ times in \d\d\.\d s\)"):
+    with pytest.raises(Transient, match=r"Server Threadpool Exhausted \(asked \d+ times in \d\d\.\d s\)"):
         rollback(busy.session, MODEL)
 
 

@@ -190,6 +190,11 @@ class SentState:
     errors: dict[str, SendError] = field(default_factory=dict)
     startup_error: SendError | None = None
 
+    def raise_errors(self) -> None:
+        """Raise the error of a replica that did not take the config, if there is one."""
+        for error in self.errors.values():
+            raise error.to_error()
+
     def settles(self, generation: int) -> bool:
         """Tell whether a change of `generation` needs no reload of its own.
 

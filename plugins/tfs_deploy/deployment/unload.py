@@ -6,7 +6,7 @@ before their files are gone.
 
 from __future__ import annotations
 
-from tfs_deploy.deployment import desired_state
+from tfs_deploy.deployment import desired_state, placeholder
 from tfs_deploy.deployment.apply import send
 from tfs_deploy.deployment.desired_state import DesiredModel, DesiredState
 from tfs_deploy.deployment.drift import require_no_drift
@@ -37,8 +37,7 @@ def unload(session: GroupSession, model: str, versions: tuple[int, ...], *, purp
     state = desired_state.change(session, model, take_out)
     # Sent even if nothing was left to change: an interrupted run may not have sent it.
     sent = send(session, state.generation, purpose=purpose, again=True)
-    for error in sent.errors.values():
-        raise error.to_error()
+    sent.raise_errors()
     leaving = {*versions, *(state.models[model].unloading if model in state.models else ())}
     for version in sorted(leaving):
         wait_until_gone(session.clients, model, version, limits=session.wait, clock=session.clock)
@@ -52,10 +51,34 @@ def forget_unloaded(session: GroupSession, model: str, versions: tuple[int, ...]
     def drop(_: DesiredState, desired: DesiredModel | None) -> DesiredModel | None:
         if desired is None:
             return None
-        left = desired.forgetting(*versions)
+        left = desired.forgetting(*gone)
         return left if left.versions or left.unloading else None
 
+    desired = desired_state.read(session.store.documents, session.group).models.get(model)
+    gone = set(versions)
+    if desired is not None and PLACEHOLDER in desired.unloading and placeholder.remove(session, model):
+        gone.add(PLACEHOLDER)
     desired_state.change(session, model, drop)
+
+
+def drop_placeholder(session: GroupSession, model: str) -> None:
+    """Unload the placeholder of `model` once a version is loaded beside it; run again after an error, it continues.
+
+    Raises Contention, Unreachable, DeadlineExceeded.
+    """
+    desired = desired_state.read(session.store.documents, session.group).models.get(model)
+    if desired is None or PLACEHOLDER not in (*desired.versions, *desired.unloading):
+        return
+
+    def take_out(_: DesiredState, current: DesiredModel | None) -> DesiredModel | None:
+        if current is None or PLACEHOLDER not in current.versions or current.versions == (PLACEHOLDER,):
+            return current
+        return current.with_unloading(PLACEHOLDER)
+
+    state = desired_state.change(session, model, take_out)
+    send(session, state.generation, purpose=f"end of the placeholder of {model}", again=True).raise_errors()
+    wait_until_gone(session.clients, model, PLACEHOLDER, limits=session.wait, clock=session.clock)
+    forget_unloaded(session, model, ())
 
 
 def _require_unlabelled(model: str, desired: DesiredModel, version: int) -> None:

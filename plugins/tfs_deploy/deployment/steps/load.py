@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from tfs_deploy.deployment import cross_group, desired_state, loaded_since, validation_results
+import logging
+from collections.abc import Mapping
+
+from tfs_deploy.deployment import cross_group, desired_state, loaded_since, placeholder, validation_results
 from tfs_deploy.deployment.apply import lint_change, send
 from tfs_deploy.deployment.desired_state import DesiredModel, DesiredState
 from tfs_deploy.deployment.drift import require_no_drift, require_unclaimed
-from tfs_deploy.deployment.replica_status import observe
+from tfs_deploy.deployment.replica_status import GroupStatus, observe
 from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.deployment.sync_requests import wait_for_agents
-from tfs_deploy.errors import NotFound, Refused
-from tfs_deploy.names import check_model_name, check_version
+from tfs_deploy.deployment.unload import drop_placeholder
+from tfs_deploy.errors import NotFound, Refused, TFSDeployError, Transient
+from tfs_deploy.names import PLACEHOLDER, check_model_name, check_version
 from tfs_deploy.serving import waiting
+
+logger = logging.getLogger(__name__)
 
 
 def load(session: GroupSession, model: str, version: int) -> None:
@@ -37,8 +43,9 @@ def _load(session: GroupSession, model: str, version: int) -> None:
     if model not in state.models:
         status[model] = observe(session, model, ())
         require_unclaimed(status[model])
-    if not desired_state.exists(session.store.documents, session.group):
-        cross_group.require_no_foreign_model(session, state)
+        if not desired_state.exists(session.store.documents, session.group):
+            cross_group.require_no_foreign_model(session, state)
+        _introduce(session, model, status)
     desired = state.models.get(model)
     listed = desired is not None and version in desired.versions
     if listed and version in status[model].available_everywhere():
@@ -68,7 +75,29 @@ def _load(session: GroupSession, model: str, version: int) -> None:
     sent = send(session, changed.generation, purpose=f"load of version {version} of {model}", again=listed)
     if sent.errors:
         _take_back(session, model, version)
-        raise next(iter(sent.errors.values())).to_error()
+        sent.raise_errors()
+
+
+def _introduce(session: GroupSession, model: str, status: Mapping[str, GroupStatus]) -> None:
+    """Let the group serve a new model name by its placeholder, so that the first version loads outside the reload."""
+    logger.info("Model %s is new to group %s: its first version loads behind a placeholder", model, session.group.name)
+
+    def add(current: DesiredState, model_now: DesiredModel | None) -> DesiredModel:
+        if model_now is not None:
+            return model_now
+        introduced = DesiredModel(session.group.base_path(model), (PLACEHOLDER,))
+        lint_change(session, current, current.with_model(model, introduced), status)
+        return introduced
+
+    with placeholder.laid_down(session, model):
+        changed = desired_state.change(session, model, add)
+        try:
+            sent = send(session, changed.generation, purpose=f"first config of {model}")
+            sent.raise_errors()
+            waiting.wait_until_available(session.clients, model, PLACEHOLDER, limits=session.wait, clock=session.clock)
+        except TFSDeployError:
+            _take_back(session, model, PLACEHOLDER)
+            raise
 
 
 def _take_back(session: GroupSession, model: str, version: int) -> None:
@@ -89,4 +118,14 @@ def wait_until_available(session: GroupSession, model: str, version: int) -> Non
     check_model_name(model)
     check_version(version)
     waiting.wait_until_available(session.clients, model, version, limits=session.wait, clock=session.clock)
+    finish_load(session, model, version)
+
+
+def finish_load(session: GroupSession, model: str, version: int) -> None:
+    """Note since when every replica serves `version`, and drop the placeholder of its model, if there is one."""
     loaded_since.save_now(session, model, version)
+    try:
+        drop_placeholder(session, model)
+    except Transient as error:
+        # No fault of the version, which answers: the next step of the model drops it.
+        logger.warning("The placeholder of model %s is still served: %s", model, error)

@@ -14,8 +14,9 @@ from tfs_deploy.deployment.lease import Lease, hold, model_lease
 from tfs_deploy.deployment.records import Action, DeploymentRecord
 from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.deployment.steps.reconcile import reconcile
+from tfs_deploy.deployment.unload import drop_placeholder
 from tfs_deploy.errors import Contention
-from tfs_deploy.names import check_model_name, check_version
+from tfs_deploy.names import PLACEHOLDER, check_model_name, check_version
 from tfs_deploy.validation.report import ValidationReport
 from tfs_deploy.validation.runner import worst_metrics
 
@@ -74,6 +75,9 @@ def _move(
     if desired is None or version not in desired.versions:
         raise not_loaded(session, model, version)
     require_available_everywhere(status[model], version)
+    if PLACEHOLDER in desired.versions:
+        # Its load ended without it being dropped.
+        drop_placeholder(session, model)
     target = replace(desired, labels=_labels_after(desired, version))
     lint_change(session, state, state.with_model(model, target), status)
     record = records.new_record(
