@@ -133,3 +133,22 @@ class Interrupted(CountingDocuments):
             self._event()
         self.calls["read"] += 1
         return self._documents.read(key)
+
+
+def test_a_log_without_a_head_is_listed_right_while_somebody_packs_it() -> None:
+    documents = FakeStateDocuments()
+    write_history(documents, GROUP, MODEL, 220, 0)
+    before = all_records(documents)
+    documents.delete(f"groups/{GROUP}/record_heads/{MODEL}.json")
+
+    class PackedBetweenListings(CountingDocuments):
+        """Packs everything after the first listing of a reader that has met no head."""
+
+        def list(self, prefix: str) -> tuple[str, ...]:
+            keys = documents.list(prefix)
+            if not self.calls["list"]:
+                pack(documents, keep=0)
+            self.calls["list"] += 1
+            return keys
+
+    assert all_records(PackedBetweenListings(documents)) == before

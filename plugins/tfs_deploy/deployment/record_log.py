@@ -257,12 +257,12 @@ class RecordLog:
 
     def _listed(self) -> tuple[list[DeploymentRecord], int]:
         """Return every record that a listing shows, and how many are in packs: of a log without a head."""
-        packs = [
-            int(key[len(self._packs_prefix) :].split("-", 1)[0]) for key in self.documents.list(self._packs_prefix)
-        ]
-        sequences = {sequence for first in packs for sequence in range(first, first + PACK_RECORDS)}
-        head = Head(packed=max(sequences, default=0))
-        numbers = sorted(sequences.union(self.single_sequences()))
+        # In this order: a record that is packed meanwhile is in the pack before its own document is deleted.
+        singles, packs = self.single_sequences(), self.documents.list(self._packs_prefix)
+        firsts = [int(key[len(self._packs_prefix) :].split("-", 1)[0]) for key in packs]
+        packed = {sequence for first in firsts for sequence in range(first, first + PACK_RECORDS)}
+        head = Head(packed=max(packed, default=0))
+        numbers = sorted(packed.union(singles))
         return [entry for number in numbers if (entry := self.read(number, head)) is not None], head.packed
 
     def _index_version(self, version: int, entries: Iterable[DeploymentRecord]) -> None:

@@ -23,7 +23,7 @@ from datetime import datetime
 from uuid import uuid4
 
 from tfs_deploy.clock import Clock
-from tfs_deploy.deployment.deployment_record import DeploymentRecord
+from tfs_deploy.deployment.deployment_record import UNKNOWN_SEQUENCE, DeploymentRecord
 from tfs_deploy.deployment.record_log import PACK_RECORDS, Head, LogEnd, RecordLog, RecordPack
 from tfs_deploy.deployment.records import live_since, live_version
 from tfs_deploy.errors import Contention
@@ -99,7 +99,8 @@ def _write_pack(log: RecordLog, first: int, head: Head) -> tuple[DeploymentRecor
         if entry is not None:
             live = live.after(entry)
             # Records from before there was this field get it here.
-            entries.append(replace(entry, live_since=live.live_since))
+            is_old = entry.live_since == UNKNOWN_SEQUENCE
+            entries.append(replace(entry, live_since=live.live_since) if is_old else entry)
     body = to_json(RecordPack(tuple(entries)))
     if len(body) > MAX_DOCUMENT_BYTES:
         return ()
