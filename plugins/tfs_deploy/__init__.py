@@ -12,6 +12,7 @@ _PUBLIC_NAMES = {
     "ServerOptions": "tfs_deploy.containers.options",
     "StartModelServerOperator": "tfs_deploy.operators.model_server",
     "StopModelServerOperator": "tfs_deploy.operators.model_server",
+    "LabelModelVersionOperator": "tfs_deploy.operators.label",
     "LoadModelVersionOperator": "tfs_deploy.operators.load",
     "ModelVersionSensor": "tfs_deploy.sensors.model_version",
     "PromoteModelVersionOperator": "tfs_deploy.operators.promote",

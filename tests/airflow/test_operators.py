@@ -17,6 +17,7 @@ from saved_model_files import BAD_GATES, TEXT_OUTPUT, write_bad_gates, write_sav
 from tfs_deploy import (
     DeployModelOperator,
     ExportSavedModelOperator,
+    LabelModelVersionOperator,
     LoadModelVersionOperator,
     ModelVersionSensor,
     PromoteModelVersionOperator,
@@ -39,6 +40,7 @@ pytestmark = pytest.mark.airflow
 OPERATORS = {
     DeployModelOperator: {"model": "half", "saved_model": "x"},
     ExportSavedModelOperator: {"checkpoint": "x", "out": "y"},
+    LabelModelVersionOperator: {"model": "half", "version_label": "canary", "version": 1},
     LoadModelVersionOperator: {"model": "half", "version": 1},
     ModelVersionSensor: {"model": "half", "version": 1},
     PromoteModelVersionOperator: {"model": "half", "version": 1},
@@ -122,6 +124,23 @@ def test_the_way_of_two_versions_and_back(group, context) -> None:
     assert step(RollbackModelOperator, reason="felt like it").execute(context)["version"] == 1
     assert group.stable() == 1
     assert step(RollbackModelOperator, to="2").execute(context)["version"] == 2
+
+
+def test_a_canary_is_labelled_promoted_under_its_label_and_removed(group, context) -> None:
+    deploy(group, context)
+    second = publish(group, context, "good again")
+    for kind in (LoadModelVersionOperator, ValidateModelVersionOperator):
+        step(kind, version=second).execute(context)
+    done = step(LabelModelVersionOperator, version_label="canary", version=second).execute(context)
+    assert (done["action"], done["label"], done["version"]) == ("labelled", "canary", 2)
+    json.dumps(done)
+    again = step(PromoteModelVersionOperator, version_label="canary", version=2).execute(context)
+    assert again["sequence"] == 0, "it names that version already"
+    assert group.server.labels["half"] == {"stable": 1, "canary": 2}
+    removal = {"version_label": "canary", "remove": True}
+    assert step(LabelModelVersionOperator, **removal).execute(context)["previous"] == 2
+    assert step(LabelModelVersionOperator, **removal).execute(context) is None
+    assert group.server.labels["half"] == {"stable": 1}
 
 
 def test_a_retried_rollback_is_one_rollback(group, context) -> None:
@@ -277,6 +296,10 @@ def test_nothing_is_promoted_without_a_passing_validation(group, context) -> Non
         (ValidateModelVersionOperator, {"version": 1, "gates": {"acuracy": {}}}, "acuracy"),
         (ValidateModelVersionOperator, {"version": 1, "gates": "no.yaml"}, r"There is no gates file no\.yaml"),
         (PromoteModelVersionOperator, {"version": 0}, "version 0 is not usable"),
+        (PromoteModelVersionOperator, {"version": 1, "version_label": "7"}, "named like a version"),
+        (LabelModelVersionOperator, {"version_label": "stable", "version": 1}, "label 'stable' is reserved"),
+        (LabelModelVersionOperator, {"version_label": "canary"}, "neither a version nor remove"),
+        (LabelModelVersionOperator, {"version_label": "canary", "version": 1, "remove": True}, "both a version and"),
         (RollbackModelOperator, {}, "no stable version"),
         (RollbackModelOperator, {"to": "x"}, "version 'x' is not usable"),
         (RetireModelVersionsOperator, {"keep": "all"}, "Cannot keep 'all' versions"),

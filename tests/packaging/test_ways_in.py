@@ -21,6 +21,7 @@ SOURCE = REPOSITORY / "plugins" / "tfs_deploy"
 OPERATORS = {
     "ExportSavedModelOperator",
     "PublishModelOperator",
+    "LabelModelVersionOperator",
     "LoadModelVersionOperator",
     "ValidateModelVersionOperator",
     "PromoteModelVersionOperator",

@@ -14,6 +14,7 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup
 from tfs_deploy import __version__
 from tfs_deploy.cli import (
     exit_codes,
+    label_command,
     model_commands,
     program_commands,
     record_commands,
@@ -115,6 +116,7 @@ for _function in (
     step_commands.load,
     validate_command.validate,
     step_commands.promote,
+    label_command.label,
     step_commands.rollback,
     step_commands.reject,
     step_commands.retire,

@@ -8,6 +8,7 @@ import typer
 
 from tfs_deploy.cli import options
 from tfs_deploy.cli.invocation import Invocation, command, version_of
+from tfs_deploy.cli.label_command import say_labelled
 from tfs_deploy.names import plural
 
 if TYPE_CHECKING:
@@ -107,13 +108,26 @@ def load(
 
 
 @command(group_options=True)
-def promote(call: Invocation, model: options.Model, version: options.Version, reason: options.Reason = "") -> None:
-    """Move `stable` to a version that passed its gates, on all replicas or on none."""
+def promote(
+    call: Invocation,
+    model: options.Model,
+    version: options.Version,
+    label: Annotated[
+        str | None, typer.Option("--label", metavar="NAME", help="Move this label, for example canary, not `stable`.")
+    ] = None,
+    reason: options.Reason = "",
+) -> None:
+    """Move `stable`, or another label, to a version that passed its gates, on all replicas or on none."""
+    from tfs_deploy.deployment.desired_state import STABLE
     from tfs_deploy.deployment.modes import steps_of
 
     with call.session() as session, call.show_progress() as progress:
         number = version_of(session, model, version)
         progress.begin(f"promote version {number} of {model}")
+        if label not in (None, STABLE):
+            labelled = steps_of(session).set_label(session, model, label, number, reason=reason)
+            say_labelled(call, labelled)
+            return
         done = steps_of(session).promote(session, model, number, reason=reason)
     call.say(done, f"Version {number} of {model} is live{_previous_text(done)}.")
 

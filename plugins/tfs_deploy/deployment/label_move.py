@@ -63,7 +63,8 @@ def move_labels(
     version = record.version
 
     def begin(state: DesiredState, model: DesiredModel | None) -> DesiredModel:
-        if model is None or version not in model.versions:
+        # Version 0: a label is removed.
+        if model is None or (version and version not in model.versions):
             raise not_loaded(session, record.model, version)
         if model.move is not None and not in_place_of_open_move:
             raise _taken_over(record.model)

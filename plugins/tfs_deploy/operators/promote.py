@@ -21,28 +21,44 @@ class PromoteModelVersionOperator(TFServingOperator):
     Adds an event to the asset ``tfs-deploy://<group>/<model>``, so that other DAGs can be scheduled on it.
 
     :param version: a number, a template, or what another operator on this model returned.
+    :param version_label: the label to move; another than ``stable``, for example ``canary``, leaves ``stable`` where it
+        is, and adds no event.
     :param reason: why, for the record; empty: the result of the gates.
 
     Returns the deployment record.
     """
 
-    template_fields = (*TFServingOperator.template_fields, "version", "reason")
+    template_fields = (*TFServingOperator.template_fields, "version", "version_label", "reason")
 
-    def __init__(self, *, version: int | str | Mapping[str, Any], reason: str = "", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        version: int | str | Mapping[str, Any],
+        version_label: str = "stable",
+        reason: str = "",
+        **kwargs: Any,
+    ) -> None:
         kwargs.setdefault("outlets", [STABLE_MOVED])
         super().__init__(**kwargs)
         self.version = version
+        self.version_label = version_label
         self.reason = reason
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Move the label and return the record."""
+        from tfs_deploy.deployment.desired_state import STABLE
         from tfs_deploy.deployment.modes import steps_of
 
         with translate_errors():
             version = version_of(self.version, self.model)
         with self.step(context) as session:
-            key = idempotency_key_of(context)
-            record = steps_of(session).promote(session, self.model, version, reason=self.reason, idempotency_key=key)
-        emit_asset_event(context, record)
+            steps = steps_of(session)
+            if self.version_label != STABLE:
+                record = steps.set_label(session, self.model, self.version_label, version, reason=self.reason)
+            else:
+                key = idempotency_key_of(context)
+                record = steps.promote(session, self.model, version, reason=self.reason, idempotency_key=key)
+        if self.version_label == STABLE:
+            emit_asset_event(context, record)
         done: dict[str, Any] = to_builtins(record)
         return done

@@ -95,6 +95,16 @@ class ModeSteps(Protocol):
     ) -> DeploymentRecord:
         """Let a version that passed its gates answer production traffic."""
 
+    def set_label(
+        self, session: GroupSession, model: str, label: str, version: int, *, reason: str = ""
+    ) -> DeploymentRecord:
+        """Move a label besides `stable` and `previous` to a version that passed its gates."""
+
+    def remove_label(
+        self, session: GroupSession, model: str, label: str, *, reason: str = ""
+    ) -> DeploymentRecord | None:
+        """Remove such a label; None where it is not set."""
+
     def rollback(
         self, session: GroupSession, model: str, *, to: int | None = None, reason: str = "", idempotency_key: str = ""
     ) -> DeploymentRecord:

@@ -8,6 +8,7 @@ from tfs_deploy.deployment import desired_state
 from tfs_deploy.deployment.desired_state import STABLE
 from tfs_deploy.deployment.modes.interface import Deployed, RunnerFactory, StepListener, StepTimer, reject_on_failure
 from tfs_deploy.deployment.session import GroupSession
+from tfs_deploy.deployment.steps.label import remove_label, set_label
 from tfs_deploy.deployment.steps.load import load, wait_until_available
 from tfs_deploy.deployment.steps.promote import promote
 from tfs_deploy.deployment.steps.publish import publish
@@ -19,7 +20,19 @@ from tfs_deploy.store.protocol import Progress
 from tfs_deploy.validation.config import Gates
 from tfs_deploy.validation.runner import require_pass
 
-__all__ = ["deploy", "live_version", "load", "promote", "publish", "reject", "retire", "rollback", "validate"]
+__all__ = [
+    "deploy",
+    "live_version",
+    "load",
+    "promote",
+    "publish",
+    "reject",
+    "remove_label",
+    "retire",
+    "rollback",
+    "set_label",
+    "validate",
+]
 
 
 def deploy(

@@ -109,6 +109,16 @@ def promote(
     _refuse(session, "promote")
 
 
+def set_label(session: GroupSession, model: str, label: str, version: int, *, reason: str = "") -> DeploymentRecord:
+    """Raise Refused: there are no labels."""
+    _refuse(session, "label")
+
+
+def remove_label(session: GroupSession, model: str, label: str, *, reason: str = "") -> DeploymentRecord | None:
+    """Raise Refused: there are no labels."""
+    _refuse(session, "label")
+
+
 def rollback(
     session: GroupSession, model: str, *, to: int | None = None, reason: str = "", idempotency_key: str = ""
 ) -> DeploymentRecord:
