@@ -6,6 +6,7 @@ __version__ = "0.1.0"
 
 # Resolved on first use: Airflow imports this package in every process, while its own configuration is being built.
 _PUBLIC_NAMES = {
+    "BakeModelVersionOperator": "tfs_deploy.operators.bake",
     "DeployModelOperator": "tfs_deploy.operators.deploy",
     "ExportSavedModelOperator": "tfs_deploy.operators.export",
     "ModelServerContainer": "tfs_deploy.containers.model_server",

@@ -31,3 +31,8 @@ def from_json(kind: type[T], text: bytes | str) -> T:
             f"A JSON document is not a {kind.__name__}: {error}.",
             "Restore it from a backup, or remove it if it was not written by tfs_deploy.",
         ) from error
+
+
+def from_builtins(kind: type[T], value: object) -> T:
+    """Return what `to_builtins` made of a `kind` as one again; raise CorruptModel where it does not fit."""
+    return from_json(kind, msgspec.json.encode(value).decode())

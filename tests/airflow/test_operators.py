@@ -15,6 +15,7 @@ from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 import tfs_deploy
 from saved_model_files import BAD_GATES, TEXT_OUTPUT, write_bad_gates, write_saved_model
 from tfs_deploy import (
+    BakeModelVersionOperator,
     DeployModelOperator,
     ExportSavedModelOperator,
     LabelModelVersionOperator,
@@ -38,6 +39,7 @@ from tfs_deploy.triggers.group_wait import available, ended_by
 pytestmark = pytest.mark.airflow
 
 OPERATORS = {
+    BakeModelVersionOperator: {"model": "half", "metrics": "http://gateway/metrics"},
     DeployModelOperator: {"model": "half", "saved_model": "x"},
     ExportSavedModelOperator: {"checkpoint": "x", "out": "y"},
     LabelModelVersionOperator: {"model": "half", "version_label": "canary", "version": 1},

@@ -21,6 +21,7 @@ SOURCE = REPOSITORY / "plugins" / "tfs_deploy"
 OPERATORS = {
     "ExportSavedModelOperator",
     "PublishModelOperator",
+    "BakeModelVersionOperator",
     "LabelModelVersionOperator",
     "LoadModelVersionOperator",
     "ValidateModelVersionOperator",

@@ -12,6 +12,7 @@ DONE = 0
 REFUSED = 1
 USAGE = 2
 COULD_NOT_TELL = 3
+VERDICTS = {"pass": DONE, "fail": REFUSED, "inconclusive": COULD_NOT_TELL}
 # What a shell reports for a process that a signal ended: 128 + its number.
 INTERRUPTED = 130
 TERMINATED = 143

@@ -13,6 +13,7 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from tfs_deploy import __version__
 from tfs_deploy.cli import (
+    bake_command,
     exit_codes,
     label_command,
     model_commands,
@@ -117,6 +118,7 @@ for _function in (
     validate_command.validate,
     step_commands.promote,
     label_command.label,
+    bake_command.bake,
     step_commands.rollback,
     step_commands.reject,
     step_commands.retire,

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 # The model's name on a throw-away server, where it has none of its own yet.
 _CANDIDATE = "candidate"
-_EXIT_CODES = {"pass": exit_codes.DONE, "fail": exit_codes.REFUSED, "inconclusive": exit_codes.COULD_NOT_TELL}
 _STYLES = {"pass": "green", "fail": "bold red", "inconclusive": "yellow"}
 
 
@@ -59,7 +58,7 @@ def validate(
             report = steps_of(session).validate(session, model, number, policy)
     data = {**to_builtins(report), "reason": report.reason(), "measured": worst_metrics(report)}
     call.answer(data, lambda console: _show_report(console, report))
-    call.exit_code = _EXIT_CODES[report.verdict.value]
+    call.exit_code = exit_codes.VERDICTS[report.verdict.value]
 
 
 def embedded_runner(python: str | None) -> EmbeddedRunner:

@@ -54,24 +54,27 @@ def set_label(session: GroupSession, model: str, label: str, version: int, *, re
         return move_labels(session, lease, record, lambda current: {**current.labels, label: version})
 
 
-def remove_label(session: GroupSession, model: str, label: str, *, reason: str = "") -> DeploymentRecord | None:
+def remove_label(
+    session: GroupSession, model: str, label: str, *, version: int | None = None, reason: str = ""
+) -> DeploymentRecord | None:
     """Remove `label` from all replicas or from none; return the record, or None where no such label is set.
 
-    `version` of the record is 0, and `previous` the version that the label named. The version stays loaded. Raises
-    InvalidInput for a reserved label or one that is named like a version; Drift, Contention, Unreachable.
+    With `version` only a label that names that version is removed. The record has `version` 0, and `previous` is the
+    version that the label named, which stays loaded. Raises InvalidInput for a reserved label or one that is named like
+    a version; Drift, Contention, Unreachable.
     """
     check_custom_label(label, model)
     check_model_name(model)
     with hold(model_lease(session, model, f"removal of label {label}")) as lease:
         recover(session, lease, model)
         desired = _desired_model(session, model)
-        if desired is None or label not in desired.labels:
+        named = None if desired is None else desired.labels.get(label)
+        if named is None or version not in (None, named):
             return None
         require_no_drift(session)
-        version = desired.labels[label]
         record = replace(
-            records.new_record(session, model, Action.LABELLED, 0, label=label, previous=version),
-            reason=reason or f"label {label} removed from version {version}",
+            records.new_record(session, model, Action.LABELLED, 0, label=label, previous=named),
+            reason=reason or f"label {label} removed from version {named}",
         )
         return move_labels(session, lease, record, lambda current: _without(current, label))
 
