@@ -41,7 +41,8 @@ def test_it_tells_per_replica_and_version_the_state_and_per_label_the_version(de
     model = ran.json["models"][MODEL]
     assert model["labels"] == {"previous": 1, "stable": 2}
     for target in desk.servers:
-        assert model["replicas"][target]["versions"] == {"1": "AVAILABLE", "2": "AVAILABLE"}
+        states = model["replicas"][target]["versions"]
+        assert (states["1"], states["2"]) == ("AVAILABLE", "AVAILABLE")
         assert model["replicas"][target]["labels"] == {"previous": 1, "stable": 2}
     assert model["live"]["version"] == 2
     assert model["move"] is None

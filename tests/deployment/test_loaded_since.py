@@ -30,10 +30,17 @@ def test_the_time_of_the_session_is_noted_for_its_replicas(bench) -> None:
     now = bench.clock.now().isoformat()
     assert loaded_since.read(bench.store.documents, "default", MODEL, 3) == dict.fromkeys(bench.group.replicas, now)
 
+
+def test_a_wait_that_runs_again_keeps_the_time_of_the_load(bench) -> None:
+    first, second = bench.group.replicas
+    loaded_since.save_now(bench.session, MODEL, 3, [first])
+    loaded = bench.clock.now().isoformat()
     bench.clock.advance(60)
-    loaded_since.save_now(bench.session, MODEL, 3, bench.group.replicas[1:])
+
+    loaded_since.save_now(bench.session, MODEL, 3)
+
     times = loaded_since.read(bench.store.documents, "default", MODEL, 3)
-    assert times == {bench.group.replicas[0]: now, bench.group.replicas[1]: bench.clock.now().isoformat()}
+    assert times == {first: loaded, second: bench.clock.now().isoformat()}
 
 
 def test_a_version_that_is_unloaded_leaves_no_document(bench) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from deployment_names import MODEL
-from tfs_deploy.deployment import replica_status
+from tfs_deploy.deployment import desired_state, replica_status
 from tfs_deploy.deployment.differences import DifferenceKind
 from tfs_deploy.deployment.steps import status as status_step
 from tfs_deploy.deployment.steps.promote import promote
@@ -83,6 +83,21 @@ def test_replicas_that_are_away_are_named_beside_the_drift_of_the_others(bench) 
     ]
     assert bench.servers[1].target in report.drift
     assert "tfs-deploy reconcile" in report.remedy
+
+
+def test_a_version_that_is_on_its_way_out_is_no_drift(bench) -> None:
+    bench.promoted("good one")
+    version = bench.validated("good two")
+    state = desired_state.change(
+        bench.session, MODEL, lambda _, model: None if model is None else model.with_unloading(version)
+    )
+    bench.store.delete(MODEL, version)
+
+    assert state.models[MODEL].unloading == (version,)
+    report = status(bench.session)
+
+    assert version in report.models[MODEL].observed.available_everywhere()
+    assert report.differences == ()
 
 
 def test_servers_that_choose_their_version_do_not_drift(make, tmp_path) -> None:

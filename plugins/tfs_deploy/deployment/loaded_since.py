@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -25,21 +25,17 @@ class LoadedSince:
 def save(session: GroupSession, model: str, version: int, times: Mapping[str, datetime]) -> None:
     """Note since when each replica of `times` (timezone-aware) holds the version; other replicas keep their time."""
     texts = {replica: time.isoformat() for replica, time in times.items()}
-    update(
-        session.store.documents,
-        _key(session.group.name, model, version),
-        LoadedSince,
-        lambda current: LoadedSince({**current.replicas, **texts}),
-        default=LoadedSince(),
-        clock=session.clock,
-        replace_corrupt=True,
-    )
+    _change(session, model, version, lambda known: {**known, **texts})
 
 
 def save_now(session: GroupSession, model: str, version: int, replicas: Iterable[str] | None = None) -> None:
-    """Note that `replicas` (None: all of the session) hold the version since now."""
-    now = session.clock.now()
-    save(session, model, version, dict.fromkeys(session.clients if replicas is None else replicas, now))
+    """Note that `replicas` (None: all of the session) hold the version now; one that has a time keeps it.
+
+    A number is loaded once only, so a wait that runs again is for the same load.
+    """
+    now = session.clock.now().isoformat()
+    names = tuple(session.clients if replicas is None else replicas)
+    _change(session, model, version, lambda known: {**dict.fromkeys(names, now), **known})
 
 
 def read(documents: StateDocuments, group: str, model: str, version: int) -> dict[str, str]:
@@ -51,6 +47,20 @@ def read(documents: StateDocuments, group: str, model: str, version: int) -> dic
 def delete(documents: StateDocuments, group: str, model: str, version: int) -> None:
     """Remove the times of a version, before it is loaded anew and after it was unloaded."""
     documents.delete(_key(group, model, version))
+
+
+def _change(
+    session: GroupSession, model: str, version: int, change: Callable[[dict[str, str]], dict[str, str]]
+) -> None:
+    update(
+        session.store.documents,
+        _key(session.group.name, model, version),
+        LoadedSince,
+        lambda current: LoadedSince(change(current.replicas)),
+        default=LoadedSince(),
+        clock=session.clock,
+        replace_corrupt=True,
+    )
 
 
 def _key(group: str, model: str, version: int) -> str:

@@ -20,7 +20,7 @@ from tfs_deploy.deployment.drift import RESTORE
 from tfs_deploy.deployment.replica_status import GroupStatus, observe_models
 from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.errors import NotFound
-from tfs_deploy.names import check_model_name
+from tfs_deploy.names import PLACEHOLDER, check_model_name
 
 # The name of no model: the answer NOT_FOUND proves that the model server is reachable.
 _NO_MODEL = "tfs_deploy_status_probe"
@@ -119,6 +119,7 @@ def _report(
         observed,
         published=published,
         moving=move.labels if move is not None else None,
+        unloading=() if desired is None else (*desired.unloading, PLACEHOLDER),
         loaded=since,
     )
     if desired is None:
