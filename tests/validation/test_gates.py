@@ -161,7 +161,7 @@ def test_an_answer_of_another_version_is_a_proxys_fault(tmp_path):
     [
         (identity, identity, {"floor": 0.99}, Verdict.PASS, "accuracy 1.0000"),
         (swapped, identity, {"floor": 0.5}, Verdict.FAIL, "accuracy 0.0000 is below the floor 0.5000"),
-        (swapped, identity, {}, Verdict.FAIL, "below the 1.0000 of live version 1"),
+        (swapped, identity, {}, Verdict.FAIL, "worse than version 1 with accuracy 0.0000 against 1.0000"),
         (swapped, identity, {"allowed_drop": 1.0}, Verdict.PASS, "accuracy 0.0000"),
         (swapped, identity, {"compare_live": False}, Verdict.PASS, "accuracy 0.0000"),
         (identity, swapped, {"floor": 1.0, "batch_size": 3}, Verdict.PASS, "accuracy 1.0000"),

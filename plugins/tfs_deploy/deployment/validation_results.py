@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.errors import Refused
 from tfs_deploy.jsonable import from_json
@@ -22,6 +24,21 @@ def save(session: GroupSession, report: ValidationReport) -> None:
 
     key = _key(session.group.name, report.model, report.version)
     update(session.store.documents, key, ValidationReport, latest, clock=session.clock)
+
+
+def replace(session: GroupSession, before: ValidationReport, report: ValidationReport) -> ValidationReport:
+    """Write `report` in place of `before` and return it; return what is there if that is another report meanwhile.
+
+    Raises Refused if there is none: the version was loaded again since.
+    """
+
+    def changed(current: ValidationReport | None) -> ValidationReport:
+        if current is None:
+            raise _never_validated(session.group.name, report.model, report.version)
+        return report if current == before else current
+
+    key = _key(session.group.name, report.model, report.version)
+    return update(session.store.documents, key, ValidationReport, changed, clock=session.clock)
 
 
 def read(documents: StateDocuments, group: str, model: str, version: int) -> ValidationReport | None:
@@ -50,15 +67,13 @@ def require(
     """Return the passing report on these very bytes and on each of `replicas`; raise Refused if there is none.
 
     `stable` is the live version (0: none): a report that compared with another one does not count. With None it does,
-    as for a rollback.
+    as for a rollback, or where `comparison.compare_again` follows.
     """
     group = session.group.name
     report = read(session.store.documents, group, model, version)
-    again = f"Run: tfs-deploy validate {model} {version}."
+    again = _validate_again(model, version)
     if report is None:
-        raise Refused(
-            f"Version {version} of model {model!r} was never validated on group {group!r} as it is loaded now.", again
-        )
+        raise _never_validated(group, model, version)
     if report.verdict is Verdict.INCONCLUSIVE:
         raise Refused(report.reason(), again)
     if report.verdict is Verdict.FAIL:
@@ -74,21 +89,45 @@ def require(
             "A published version was changed: publish a new one.",
         )
     if stable is not None and is_outdated(report, stable):
-        live = f"version {stable} is live now" if stable else "nothing is live now"
-        raise Refused(
-            f"Version {version} of model {model!r} was compared with version {report.compared_with[-1] or 'none'} as "
-            f"the live one, and {live}.",
-            again,
-        )
+        raise outdated(report, stable)
+    require_covered(report, replicas)
+    return report
+
+
+def require_covered(report: ValidationReport, replicas: Iterable[str]) -> None:
+    """Raise Refused for a replica on which the version was not validated."""
     missing = sorted(set(replicas) - set(report.replicas))
     if missing:
-        raise Refused(f"Version {version} of model {model!r} was not validated on replica {missing[0]}.", again)
-    return report
+        raise Refused(
+            f"Version {report.version} of model {report.model!r} was not validated on replica {missing[0]}.",
+            _validate_again(report.model, report.version),
+        )
+
+
+def outdated(report: ValidationReport, live: int) -> Refused:
+    """Return the error about a report that compared with another version than `live` (0: none)."""
+    compared = next(number for number in reversed(report.compared_with) if number != live)
+    return Refused(
+        f"Version {report.version} of model {report.model!r} was compared with version {compared or 'none'} as the "
+        f"live one, and {f'version {live}' if live else 'nothing'} is live now.",
+        _validate_again(report.model, report.version),
+    )
+
+
+def _never_validated(group: str, model: str, version: int) -> Refused:
+    return Refused(
+        f"Version {version} of model {model!r} was never validated on group {group!r} as it is loaded now.",
+        _validate_again(model, version),
+    )
+
+
+def _validate_again(model: str, version: int) -> str:
+    return f"Run: tfs-deploy validate {model} {version}."
 
 
 def is_outdated(report: ValidationReport, live: int) -> bool:
     """Tell whether a gate compared the version with another one than `live` (0: none) as the live version."""
-    return bool(report.compared_with) and live not in report.compared_with
+    return bool(set(report.compared_with) - {live})
 
 
 def _outweighs(before: ValidationReport, report: ValidationReport) -> bool:

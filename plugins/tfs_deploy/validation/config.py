@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 
+from tfs_deploy.jsonable import to_builtins
 from tfs_deploy.validation import gates as registry
 from tfs_deploy.validation.gate import Gate
+from tfs_deploy.validation.report import KeptGates
 from tfs_deploy.yamlfile import check_settings, read_yaml
 
 _RpcSeconds = Annotated[float, msgspec.Meta(gt=0.0, le=3600.0)]
@@ -32,6 +34,17 @@ class Gates:
         """Return the gates that run and their options, in the order of the registry."""
         return [(gate, self.options[gate.name]) for gate in registry.GATES if gate.name in self.options]
 
+    def paths(self) -> tuple[str, ...]:
+        """Return the files that the gates name, each once."""
+        named = (getattr(options, name) for gate, options in self.enabled() for name in gate.paths)
+        return tuple(dict.fromkeys(path for path in named if path))
+
+    def with_paths(self, change: Callable[[str], str]) -> Gates:
+        """Return the same gates with `change(path)` in place of each path that they name."""
+        return Gates(
+            {gate.name: _with_paths(gate, options, change) for gate, options in self.enabled()}, self.rpc_seconds
+        )
+
 
 def read_gates(path: str | Path | None) -> Gates:
     """Return the gates of a YAML or JSON file (None: the defaults); raise InvalidInput where it does not fit.
@@ -43,8 +56,7 @@ def read_gates(path: str | Path | None) -> Gates:
     source = Path(path)
     data = read_yaml(source, "gates file")
     gates = gates_from({} if data is None else data, where=f"The gates file {str(source)!r}")
-    options = {gate.name: _resolved(gate, options, source.parent) for gate, options in gates.enabled()}
-    return Gates(options, gates.rpc_seconds)
+    return gates.with_paths(lambda path: str(source.parent / path))
 
 
 def gates_from(data: object, *, where: str = "The dict of gates", strict: bool = True) -> Gates:
@@ -62,6 +74,19 @@ def gates_from(data: object, *, where: str = "The dict of gates", strict: bool =
     return Gates({name: value for name, value in values.items() if _enabled(value)}, file.rpc_seconds)
 
 
+def as_kept(gates: Gates, files: Mapping[str, str]) -> KeptGates:
+    """Return `gates` as plain data; `files` are the digests of the files that they name."""
+    options = {gate.name: to_builtins(options) for gate, options in gates.enabled()}
+    return KeptGates(options, gates.rpc_seconds, dict(files))
+
+
+def from_kept(kept: KeptGates) -> Gates:
+    """Return the gates of `kept`; raise InvalidInput for those that this release does not know."""
+    gates = gates_from({**kept.options, "rpc_seconds": kept.rpc_seconds}, where="The record of a validation's gates")
+    # A gate that runs by default did not run then if it is not in the record.
+    return Gates({name: gates.options[name] for name in kept.options}, gates.rpc_seconds)
+
+
 def _enabled(options: object) -> bool:
     return options is not None and options is not False
 
@@ -70,7 +95,6 @@ def _field_type(gate: Gate[Any, Any]) -> Any:
     return gate.options if gate.default is not None else gate.options | None
 
 
-def _resolved(gate: Gate[Any, Any], options: Any, base: Path) -> Any:
-    """Return `options` with their relative paths below `base`."""
-    paths = {name: str(base / value) for name in gate.paths if (value := getattr(options, name))}
+def _with_paths(gate: Gate[Any, Any], options: Any, change: Callable[[str], str]) -> Any:
+    paths = {name: change(value) for name in gate.paths if (value := getattr(options, name))}
     return msgspec.structs.replace(options, **paths) if paths else options

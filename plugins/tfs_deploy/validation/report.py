@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from tfs_deploy.names import plural
 
@@ -29,10 +30,24 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptGates:
+    """The gates that ran, as plain data with which another machine can run them again.
+
+    `options` holds, by the name of each gate that ran, its value as in a gates file; `files` the SHA-256 (hex) of each
+    file that the options name, by its path there.
+    """
+
+    options: dict[str, Any]
+    rpc_seconds: float
+    files: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class ValidationReport:
     """The checks of one version; `at` is ISO 8601 in UTC, `seconds` the time that they took.
 
     `compared_with` are the live versions that a gate compared it with, 0 where nothing was live; empty: no gate did.
+    `gates` is None where the gates were not kept: those cannot be run again.
     """
 
     model: str
@@ -44,6 +59,7 @@ class ValidationReport:
     at: str
     seconds: float
     compared_with: tuple[int, ...] = ()
+    gates: KeptGates | None = None
 
     def reason(self) -> str:
         """Return one sentence: what decided the verdict."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tfs_deploy.clock import Clock
@@ -32,6 +32,10 @@ class PreparedGate:
     options: Any
     inputs: Any
 
+    def compares_live(self) -> bool:
+        """Tell whether the outcome depends on the version that is live."""
+        return self.gate.compares_live(self.options)
+
     def run(self, candidate: Candidate) -> Check:
         """Check one replica; a Permanent error of the version is a fail, any other error is inconclusive."""
         try:
@@ -56,7 +60,11 @@ class PreparedGates:
 
     def compare_live(self) -> bool:
         """Tell whether the outcome of a gate depends on the version that is live."""
-        return any(prepared.gate.compares_live(prepared.options) for prepared in self.gates)
+        return any(prepared.compares_live() for prepared in self.gates)
+
+    def comparing(self) -> PreparedGates:
+        """Return only the gates whose outcome depends on the version that is live."""
+        return replace(self, gates=tuple(prepared for prepared in self.gates if prepared.compares_live()))
 
 
 def prepare_gates(manifest: Manifest, gates: Gates, read_file: Callable[[str], bytes]) -> PreparedGates:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from tfs_deploy.deployment import desired_state, records, validation_results
+from tfs_deploy.deployment import desired_state, gate_files, records, validation_results
 from tfs_deploy.deployment.desired_state import STABLE
 from tfs_deploy.deployment.records import Action
 from tfs_deploy.deployment.replica_status import GroupStatus, ReplicaStatus, observe_leniently
@@ -36,6 +36,7 @@ def validate(
 ) -> ValidationReport:
     """Run the gates and return the report, whatever its verdict; a replica that does not answer makes it inconclusive.
 
+    The gates are kept with the report, and the files that they name in the store, for `comparison.compare_again`.
     `live_on` returns the version that answers production traffic on a replica: the gates compare with it.
     Raises NotFound (not in the store, or not AVAILABLE on a replica that answers) and InvalidInput (gates or requests
     that do not fit the model) before any gate runs.
@@ -45,7 +46,8 @@ def validate(
     manifest = session.store.manifest(model, version)
     prepared = prepare_gates(manifest, gates, lambda path: session.store.read(model, version, path))
     status = observe_leniently(session, model, (STABLE,))
-    _require_available(status, version)
+    require_available(status, version)
+    kept = gate_files.keep(session.store.documents, gates)
     report = validate_replicas(
         session.clients,
         model,
@@ -54,7 +56,7 @@ def validate(
         live=_live(session, status, version, live_on),
         clock=session.clock,
     )
-    report = _with_silent_replicas(report, status)
+    report = replace(with_silent_replicas(report, status), gates=kept)
     validation_results.save(session, report)
     record = records.new_record(
         session,
@@ -71,7 +73,7 @@ def validate(
     return report
 
 
-def _with_silent_replicas(report: ValidationReport, status: GroupStatus) -> ValidationReport:
+def with_silent_replicas(report: ValidationReport, status: GroupStatus) -> ValidationReport:
     """Return `report` with an inconclusive check per replica without a status: it was compared with no live version."""
     decided = {check.replica for check in report.checks if check.verdict is Verdict.INCONCLUSIVE}
     silent = (replica for replica in status.replicas if replica.error and replica.target not in decided)
@@ -80,7 +82,8 @@ def _with_silent_replicas(report: ValidationReport, status: GroupStatus) -> Vali
     return replace(report, checks=checks, verdict=overall(checks))
 
 
-def _require_available(status: GroupStatus, version: int) -> None:
+def require_available(status: GroupStatus, version: int) -> None:
+    """Raise NotFound for the first replica that answers and has no such version AVAILABLE."""
     for replica in status.replicas:
         if not replica.error and version not in replica.available():
             raise NotFound(

@@ -85,7 +85,8 @@ class AccuracyGate(Gate[AccuracyOptions, LabelledOutput]):
             live_share = measured["live_accuracy"] = _live_share(live, options, prepared)
             if share < live_share - options.allowed_drop - _SAME:
                 allowed = f" (allowed drop {options.allowed_drop:g})" if options.allowed_drop else ""
-                detail = f"accuracy {share:.4f} is below the {live_share:.4f} of live version {live.version}{allowed}"
+                compared = f"accuracy {share:.4f} against {live_share:.4f}"
+                detail = f"worse than version {live.version} with {compared}{allowed} on {examples} examples"
                 return Outcome(Verdict.FAIL, detail, measured)
         return Outcome(Verdict.PASS, f"accuracy {share:.4f} on {examples} examples", measured)
 
