@@ -14,7 +14,6 @@ from tfs_deploy.serving.codec import messages
 
 # `tensorflow/core/framework/types.proto`
 _FLOAT, _STRING = 1, 7
-FAILING = b"the weights do not fit"
 
 
 class BlockedModel:
@@ -30,21 +29,24 @@ class BlockedModel:
 
     def let_load(self) -> None:
         """End the wait of every load, also of later ones: the version becomes AVAILABLE."""
-        self._end(b"loaded")
+        if self._free():
+            # As long as what is read from the pipe: the size is asked for by the path, after it was opened.
+            ready = self._gate.with_name(f"{self._gate.name}-ready")
+            ready.write_bytes(b"")
+            ready.rename(self._gate)
 
     def let_fail(self) -> None:
-        """End the wait of every load, also of later ones: the version fails, once its trial in a child has ended."""
-        self._end(FAILING)
+        """End the wait of every load, also of later ones: the version fails, for the file is not there."""
+        if self._free():
+            self._gate.unlink()
 
-    def _end(self, content: bytes) -> None:
+    def _free(self) -> bool:
         if not self._gate.is_fifo():
-            return
+            return False
         # Opened for both, the pipe frees whoever waits for its other end, and does not wait itself. It stays open for
         # those who have just begun to wait.
         self._pipe = os.open(self._gate, os.O_RDWR | os.O_NONBLOCK)
-        ready = self._gate.with_name(f"{self._gate.name}-ready")
-        ready.write_bytes(content)
-        ready.rename(self._gate)
+        return True
 
     def close(self) -> None:
         """End the wait, whatever the test came to."""
@@ -67,8 +69,8 @@ def _saved_model(gate: str) -> Any:
     graph.node.add(name="y", op="AddV2", input=["x", "x"]).attr["T"].type = _FLOAT
     _text(graph, "path", gate.encode())
     graph.node.add(name="read", op="ReadFile", input=["path"])
-    _text(graph, "failing", FAILING)
-    unequal = graph.node.add(name="unequal", op="NotEqual", input=["read", "failing"])
+    _text(graph, "never", b"never read")
+    unequal = graph.node.add(name="unequal", op="NotEqual", input=["read", "never"])
     unequal.attr["T"].type = _STRING
     # The only kind of these operations that the runtime does not drop as having no effect.
     check = graph.node.add(name="check", op="Assert", input=["unequal", "read"])
