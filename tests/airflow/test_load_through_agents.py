@@ -21,6 +21,7 @@ from tfs_deploy.deployment.sync_agents import AgentErrorKind, AgentProblem, Agen
 from tfs_deploy.errors import DeadlineExceeded
 from tfs_deploy.hooks.tf_serving import TFServingHook
 from tfs_deploy.jsonable import to_json
+from tfs_deploy.names import PLACEHOLDER
 from tfs_deploy.store.open import open_store
 from tfs_deploy.triggers.sync_agents import SyncAgentsTrigger, retry_seconds
 
@@ -34,12 +35,12 @@ def operator(group, context) -> LoadModelVersionOperator:
 
 
 def report(group, *held: int, problems: tuple[AgentProblem, ...] = (), at: datetime | None = None) -> None:
-    """Say something in the name of an agent."""
+    """Write the report of an agent, which always has the placeholder: that is part of its package."""
     documents = open_store(str(group.store)).documents
     key = sync_agents.key("default", "one")
     found = documents.read(key)
     at = at or datetime.now(timezone.utc)
-    body = AgentReport("one", "default", at.isoformat(), "x", held={"half": held}, problems=problems)
+    body = AgentReport("one", "default", at.isoformat(), "x", held={"half": (PLACEHOLDER, *held)}, problems=problems)
     documents.write(key, to_json(body), expected=found.tag if found else None)
 
 

@@ -21,7 +21,9 @@ from tfs_deploy import (
     PublishModelOperator,
     ValidateModelVersionOperator,
 )
+from tfs_deploy.deployment import loaded_since
 from tfs_deploy.errors import DeadlineExceeded, LoadFailed, Permanent, Unreachable
+from tfs_deploy.store.open import open_store
 from tfs_deploy.triggers.group_wait import available, ended_by, require_available
 from tfs_deploy.triggers.model_label import ModelLabelTrigger
 from tfs_deploy.triggers.model_version import ModelVersionTrigger
@@ -99,6 +101,20 @@ def test_available(group, context) -> None:
     assert (target, others) == (group.target, [])
     assert begun <= datetime.fromisoformat(moment) <= datetime.now(timezone.utc)
     assert event == {"status": "available", "message": "", "remedy": "", "version": 1}
+
+
+def test_a_deferred_load_drops_the_placeholder_and_notes_since_when_the_version_is_served(group, context) -> None:
+    published = PublishModelOperator(task_id="p", model="half", saved_model=group.staged()).execute(context)
+    operator = LoadModelVersionOperator(task_id="l", model="half", version=published, deferrable=True)
+    with pytest.raises(TaskDeferred) as deferred:
+        operator.execute(context)
+    event = fire(deferred.value.trigger)
+    documents = open_store(str(group.store)).documents
+    assert loaded_since.read(documents, "default", "half", 1) == {}
+    operator.execute_complete(context, event)
+    assert loaded_since.read(documents, "default", "half", 1) == event["available_at"]
+    (entry,) = group.server.config.model_config_list.config
+    assert list(entry.model_version_policy.specific.versions) == [1], "no placeholder is left"
 
 
 def test_fires_when_the_version_comes(group, context) -> None:

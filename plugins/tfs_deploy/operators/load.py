@@ -6,12 +6,11 @@ import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk import conf
 
-from tfs_deploy.errors import LoadFailed
 from tfs_deploy.operators.base import TFServingOperator, seconds_of, translate_errors, version_of
 
 if TYPE_CHECKING:
@@ -101,15 +100,15 @@ class LoadModelVersionOperator(TFServingOperator):
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Finish with the event of the trigger; a version that a replica could not load is rejected."""
+        from tfs_deploy.deployment.steps.load import finish_load
         from tfs_deploy.triggers.group_wait import require_available
 
         with translate_errors():
             version = version_of(self.version, self.model)
-            try:
-                require_available(event)
-            except LoadFailed:
-                with self.step(context) as session, self._rejecting(session, version):
-                    raise
+        with self.step(context) as session, self._rejecting(session, version):
+            require_available(event)
+            times = {target: datetime.fromisoformat(at) for target, at in event.get("available_at", {}).items()}
+            finish_load(session, self.model, version, times)
         return {"model": self.model, "version": version}
 
     def _rejecting(self, session: GroupSession, version: int) -> AbstractContextManager[None]:

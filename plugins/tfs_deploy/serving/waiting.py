@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from tfs_deploy.clock import Clock
 from tfs_deploy.errors import (
@@ -221,10 +221,10 @@ def wait_until_available(
         clock.sleep(watch.pause(at=clock.monotonic()))
 
 
-def to_wall_clock(moments: Mapping[str, float], clock: Clock) -> dict[str, str]:
-    """Return the same moments as ISO 8601 in UTC; `moments` are monotonic seconds of `clock`."""
+def to_wall_clock(moments: Mapping[str, float], clock: Clock) -> dict[str, datetime]:
+    """Return the same moments as times in UTC; `moments` are monotonic seconds of `clock`."""
     now, monotonic = clock.now(), clock.monotonic()
-    return {target: (now - timedelta(seconds=monotonic - at)).isoformat() for target, at in moments.items()}
+    return {target: now - timedelta(seconds=monotonic - at) for target, at in moments.items()}
 
 
 def is_available(clients: Mapping[str, ServingClient], model: str, version: int, *, seconds: float) -> bool:

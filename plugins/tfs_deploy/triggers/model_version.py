@@ -62,4 +62,5 @@ class ModelVersionTrigger(GroupWaitTrigger):
         moments = await wait_until_available_aio(
             clients, self.model, self.version, limits=limits, clock=clock, own_load=self.own_load
         )
-        return available(self.version, available_at=to_wall_clock(moments, clock))
+        times = {target: at.isoformat() for target, at in to_wall_clock(moments, clock).items()}
+        return available(self.version, available_at=times)

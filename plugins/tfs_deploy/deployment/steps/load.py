@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from datetime import datetime
 
 from tfs_deploy.deployment import cross_group, desired_state, loaded_since, placeholder, validation_results
 from tfs_deploy.deployment.apply import lint_change, send
@@ -117,13 +118,13 @@ def wait_until_available(session: GroupSession, model: str, version: int) -> Non
     """Wait until `version` is AVAILABLE on every replica; raises LoadFailed, DeadlineExceeded, Unreachable."""
     check_model_name(model)
     check_version(version)
-    waiting.wait_until_available(session.clients, model, version, limits=session.wait, clock=session.clock)
-    finish_load(session, model, version)
+    moments = waiting.wait_until_available(session.clients, model, version, limits=session.wait, clock=session.clock)
+    finish_load(session, model, version, waiting.to_wall_clock(moments, session.clock))
 
 
-def finish_load(session: GroupSession, model: str, version: int) -> None:
-    """Note since when every replica serves `version`, and drop the placeholder of its model, if there is one."""
-    loaded_since.save_now(session, model, version)
+def finish_load(session: GroupSession, model: str, version: int, available_at: Mapping[str, datetime]) -> None:
+    """Note since when each replica serves `version`, and drop the placeholder of its model, if there is one."""
+    loaded_since.save(session, model, version, available_at)
     try:
         drop_placeholder(session, model)
     except Transient as error:
