@@ -117,7 +117,10 @@ def test_the_replicas_hear_of_a_version_when_it_is_on_the_disk(side: Side) -> No
         reload = client.reload
 
         def watching(config, *, timeout, reload=reload):
-            seen.append(((side.disk / MODEL / str(version)).is_dir(), version in side.state().models[MODEL].versions))
+            (entry,) = config.model_config_list.config
+            if version in entry.model_version_policy.specific.versions:
+                on_disk = (side.disk / MODEL / str(version)).is_dir()
+                seen.append((on_disk, version in side.state().models[MODEL].versions))
             reload(config, timeout=timeout)
 
         client.reload = watching

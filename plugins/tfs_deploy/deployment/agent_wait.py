@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.deployment.sync_agents import FRESH_SECONDS, AgentErrorKind, AgentProblem, AgentReport, LiveAgents
 from tfs_deploy.errors import DeadlineExceeded, LoadFailed, Unreachable
+from tfs_deploy.names import PLACEHOLDER
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +93,8 @@ class AgentWait:
 
     def _warn_if_too_few(self, living: Mapping[str, AgentReport]) -> None:
         replicas = len(self._session.group.replicas)
-        if living and len(living) < replicas:
+        # The version that follows a placeholder is warned of anyway.
+        if living and len(living) < replicas and self._version != PLACEHOLDER:
             logger.warning(
                 "Fewer sync agents of group %r live (%s: %s) than it has replicas (%s): a replica that shares no disk "
                 "with one of them will not get version %s of %s.",
