@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast test-pythons lint bench images up down clean
+.PHONY: help install demo test test-fast test-pythons test-scale lint bench images up down clean
 
 SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
 # Where the demo keeps its versions: disk, or s3 (an S3 server, two model servers with a sync agent each).
@@ -15,7 +15,7 @@ WORKERS ?= 2
 RERUNS ?= 0
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python3.10; do \
 	if "$$name" -c '$(SUPPORTED)' 2>/dev/null; then echo "$$name"; break; fi; done)
-FAST := not tensorflow and not airflow and not faults and not docker
+FAST := not tensorflow and not airflow and not faults and not docker and not scale
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest --reruns $(RERUNS)
 STAMP := .venv/installed
@@ -29,6 +29,7 @@ help:
 	@echo 'make test          lint and all tests'
 	@echo 'make test-fast     the tests that need no TensorFlow, no Airflow and no Docker'
 	@echo 'make test-pythons  those of the base package, on every other Python from 3.10 to 3.13 of this machine'
+	@echo 'make test-scale    30 deployments at once by Airflow with Celery; needs the Debian packages postgresql and redis-server'
 	@echo 'make bench         the figures of benchmarks/'
 	@echo 'make up            the whole stack in Docker; with LOCAL=1 on images that this machine builds itself'
 	@echo 'make down          stop it and remove everything of it'
@@ -68,6 +69,10 @@ test: lint test-fast
 	$(PYTEST) -n $(WORKERS) --dist loadfile -m 'airflow and not docker'
 	$(PYTEST) -n $(WORKERS) -m faults
 	$(PYTEST) -n $(WORKERS) --dist loadfile -m docker
+
+test-scale: install
+	$(PIP) --group scale
+	$(PYTEST) -s -m scale tests/scale
 
 bench: install
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
