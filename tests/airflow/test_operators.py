@@ -23,11 +23,13 @@ from tfs_deploy import (
     ModelVersionSensor,
     PromoteModelVersionOperator,
     PublishModelOperator,
+    ReconcileServingGroupOperator,
     RejectModelVersionOperator,
     RetireModelVersionsOperator,
     RollbackModelOperator,
     StartModelServerOperator,
     StopModelServerOperator,
+    UndeployModelOperator,
     ValidateModelVersionOperator,
 )
 from tfs_deploy.deployment import records
@@ -47,11 +49,13 @@ OPERATORS = {
     ModelVersionSensor: {"model": "half", "version": 1},
     PromoteModelVersionOperator: {"model": "half", "version": 1},
     PublishModelOperator: {"model": "half", "saved_model": "x"},
+    ReconcileServingGroupOperator: {},
     RejectModelVersionOperator: {"model": "half", "version": 1, "reason": "no"},
     RetireModelVersionsOperator: {"model": "half"},
     RollbackModelOperator: {"model": "half"},
     StartModelServerOperator: {"server": {"model": {"name": "half"}}},
     StopModelServerOperator: {"server_task_id": "start"},
+    UndeployModelOperator: {"model": "half"},
     ValidateModelVersionOperator: {"model": "half", "version": 1},
 }
 
@@ -143,6 +147,16 @@ def test_a_canary_is_labelled_promoted_under_its_label_and_removed(group, contex
     assert step(LabelModelVersionOperator, **removal).execute(context)["previous"] == 2
     assert step(LabelModelVersionOperator, **removal).execute(context) is None
     assert group.server.labels["half"] == {"stable": 1}
+
+
+def test_a_replica_that_was_changed_by_hand_is_reconciled_and_a_model_undeployed(group, context) -> None:
+    deploy(group, context)
+    nothing = ReconcileServingGroupOperator(task_id="a_task").execute(context)
+    assert nothing == {"group": "default", "replicas": {}}
+    undeployed = step(UndeployModelOperator, reason="live by mistake").execute(context)
+    assert (undeployed["versions"], undeployed["withdrawn"]) == ([1], [])
+    assert group.stable() is None
+    assert actions(group)[-1] == ("undeployed", 0)
 
 
 def test_a_retried_rollback_is_one_rollback(group, context) -> None:

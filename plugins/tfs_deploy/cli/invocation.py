@@ -7,6 +7,7 @@ import inspect
 import logging
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, is_dataclass
@@ -82,6 +83,18 @@ class Invocation:
             wait=settings.wait,
         ) as session:
             yield session
+
+    def confirm(self, question: str, *, otherwise: str) -> None:
+        """Ask before something that cannot be undone at once; raise InvalidInput where nobody can answer.
+
+        `otherwise` is the option that answers the question on the command line.
+        """
+        from tfs_deploy.errors import InvalidInput, Refused
+
+        if not sys.stdin.isatty():
+            raise InvalidInput(f"This needs a confirmation: {question}", f"Add {otherwise} to the command.")
+        if not typer.confirm(question, err=True):
+            raise Refused("Nothing was changed.", "Run the command again and answer with y.")
 
     def show_progress(self) -> AbstractContextManager[Progress]:
         """Show progress on stderr during the block."""

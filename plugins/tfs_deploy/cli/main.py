@@ -15,6 +15,7 @@ from tfs_deploy import __version__
 from tfs_deploy.cli import (
     bake_command,
     exit_codes,
+    group_commands,
     label_command,
     model_commands,
     program_commands,
@@ -122,6 +123,8 @@ for _function in (
     step_commands.rollback,
     step_commands.reject,
     step_commands.retire,
+    group_commands.reconcile,
+    group_commands.undeploy,
 ):
     app.command(cls=PlainCommand, rich_help_panel=_STEPS)(_function)
 app.command(cls=PlainCommand, rich_help_panel=_RECORD)(status_command.status)

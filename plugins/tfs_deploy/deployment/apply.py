@@ -16,7 +16,7 @@ from tfs_deploy.deployment.lease import Lease, LeasePauses, group_lease, kept
 from tfs_deploy.deployment.replica_status import GroupStatus, ReplicaStatus, replica_status
 from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.deployment.startup_config import write_startup_config
-from tfs_deploy.errors import DeadlineExceeded, ModelServerError, StoreError, TFSDeployError, Unreachable
+from tfs_deploy.errors import DeadlineExceeded, ModelServerError, SetupError, StoreError, TFSDeployError, Unreachable
 from tfs_deploy.serving.base_client import ServingClient
 from tfs_deploy.serving.config import ModelEntry, to_proto
 from tfs_deploy.serving.config_linter import lint
@@ -127,11 +127,13 @@ def reload_tolerantly(
     session: GroupSession, lease: Lease, client: ServingClient, entries: tuple[ModelEntry, ...]
 ) -> None:
     """Send `entries` to one replica; a reload whose outcome the status decides raises nothing."""
-    lease.check()
     try:
-        client.reload(to_proto(entries), timeout=session.timeouts.reload)
+        # Before every attempt: a busy server is asked for longer than a lease lasts.
+        client.reload(to_proto(entries), timeout=session.timeouts.reload, before_attempt=lease.check)
     except DeadlineExceeded:
         return
+    except SetupError:
+        raise
     except ModelServerError as error:
         if error.code != "UNKNOWN":
             raise

@@ -57,9 +57,7 @@ def require_no_foreign_model(session: GroupSession, state: DesiredState) -> None
 
 
 def _other_groups(session: GroupSession) -> Iterator[str]:
-    keys = session.store.documents.list(_PREFIX)
-    names = dict.fromkeys(key[len(_PREFIX) :].split("/", 1)[0] for key in keys)
-    return (name for name in names if name != session.group.name)
+    return (name for name in session.store.documents.folders(_PREFIX) if name != session.group.name)
 
 
 def _desired_state(documents: StateDocuments, group: str) -> DesiredState | None:

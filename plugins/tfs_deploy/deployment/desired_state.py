@@ -45,7 +45,7 @@ class DesiredModel:
 
     `versions` are the ones to load; `names.PLACEHOLDER` among them stands in until the first version of a new model is
     loaded. `unloading` are versions on their way out, which must not be loaded again. `generation` is that of the
-    group's state that changed this model last.
+    group's state that changed the config of this model last.
     """
 
     base_path: str
@@ -63,6 +63,10 @@ class DesiredModel:
         """Return this with `versions` no longer listed."""
         return replace(self, versions=tuple(version for version in self.versions if version not in versions))
 
+    def with_labels(self, labels: dict[str, int]) -> DesiredModel:
+        """Return this with `labels` in place of its own."""
+        return replace(self, labels=labels)
+
     def with_unloading(self, *versions: int) -> DesiredModel:
         """Return this with `versions` on their way out."""
         return replace(self.without(*versions), unloading=tuple(sorted({*self.unloading, *versions})))
@@ -70,6 +74,11 @@ class DesiredModel:
     def forgetting(self, *versions: int) -> DesiredModel:
         """Return this with `versions` no longer on their way out: they are gone."""
         return replace(self, unloading=tuple(version for version in self.unloading if version not in versions))
+
+    @property
+    def config(self) -> tuple[str, tuple[int, ...], Mapping[str, int]]:
+        """What a reload sends of this model."""
+        return self.base_path, self.versions, self.current_labels
 
     @property
     def current_labels(self) -> Mapping[str, int]:
@@ -146,7 +155,8 @@ def change(
         if after == before:
             return state
         generation = state.generation + 1
-        after = None if after is None else replace(after, generation=generation)
+        if after is not None and (before is None or after.config != before.config):
+            after = replace(after, generation=generation)
         return replace(state.with_model(model, after), generation=generation)
 
     return update(documents, key(group.name), DesiredState, changed, clock=session.clock)

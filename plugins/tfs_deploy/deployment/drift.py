@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping
 
 from tfs_deploy.clock import Deadline
 from tfs_deploy.deployment import desired_state, records
-from tfs_deploy.deployment.desired_state import STABLE, DesiredModel, DesiredState
+from tfs_deploy.deployment.apply import send
+from tfs_deploy.deployment.desired_state import STABLE, DesiredModel, DesiredState, read_sent
 from tfs_deploy.deployment.differences import DifferenceKind, differences, drift_sentence, labels_to_ask
 from tfs_deploy.deployment.replica_status import GroupStatus, ReplicaStatus, observe_all, replica_status
 from tfs_deploy.deployment.session import GroupSession
@@ -35,6 +36,12 @@ def require_no_drift(session: GroupSession) -> tuple[DesiredState, Mapping[str, 
         if not drifts:
             return state, status
         newer = desired_state.read(documents, group)
+        sent = read_sent(documents, group.name).generation
+        if any(name in newer.models and newer.models[name].generation > sent for name in drifts):
+            # A change that was written and not sent is no drift; whoever wrote it may have died before it was sent.
+            send(session, newer.generation, purpose="change that was not sent")
+            state = newer
+            continue
         for name, drift in drifts.items():
             if newer.models.get(name) == state.models[name]:
                 raise drift

@@ -6,7 +6,7 @@ before their files are gone.
 
 from __future__ import annotations
 
-from tfs_deploy.deployment import desired_state, placeholder
+from tfs_deploy.deployment import desired_state, loaded_since, placeholder
 from tfs_deploy.deployment.apply import send
 from tfs_deploy.deployment.desired_state import DesiredModel, DesiredState
 from tfs_deploy.deployment.drift import require_no_drift
@@ -59,6 +59,8 @@ def forget_unloaded(session: GroupSession, model: str, versions: tuple[int, ...]
     if desired is not None and PLACEHOLDER in desired.unloading and placeholder.remove(session, model):
         gone.add(PLACEHOLDER)
     desired_state.change(session, model, drop)
+    for version in versions:
+        loaded_since.delete(session.store.documents, session.group.name, model, version)
 
 
 def drop_placeholder(session: GroupSession, model: str) -> None:

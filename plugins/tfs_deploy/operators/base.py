@@ -21,29 +21,26 @@ if TYPE_CHECKING:
     from tfs_deploy.validation.config import Gates
 
 
-class TFServingOperator(BaseOperator):
-    """One step on one model of a serving group.
+class ServingGroupOperator(BaseOperator):
+    """One step on a serving group.
 
-    :param model: the model's name.
     :param tf_serving_conn_id: the connection that describes the serving group.
     :param store: overrides the store of the connection.
     :param group: overrides the group's name of the connection.
     """
 
-    template_fields: Collection[str] = ("model", "tf_serving_conn_id", "store", "group")
+    template_fields: Collection[str] = ("tf_serving_conn_id", "store", "group")
     ui_color = "#fff3e0"
 
     def __init__(
         self,
         *,
-        model: str,
         tf_serving_conn_id: str = TFServingHook.default_conn_name,
         store: str | None = None,
         group: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.model = model
         self.tf_serving_conn_id = tf_serving_conn_id
         self.store = store
         self.group = group
@@ -59,6 +56,22 @@ class TFServingOperator(BaseOperator):
             ) as session,
         ):
             yield session
+
+
+class TFServingOperator(ServingGroupOperator):
+    """One step on one model of a serving group.
+
+    :param model: the model's name.
+    :param tf_serving_conn_id: the connection that describes the serving group.
+    :param store: overrides the store of the connection.
+    :param group: overrides the group's name of the connection.
+    """
+
+    template_fields: Collection[str] = ("model", *ServingGroupOperator.template_fields)
+
+    def __init__(self, *, model: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.model = model
 
 
 @contextmanager

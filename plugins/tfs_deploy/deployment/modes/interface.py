@@ -10,7 +10,9 @@ from typing import Protocol
 
 from tfs_deploy.deployment.records import DeploymentRecord
 from tfs_deploy.deployment.session import GroupSession
+from tfs_deploy.deployment.steps.reconcile import Reconciliation
 from tfs_deploy.deployment.steps.retire import DEFAULT_KEEP, Retirement
+from tfs_deploy.deployment.steps.undeploy import Undeployment
 from tfs_deploy.errors import LoadFailed, Refused, Transient, ValidationFailed
 from tfs_deploy.serving.runner import ModelServerRunner
 from tfs_deploy.store.protocol import Progress, Published
@@ -117,6 +119,20 @@ class ModeSteps(Protocol):
         self, session: GroupSession, model: str, *, keep: int = DEFAULT_KEEP, dry_run: bool = False
     ) -> Retirement:
         """Delete old versions that nothing needs."""
+
+    def reconcile(self, session: GroupSession) -> Reconciliation:
+        """Bring replicas that differ to what the group should serve."""
+
+    def undeploy(
+        self,
+        session: GroupSession,
+        model: str,
+        version: int | None = None,
+        *,
+        reason: str = "",
+        withdraw: bool = False,
+    ) -> Undeployment:
+        """Stop serving a model, or one version of it."""
 
     def live_version(self, session: GroupSession, model: str) -> int | None:
         """Return the version that should answer production traffic now, None if there is none."""

@@ -12,9 +12,11 @@ from tfs_deploy.deployment.steps.label import remove_label, set_label
 from tfs_deploy.deployment.steps.load import load, wait_until_available
 from tfs_deploy.deployment.steps.promote import promote
 from tfs_deploy.deployment.steps.publish import publish
+from tfs_deploy.deployment.steps.reconcile import reconcile
 from tfs_deploy.deployment.steps.reject import reject
 from tfs_deploy.deployment.steps.retire import retire
 from tfs_deploy.deployment.steps.rollback import rollback
+from tfs_deploy.deployment.steps.undeploy import undeploy
 from tfs_deploy.deployment.steps.validate import validate
 from tfs_deploy.store.protocol import Progress
 from tfs_deploy.validation.config import Gates
@@ -26,11 +28,13 @@ __all__ = [
     "load",
     "promote",
     "publish",
+    "reconcile",
     "reject",
     "remove_label",
     "retire",
     "rollback",
     "set_label",
+    "undeploy",
     "validate",
 ]
 

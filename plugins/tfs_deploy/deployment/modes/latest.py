@@ -22,8 +22,10 @@ from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.deployment.steps import publish as publish_step
 from tfs_deploy.deployment.steps import validate as validate_step
 from tfs_deploy.deployment.steps.load import wait_until_available
+from tfs_deploy.deployment.steps.reconcile import Reconciliation
 from tfs_deploy.deployment.steps.reject import require_known_version
 from tfs_deploy.deployment.steps.retire import DEFAULT_KEEP, Retirement
+from tfs_deploy.deployment.steps.undeploy import Undeployment
 from tfs_deploy.errors import InvalidInput, NotFound, Refused
 from tfs_deploy.jsonable import from_json, to_json
 from tfs_deploy.names import check_model_name, check_version
@@ -187,6 +189,18 @@ def reject(session: GroupSession, model: str, version: int, *, reason: str) -> D
 def retire(session: GroupSession, model: str, *, keep: int = DEFAULT_KEEP, dry_run: bool = False) -> Retirement:
     """Raise Refused: what is old is known by labels."""
     _refuse(session, "retire")
+
+
+def reconcile(session: GroupSession) -> Reconciliation:
+    """Raise Refused: every replica follows the store by itself."""
+    _refuse(session, "reconcile")
+
+
+def undeploy(
+    session: GroupSession, model: str, version: int | None = None, *, reason: str = "", withdraw: bool = False
+) -> Undeployment:
+    """Raise Refused: which model is served is a start-up option of the servers."""
+    _refuse(session, "undeploy")
 
 
 def live_version(session: GroupSession, model: str) -> int | None:
