@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from tfs_deploy.deployment.modes import labels, latest
-from tfs_deploy.deployment.modes.interface import Deployed, ModeSteps, reject_on_failure
+from tfs_deploy.deployment.modes.interface import Deployed, ModeSteps
 from tfs_deploy.deployment.session import GroupSession
+from tfs_deploy.deployment.steps.reject import reject_on_failure
 from tfs_deploy.serving.group import Mode
 
 __all__ = ["Deployed", "ModeSteps", "reject_on_failure", "steps_of"]

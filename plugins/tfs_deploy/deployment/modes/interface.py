@@ -13,7 +13,6 @@ from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.deployment.steps.reconcile import Reconciliation
 from tfs_deploy.deployment.steps.retire import DEFAULT_KEEP, Retirement
 from tfs_deploy.deployment.steps.undeploy import Undeployment
-from tfs_deploy.errors import LoadFailed, Refused, Transient, ValidationFailed
 from tfs_deploy.serving.runner import ModelServerRunner
 from tfs_deploy.store.protocol import Progress, Published
 from tfs_deploy.validation.config import Gates
@@ -136,25 +135,3 @@ class ModeSteps(Protocol):
 
     def live_version(self, session: GroupSession, model: str) -> int | None:
         """Return the version that should answer production traffic now, None if there is none."""
-
-
-@contextmanager
-def reject_on_failure(
-    session: GroupSession, model: str, version: int, reject: Callable[..., DeploymentRecord]
-) -> Iterator[None]:
-    """Reject the version, with a mode's `reject`, if the block raises LoadFailed or ValidationFailed.
-
-    That error passes. Where the version may not be rejected, its remedy says so and why. An error that only interrupts
-    the rejection (Unreachable, Contention) passes instead, because the same step run again rejects the version.
-    """
-    try:
-        yield
-    except (LoadFailed, ValidationFailed) as error:
-        try:
-            reject(session, model, version, reason=error.cause)
-        except Refused as refused:
-            error.remedy = f"{refused.cause} The version was therefore not withdrawn. {error.remedy}"
-        except Transient as interrupted:
-            interrupted.remedy = f"The version is still to be rejected: {error.cause} {interrupted.remedy}"
-            raise interrupted from error
-        raise

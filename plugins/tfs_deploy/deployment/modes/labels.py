@@ -6,14 +6,14 @@ from pathlib import Path
 
 from tfs_deploy.deployment import desired_state
 from tfs_deploy.deployment.desired_state import STABLE
-from tfs_deploy.deployment.modes.interface import Deployed, RunnerFactory, StepListener, StepTimer, reject_on_failure
+from tfs_deploy.deployment.modes.interface import Deployed, RunnerFactory, StepListener, StepTimer
 from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.deployment.steps.label import remove_label, set_label
 from tfs_deploy.deployment.steps.load import load, wait_until_available
 from tfs_deploy.deployment.steps.promote import promote
 from tfs_deploy.deployment.steps.publish import publish
 from tfs_deploy.deployment.steps.reconcile import reconcile
-from tfs_deploy.deployment.steps.reject import reject
+from tfs_deploy.deployment.steps.reject import reject, reject_on_failure
 from tfs_deploy.deployment.steps.retire import retire
 from tfs_deploy.deployment.steps.rollback import rollback
 from tfs_deploy.deployment.steps.undeploy import undeploy

@@ -14,7 +14,7 @@ from typing import NoReturn
 from tfs_deploy.deployment import cross_group, desired_state, records, validation_results
 from tfs_deploy.deployment.agent_wait import wait_until_held
 from tfs_deploy.deployment.lease import hold, model_lease
-from tfs_deploy.deployment.modes.interface import Deployed, RunnerFactory, StepListener, StepTimer, reject_on_failure
+from tfs_deploy.deployment.modes.interface import Deployed, RunnerFactory, StepListener, StepTimer
 from tfs_deploy.deployment.offline_validation import validate_directory
 from tfs_deploy.deployment.records import Action, DeploymentRecord
 from tfs_deploy.deployment.replica_status import GroupStatus, ReplicaStatus, observe, observe_leniently
@@ -23,7 +23,7 @@ from tfs_deploy.deployment.steps import publish as publish_step
 from tfs_deploy.deployment.steps import validate as validate_step
 from tfs_deploy.deployment.steps.load import wait_until_available
 from tfs_deploy.deployment.steps.reconcile import Reconciliation
-from tfs_deploy.deployment.steps.reject import require_known_version
+from tfs_deploy.deployment.steps.reject import reject_on_failure, require_known_version
 from tfs_deploy.deployment.steps.retire import DEFAULT_KEEP, Retirement
 from tfs_deploy.deployment.steps.undeploy import Undeployment
 from tfs_deploy.errors import InvalidInput, NotFound, Refused

@@ -7,6 +7,7 @@ from dataclasses import replace
 from tfs_deploy.clock import Deadline
 from tfs_deploy.deployment import desired_state, records, validation_results
 from tfs_deploy.deployment.apply import lint_change
+from tfs_deploy.deployment.comparison import compare_again
 from tfs_deploy.deployment.desired_state import PREVIOUS, STABLE, DesiredModel
 from tfs_deploy.deployment.drift import require_all_replicas_listed, require_available_everywhere, require_no_drift
 from tfs_deploy.deployment.label_move import move_labels, not_loaded, recover
@@ -14,11 +15,12 @@ from tfs_deploy.deployment.lease import Lease, hold, model_lease
 from tfs_deploy.deployment.records import Action, DeploymentRecord
 from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.deployment.steps.reconcile import reconcile
+from tfs_deploy.deployment.steps.reject import reject, reject_on_failure
 from tfs_deploy.deployment.unload import drop_placeholder
 from tfs_deploy.errors import Contention
 from tfs_deploy.names import PLACEHOLDER, check_model_name, check_version
 from tfs_deploy.validation.report import ValidationReport
-from tfs_deploy.validation.runner import worst_metrics
+from tfs_deploy.validation.runner import require_pass, worst_metrics
 
 
 def promote(
@@ -26,11 +28,12 @@ def promote(
 ) -> DeploymentRecord:
     """Move `stable` to `version` and `previous` to the version that was stable, and record it.
 
-    Promoting the version that is stable already changes nothing, except that replicas that drifted (one that was
-    restarted, or reconfigured by hand) are brought back. An `idempotency_key` that is in the record already is refused
-    when `stable` was moved again since: a late retry must not undo that. Raises Refused without a passing validation
-    of these bytes on every replica, or for a replica that was not named; Drift, Contention, Unreachable; after an error
-    every replica that had moved is put back.
+    Gates that compare run again where another version went live since the validation; a version that is worse is
+    rejected (ValidationFailed). Promoting the version that is stable already changes nothing, except that replicas
+    that drifted (one that was restarted, or reconfigured by hand) are brought back. An `idempotency_key` that is in the
+    record already is refused when `stable` was moved again since: a late retry must not undo that. Raises Refused
+    without a passing validation of these bytes on every replica, or for a replica that was not named; Inconclusive,
+    Drift, Contention, Unreachable; after an error every replica that had moved is put back.
     """
     check_model_name(model)
     check_version(version)
@@ -58,9 +61,12 @@ def _compared_with_live(session: GroupSession, model: str, version: int, fingerp
     live = _live(session, model)
     if live == version:
         return validation_results.require(session, model, version, fingerprint=fingerprint)
-    return validation_results.require(
-        session, model, version, fingerprint=fingerprint, replicas=session.group.replicas, stable=live
-    )
+    replicas = session.group.replicas
+    report = validation_results.require(session, model, version, fingerprint=fingerprint, replicas=replicas)
+    if not validation_results.is_outdated(report, live):
+        return report
+    with reject_on_failure(session, model, version, reject):
+        return require_pass(compare_again(session, model, version, report, live))
 
 
 def _move(

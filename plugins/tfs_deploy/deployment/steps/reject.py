@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from tfs_deploy.deployment import cross_group, desired_state, records, validation_results
 from tfs_deploy.deployment.records import Action, DeploymentRecord
 from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.deployment.unload import forget_unloaded, unload
-from tfs_deploy.errors import NotFound
+from tfs_deploy.errors import LoadFailed, NotFound, Refused, Transient, ValidationFailed
 from tfs_deploy.names import check_model_name, check_version
 
 logger = logging.getLogger(__name__)
@@ -49,3 +51,25 @@ def require_known_version(session: GroupSession, model: str, version: int) -> No
         # A rejection that was interrupted may have withdrawn it already.
         if not records.mentions(documents, session.group.name, model, version):
             raise
+
+
+@contextmanager
+def reject_on_failure(
+    session: GroupSession, model: str, version: int, reject: Callable[..., DeploymentRecord]
+) -> Iterator[None]:
+    """Reject the version, with a mode's `reject`, if the block raises LoadFailed or ValidationFailed.
+
+    That error passes. Where the version may not be rejected, its remedy says so and why. An error that only interrupts
+    the rejection (Unreachable, Contention) passes instead, because the same step run again rejects the version.
+    """
+    try:
+        yield
+    except (LoadFailed, ValidationFailed) as error:
+        try:
+            reject(session, model, version, reason=error.cause)
+        except Refused as refused:
+            error.remedy = f"{refused.cause} The version was therefore not withdrawn. {error.remedy}"
+        except Transient as interrupted:
+            interrupted.remedy = f"The version is still to be rejected: {error.cause} {interrupted.remedy}"
+            raise interrupted from error
+        raise
