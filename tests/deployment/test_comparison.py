@@ -19,7 +19,7 @@ from tfs_deploy.deployment.steps.load import load
 from tfs_deploy.deployment.steps.promote import promote
 from tfs_deploy.deployment.steps.reject import reject
 from tfs_deploy.deployment.steps.validate import validate
-from tfs_deploy.errors import Contention, NotFound, Refused, StoreError
+from tfs_deploy.errors import Contention, NotFound, Refused, StoreError, ValidationFailed
 from tfs_deploy.jsonable import from_json, to_json
 from tfs_deploy.savedmodel.requests import GoldenRequest, write_golden
 from tfs_deploy.validation.config import Gates, gates_from
@@ -76,11 +76,15 @@ class Runs:
         return compare_again(self.bench.session, MODEL, version, self.report(version), self.live())
 
     def decided(self, version: int) -> str:
-        """Compare `version` with what is live now, then promote or reject it; return how it ended."""
-        report = self.compared(version)
-        if report.verdict is Verdict.FAIL:
-            return reject(self.bench.session, MODEL, version, reason=report.reason()).reason
-        assert promote(self.bench.session, MODEL, version).version == version
+        """Promote `version`, which compares it with what is live now; return how that ended."""
+        try:
+            assert promote(self.bench.session, MODEL, version).version == version
+        except ValidationFailed as error:
+            rejected = records.history(self.bench.store.documents, "default", MODEL)[-1]
+            assert (rejected.action, rejected.version) == (records.Action.REJECTED, version)
+            assert version not in self.bench.store.versions(MODEL)
+            assert {server.state(MODEL, version) for server in self.bench.servers} == {"END"}
+            return error.cause
         return "live"
 
     def predictions(self) -> int:

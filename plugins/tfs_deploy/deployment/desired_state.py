@@ -15,6 +15,7 @@ from tfs_deploy.deployment.records import DeploymentRecord
 from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.errors import Contention, ModelServerError, TFSDeployError, Transient, Unreachable
 from tfs_deploy.jsonable import from_json, to_json
+from tfs_deploy.names import PLACEHOLDER
 from tfs_deploy.serving.config import ModelEntry, from_text
 from tfs_deploy.serving.group import ServingGroup
 from tfs_deploy.store.documents import update
@@ -74,6 +75,11 @@ class DesiredModel:
     def forgetting(self, *versions: int) -> DesiredModel:
         """Return this with `versions` no longer on their way out: they are gone."""
         return replace(self, unloading=tuple(version for version in self.unloading if version not in versions))
+
+    @property
+    def real_versions(self) -> tuple[int, ...]:
+        """The versions without the placeholder."""
+        return tuple(version for version in self.versions if version != PLACEHOLDER)
 
     @property
     def config(self) -> tuple[str, tuple[int, ...], Mapping[str, int]]:

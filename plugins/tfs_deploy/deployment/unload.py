@@ -29,7 +29,7 @@ def unload(session: GroupSession, model: str, versions: tuple[int, ...], *, purp
         for version in versions:
             _require_unlabelled(model, desired, version)
         left = desired.with_unloading(*(version for version in versions if version in desired.versions))
-        return left.with_unloading(PLACEHOLDER) if left.versions == (PLACEHOLDER,) else left
+        return left.with_unloading(PLACEHOLDER) if PLACEHOLDER in left.versions and not left.real_versions else left
 
     # Before drift: a mistake of the caller is the better answer.
     take_out(DesiredState(), desired_state.read(session.store.documents, session.group).models.get(model))

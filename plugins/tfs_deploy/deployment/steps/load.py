@@ -46,8 +46,9 @@ def _load(session: GroupSession, model: str, version: int) -> None:
         require_unclaimed(status[model])
         if not desired_state.exists(session.store.documents, session.group):
             cross_group.require_no_foreign_model(session, state)
-        _introduce(session, model, status)
     desired = state.models.get(model)
+    if desired is None or not desired.real_versions:
+        _introduce(session, model, status)
     listed = desired is not None and version in desired.versions
     if listed and version in status[model].available_everywhere():
         return
@@ -84,9 +85,10 @@ def _introduce(session: GroupSession, model: str, status: Mapping[str, GroupStat
     logger.info("Model %s is new to group %s: its first version loads behind a placeholder", model, session.group.name)
 
     def add(current: DesiredState, model_now: DesiredModel | None) -> DesiredModel:
-        if model_now is not None:
+        if model_now is not None and model_now.real_versions:
             return model_now
-        introduced = DesiredModel(session.group.base_path(model), (PLACEHOLDER,))
+        base = model_now or DesiredModel(session.group.base_path(model), ())
+        introduced = base.with_versions(PLACEHOLDER).forgetting(PLACEHOLDER)
         lint_change(session, current, current.with_model(model, introduced), status)
         return introduced
 
@@ -108,10 +110,14 @@ def _take_back(session: GroupSession, model: str, version: int) -> None:
         if desired is None or version in desired.labelled:
             return desired
         left = desired.without(version)
+        if not left.real_versions and PLACEHOLDER in left.versions:
+            left = left.with_unloading(PLACEHOLDER)
         return left if left.versions or left.unloading else None
 
     state = desired_state.change(session, model, remove)
     send(session, state.generation, purpose=f"removal of version {version} of {model}")
+    if model in state.models and PLACEHOLDER in state.models[model].unloading:
+        drop_placeholder(session, model)
 
 
 def wait_until_available(session: GroupSession, model: str, version: int) -> None:
