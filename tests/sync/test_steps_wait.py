@@ -116,12 +116,12 @@ def test_the_replicas_hear_of_a_version_when_it_is_on_the_disk(side: Side) -> No
     for client in side.session.clients.values():
         reload = client.reload
 
-        def watching(config, *, timeout, reload=reload):
+        def watching(config, *, timeout, before_attempt=None, reload=reload):
             (entry,) = config.model_config_list.config
             if version in entry.model_version_policy.specific.versions:
                 on_disk = (side.disk / MODEL / str(version)).is_dir()
                 seen.append((on_disk, version in side.state().models[MODEL].versions))
-            reload(config, timeout=timeout)
+            reload(config, timeout=timeout, before_attempt=before_attempt)
 
         client.reload = watching
     load(side.session, MODEL, version)
