@@ -15,7 +15,7 @@ from tfs_deploy.deployment.steps.promote import promote
 from tfs_deploy.deployment.steps.reconcile import reconcile
 from tfs_deploy.deployment.steps.rollback import rollback
 from tfs_deploy.deployment.steps.status import status
-from tfs_deploy.errors import Drift, Unreachable
+from tfs_deploy.errors import Drift, InvalidInput, Unreachable
 from tfs_deploy.serving.config import from_text
 
 
@@ -125,6 +125,35 @@ def test_a_promotion_still_needs_every_replica(two_versions) -> None:
     bench.servers[1].unreachable = True
     with pytest.raises(Unreachable):
         promote(bench.session, MODEL, three)
+    bench.servers[1].unreachable = False
+    assert bench.answers() == [2, 2]
+
+
+def test_a_stated_quorum_is_enough_and_names_the_others(two_versions) -> None:
+    bench = two_versions
+    three = bench.validated("good three")
+    bench.servers[1].unreachable = True
+    record = promote(bench.session, MODEL, three, quorum=1)
+    assert (record.replicas, record.away) == (("replica-1:8500",), ("replica-2:8500",))
+    assert bench.stable() == [three, 2]
+    bench.servers[1].unreachable = False
+    reconcile(bench.session)
+    assert bench.answers() == [three, three]
+
+
+@pytest.mark.parametrize("quorum", [0, -1, 3])
+def test_a_quorum_that_the_group_cannot_have_changes_nothing(two_versions, quorum) -> None:
+    with pytest.raises(InvalidInput, match=f"quorum of {quorum} .* 2 replicas"):
+        promote(two_versions.session, MODEL, 1, quorum=quorum)
+    assert two_versions.answers() == [2, 2]
+
+
+def test_a_quorum_that_does_not_answer_changes_nothing(two_versions) -> None:
+    bench = two_versions
+    three = bench.validated("good three")
+    bench.servers[1].unreachable = True
+    with pytest.raises(Unreachable, match=r"1 replica .* answer, and the quorum is 2"):
+        promote(bench.session, MODEL, three, quorum=2)
     bench.servers[1].unreachable = False
     assert bench.answers() == [2, 2]
 

@@ -115,6 +115,9 @@ def promote(
     label: Annotated[
         str | None, typer.Option("--label", metavar="NAME", help="Move this label, for example canary, not `stable`.")
     ] = None,
+    quorum: Annotated[
+        int | None, typer.Option("--quorum", metavar="N", help="So many replicas are enough; all if not given.")
+    ] = None,
     reason: options.Reason = "",
 ) -> None:
     """Move `stable`, or another label, to a version that passed its gates, on all replicas or on none."""
@@ -128,7 +131,7 @@ def promote(
             labelled = steps_of(session).set_label(session, model, label, number, reason=reason)
             say_labelled(call, labelled)
             return
-        done = steps_of(session).promote(session, model, number, reason=reason)
+        done = steps_of(session).promote(session, model, number, reason=reason, quorum=quorum)
     call.say(done, f"Version {number} of {model} is live{_previous_text(done)}.")
 
 

@@ -30,13 +30,11 @@ class LabelMove:
     """A move of labels that has begun: written before the first replica is moved, removed after the record.
 
     `labels` are all labels of the model afterwards. `record` is the record to append, its `generation` that of the
-    state that the move was written with. `quorum` is the least number of replicas that have to be moved (0: all). With
-    `reverting` the replicas are on their way back to the labels from before.
+    state that the move was written with. With `reverting` the replicas are on their way back to the labels from before.
     """
 
     labels: dict[str, int]
     record: DeploymentRecord
-    quorum: int = 0
     reverting: bool = False
 
 

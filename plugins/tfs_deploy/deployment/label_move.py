@@ -50,13 +50,12 @@ def move_labels(
     record: DeploymentRecord,
     labels_after: LabelChange,
     *,
-    quorum: int = 0,
     skip: Collection[str] = (),
     in_place_of_open_move: bool = False,
 ) -> DeploymentRecord:
     """Carry out a move of labels of the model of `record`, and return the record as it was written.
 
-    `quorum` is the least number of replicas that have to be moved (0: all); replicas in `skip` are known to be away.
+    Replicas in `skip` are known to be away; those that the record names as away already are not of the session.
     Raises Refused where the version is not loaded or already on its way out, Contention where another move is open, and
     what stopped the move; every replica that had moved is put back then.
     """
@@ -69,7 +68,7 @@ def move_labels(
         if model.move is not None and not in_place_of_open_move:
             raise _taken_over(record.model)
         numbered = replace(record, generation=state.generation + 1)
-        return replace(model, move=LabelMove(labels_after(model), numbered, quorum))
+        return replace(model, move=LabelMove(labels_after(model), numbered))
 
     state = desired_state.change(session, record.model, begin)
     return _carry_out(session, lease, state, record.model, skip=skip)
@@ -136,7 +135,7 @@ def _carry_out(
         # A recovered move was in force since about its begin: every config that was sent had its labels.
         at=move.record.at if recovered else session.clock.now().isoformat(),
         replicas=outcome.moved,
-        away=tuple(sorted(outcome.errors)),
+        away=tuple(sorted({*move.record.away, *outcome.errors})),
         seconds=round(session.clock.monotonic() - started, 3),
     )
     for target, error in sorted(outcome.errors.items()):
@@ -179,7 +178,7 @@ def _send_labels(
 def _is_enough(session: GroupSession, move: LabelMove, outcome: _Outcome) -> bool:
     if move.record.action is Action.ROLLED_BACK:
         return bool(outcome.moved)
-    return len(outcome.moved) >= (move.quorum or len(session.clients))
+    return len(outcome.moved) == len(session.clients)
 
 
 def _try_revert(session: GroupSession, lease: Lease, model: str, move: LabelMove, error: TFSDeployError) -> str:

@@ -23,12 +23,13 @@ T = TypeVar("T")
 class Timeouts:
     """Seconds for one RPC of each kind (contract 14: a status is fast, a reload with a new name is a load).
 
-    `busy`: for how long an operation is repeated while the server answers that it is busy.
+    `lease`: for how long a step waits for another deployer, which holds a lease for some RPCs. `busy`: for how long an
+    operation is repeated while the server answers that it is busy.
     """
 
     status: float = 5.0
     reload: float = 30.0
-    lease: float = 60.0
+    lease: float = 300.0
     busy: float = 60.0
 
 

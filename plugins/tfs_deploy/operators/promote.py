@@ -24,6 +24,7 @@ class PromoteModelVersionOperator(TFServingOperator):
     :param version_label: the label to move; another than ``stable``, for example ``canary``, leaves ``stable`` where it
         is, and adds no event.
     :param reason: why, for the record; empty: the result of the gates.
+    :param quorum: how many replicas are enough for ``stable``; None: all of them.
 
     Returns the deployment record.
     """
@@ -36,6 +37,7 @@ class PromoteModelVersionOperator(TFServingOperator):
         version: int | str | Mapping[str, Any],
         version_label: str = "stable",
         reason: str = "",
+        quorum: int | None = None,
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("outlets", [STABLE_MOVED])
@@ -43,6 +45,7 @@ class PromoteModelVersionOperator(TFServingOperator):
         self.version = version
         self.version_label = version_label
         self.reason = reason
+        self.quorum = quorum
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Move the label and return the record."""
@@ -57,7 +60,9 @@ class PromoteModelVersionOperator(TFServingOperator):
                 record = steps.set_label(session, self.model, self.version_label, version, reason=self.reason)
             else:
                 key = idempotency_key_of(context)
-                record = steps.promote(session, self.model, version, reason=self.reason, idempotency_key=key)
+                record = steps.promote(
+                    session, self.model, version, reason=self.reason, idempotency_key=key, quorum=self.quorum
+                )
         if self.version_label == STABLE:
             emit_asset_event(context, record)
         done: dict[str, Any] = to_builtins(record)

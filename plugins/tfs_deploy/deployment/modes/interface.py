@@ -92,7 +92,14 @@ class ModeSteps(Protocol):
         """Run the gates on every replica and return the report, whatever its verdict."""
 
     def promote(
-        self, session: GroupSession, model: str, version: int, *, reason: str = "", idempotency_key: str = ""
+        self,
+        session: GroupSession,
+        model: str,
+        version: int,
+        *,
+        reason: str = "",
+        idempotency_key: str = "",
+        quorum: int | None = None,
     ) -> DeploymentRecord:
         """Let a version that passed its gates answer production traffic."""
 

@@ -105,7 +105,13 @@ def validate(session: GroupSession, model: str, version: int, gates: Gates) -> V
 
 
 def promote(
-    session: GroupSession, model: str, version: int, *, reason: str = "", idempotency_key: str = ""
+    session: GroupSession,
+    model: str,
+    version: int,
+    *,
+    reason: str = "",
+    idempotency_key: str = "",
+    quorum: int | None = None,
 ) -> DeploymentRecord:
     """Raise Refused: there is no label to move."""
     _refuse(session, "promote")

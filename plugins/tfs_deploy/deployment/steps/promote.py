@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from tfs_deploy.clock import Deadline
 from tfs_deploy.deployment import desired_state, records, validation_results
@@ -13,30 +14,41 @@ from tfs_deploy.deployment.drift import require_all_replicas_listed, require_ava
 from tfs_deploy.deployment.label_move import move_labels, not_loaded, recover
 from tfs_deploy.deployment.lease import Lease, hold, model_lease
 from tfs_deploy.deployment.records import Action, DeploymentRecord
+from tfs_deploy.deployment.replica_status import observe_leniently
 from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.deployment.steps.reconcile import reconcile
 from tfs_deploy.deployment.steps.reject import reject, reject_on_failure
 from tfs_deploy.deployment.unload import drop_placeholder
-from tfs_deploy.errors import Contention
-from tfs_deploy.names import PLACEHOLDER, check_model_name, check_version
+from tfs_deploy.errors import Contention, InvalidInput, Unreachable
+from tfs_deploy.names import PLACEHOLDER, check_model_name, check_version, plural
 from tfs_deploy.validation.report import ValidationReport
 from tfs_deploy.validation.runner import require_pass, worst_metrics
 
 
 def promote(
-    session: GroupSession, model: str, version: int, *, reason: str = "", idempotency_key: str = ""
+    session: GroupSession,
+    model: str,
+    version: int,
+    *,
+    reason: str = "",
+    idempotency_key: str = "",
+    quorum: int | None = None,
 ) -> DeploymentRecord:
     """Move `stable` to `version` and `previous` to the version that was stable, and record it.
 
     Gates that compare run again where another version went live since the validation; a version that is worse is
     rejected (ValidationFailed). Promoting the version that is stable already changes nothing, except that replicas
     that drifted (one that was restarted, or reconfigured by hand) are brought back. An `idempotency_key` that is in the
-    record already is refused when `stable` was moved again since: a late retry must not undo that. Raises Refused
-    without a passing validation of these bytes on every replica, or for a replica that was not named; Inconclusive,
-    Drift, Contention, Unreachable; after an error every replica that had moved is put back.
+    record already is refused when `stable` was moved again since: a late retry must not undo that.
+
+    With `quorum` so many replicas are enough: the others do not answer now, are named in the record, and are brought
+    over by `reconcile`. Raises InvalidInput for a quorum that the group cannot have; Refused without a passing
+    validation of these bytes on every replica, or for a replica that was not named; Inconclusive, Drift, Contention,
+    Unreachable; after an error every replica that had moved is put back.
     """
     check_model_name(model)
     check_version(version)
+    session, away = _answering(session, model, quorum)
     if _is_adopted(session, model, version):
         return _repair(session, model, version)
     fingerprint = session.store.manifest(model, version).fingerprint
@@ -47,7 +59,8 @@ def promote(
             recover(session, lease, model)
             live = _live(session, model)
             if live != version and not validation_results.is_outdated(report, live):
-                return _move(session, lease, report, live, reason=reason, idempotency_key=idempotency_key)
+                record = _record(session, report, live, reason=reason, idempotency_key=idempotency_key, away=away)
+                return _move(session, lease, report, record)
         if live == version:
             return _repair(session, model, version)
     raise Contention(
@@ -69,12 +82,34 @@ def _compared_with_live(session: GroupSession, model: str, version: int, fingerp
         return require_pass(compare_again(session, model, version, report, live))
 
 
-def _move(
-    session: GroupSession, lease: Lease, report: ValidationReport, live: int, *, reason: str, idempotency_key: str
-) -> DeploymentRecord:
+def _answering(session: GroupSession, model: str, quorum: int | None) -> tuple[GroupSession, tuple[str, ...]]:
+    """Return the session with the replicas that have to be moved, and the targets of the others."""
+    if quorum is None:
+        return session, ()
+    replicas = session.group.replicas
+    if not 1 <= quorum <= len(replicas):
+        raise InvalidInput(
+            f"A quorum of {quorum} is not possible: group {session.group.name!r} has "
+            f"{plural(len(replicas), 'replica')}.",
+            f"Give a number from 1 to {len(replicas)}.",
+        )
+    silent = {each.target: each.error for each in observe_leniently(session, model, ()).replicas if each.error}
+    if len(replicas) - len(silent) < quorum:
+        target, error = next(iter(silent.items()))
+        raise Unreachable(
+            f"{plural(len(replicas) - len(silent), 'replica')} of group {session.group.name!r} answer, and the quorum "
+            f"is {quorum}; {target}: {error}",
+            "Start the others, or give a smaller quorum.",
+        )
+    clients = {target: client for target, client in session.clients.items() if target not in silent}
+    group = replace(session.group, replicas=tuple(clients))
+    return replace(session, group=group, clients=clients), tuple(sorted(silent))
+
+
+def _move(session: GroupSession, lease: Lease, report: ValidationReport, record: DeploymentRecord) -> DeploymentRecord:
     """Check everything that a move needs, and carry it out; nothing else moves labels of the model meanwhile."""
     model, version = report.model, report.version
-    records.find_by_key(session, model, idempotency_key)
+    records.find_by_key(session, model, record.idempotency_key)
     require_all_replicas_listed(session, model, version, validated_on=report.replicas)
     state, status = require_no_drift(session)
     desired = state.models.get(model)
@@ -86,18 +121,23 @@ def _move(
         drop_placeholder(session, model)
     target = replace(desired, labels=_labels_after(desired, version))
     lint_change(session, state, state.with_model(model, target), status)
-    record = records.new_record(
+    return move_labels(session, lease, record, lambda current: _labels_after(current, version))
+
+
+def _record(
+    session: GroupSession, report: ValidationReport, live: int, *, reason: str, **more: Any
+) -> DeploymentRecord:
+    return records.new_record(
         session,
-        model,
+        report.model,
         Action.PROMOTED,
-        version,
+        report.version,
         previous=live or None,
         fingerprint=report.fingerprint,
         reason=reason or report.reason(),
         measured=worst_metrics(report),
-        idempotency_key=idempotency_key,
+        **more,
     )
-    return move_labels(session, lease, record, lambda current: _labels_after(current, version))
 
 
 def _repair(session: GroupSession, model: str, version: int) -> DeploymentRecord:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from tfs_deploy.deployment import desired_state, records
+from tfs_deploy.deployment import desired_state, loaded_since, records
 from tfs_deploy.deployment.apply import overlapping, reload_tolerantly, send
 from tfs_deploy.deployment.desired_state import STABLE, DesiredState
 from tfs_deploy.deployment.differences import labels_to_ask
@@ -51,6 +51,9 @@ def reconcile(session: GroupSession) -> Reconciliation:
     if differing:
         _restore(replace(session, clients={target: session.clients[target] for target in differing}), state)
         _record(session, state, differing)
+        for name, model in state.models.items():
+            for version in sorted(model.labelled):
+                loaded_since.save_now(session, name, version, differing)
     for target, error in sorted(silent.items()):
         raise Unreachable(f"Replica {target} does not answer: {error}", "Run reconcile again when it is back.")
     return Reconciliation(session.group.name, differing)
