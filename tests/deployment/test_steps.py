@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from deployment_names import MODEL
+from fakes import FakeVersion
 from tfs_deploy.deployment import desired_state, validation_results
 from tfs_deploy.deployment.lease import group_lease, hold
 from tfs_deploy.deployment.records import Action, history
@@ -25,6 +26,7 @@ from tfs_deploy.errors import (
     Drift,
     InvalidInput,
     LoadFailed,
+    LoadInterrupted,
     ModelServerError,
     NotFound,
     Refused,
@@ -206,6 +208,21 @@ def test_an_existing_startup_file_is_the_first_desired_state(bench):
         server.labels[MODEL] = {"stable": 7}
     assert bench.promoted("good one") == 8
     assert bench.servers[0].labels[MODEL] == {"stable": 8, "previous": 7}
+
+
+def test_a_load_that_lacked_memory_is_tried_again(bench):
+    bench.promoted("good one")
+    version = bench.publish("good two")
+    for server in bench.servers:
+        server.put(bench.group.base_path(MODEL), version, FakeVersion(broken="OOM", error_code="RESOURCE_EXHAUSTED"))
+    load(bench.session, MODEL, version)
+    with pytest.raises(LoadInterrupted):
+        wait_until_available(bench.session, MODEL, version)
+    for server in bench.servers:
+        server.remove(bench.group.base_path(MODEL), version)
+    load(bench.session, MODEL, version)
+    wait_until_available(bench.session, MODEL, version)
+    assert {server.state(MODEL, version) for server in bench.servers} == {"AVAILABLE"}
 
 
 def test_retire_keeps_what_is_live_labelled_or_recent(bench):

@@ -20,11 +20,10 @@ def load_error(code: str, cause: str) -> TFSDeployError:
     if code in _INTERRUPTED_CODES:
         return LoadInterrupted(
             cause,
-            "Give the server what it lacks and restart it, or reject the version and publish it again: a server does "
-            "not repeat a load that failed.",
+            "Give the server what it lacks, then load the version again.",
         )
     if code in _ACCESS_CODES:
-        return SetupError(cause, "Let the server's user read the files, then restart the server.", code=code)
+        return SetupError(cause, "Let the server's user read the files, then load the version again.", code=code)
     return LoadFailed(cause, "Correct the export and publish it again: the number is not used twice.")
 
 

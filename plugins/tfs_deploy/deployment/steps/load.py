@@ -17,8 +17,12 @@ from tfs_deploy.deployment.unload import drop_placeholder
 from tfs_deploy.errors import NotFound, Refused, TFSDeployError, Transient
 from tfs_deploy.names import PLACEHOLDER, check_model_name, check_version
 from tfs_deploy.serving import waiting
+from tfs_deploy.serving.replies import VersionState
 
 logger = logging.getLogger(__name__)
+
+# Twice the usual poll period of a server's file system (contract 2).
+_POLL_SECONDS = 2.0
 
 
 def load(session: GroupSession, model: str, version: int) -> None:
@@ -39,14 +43,12 @@ def load(session: GroupSession, model: str, version: int) -> None:
 
 
 def _load(session: GroupSession, model: str, version: int) -> None:
-    state, statuses = require_no_drift(session)
-    status = dict(statuses)
-    if model not in state.models:
-        status[model] = observe(session, model, ())
-        require_unclaimed(status[model])
-        if not desired_state.exists(session.store.documents, session.group):
-            cross_group.require_no_foreign_model(session, state)
-    desired = state.models.get(model)
+    desired, status = _observed(session, model)
+    if desired is not None and version not in desired.labelled and _has_failed(status[model], version):
+        # A server tries a load again only after the version was not listed for a poll (contract 4.3).
+        _take_back(session, model, version)
+        session.clock.sleep(_POLL_SECONDS)
+        desired = desired_state.read(session.store.documents, session.group).models.get(model)
     if desired is None or not desired.real_versions:
         _introduce(session, model, status)
     listed = desired is not None and version in desired.versions
@@ -55,6 +57,27 @@ def _load(session: GroupSession, model: str, version: int) -> None:
     if desired is None or version not in desired.labelled:
         # A replica did not serve it until now, or lost it in a restart: an earlier validation proves nothing.
         validation_results.invalidate(session, model, version)
+    changed = _list_version(session, model, version, status)
+    sent = send(session, changed.generation, purpose=f"load of version {version} of {model}", again=listed)
+    if sent.errors:
+        _take_back(session, model, version)
+        sent.raise_errors()
+
+
+def _observed(session: GroupSession, model: str) -> tuple[DesiredModel | None, dict[str, GroupStatus]]:
+    """Return what the group should serve of `model` (None: the name is new) and the status of all its models."""
+    state, statuses = require_no_drift(session)
+    status = dict(statuses)
+    if model not in state.models:
+        status[model] = observe(session, model, ())
+        require_unclaimed(status[model])
+        if not desired_state.exists(session.store.documents, session.group):
+            cross_group.require_no_foreign_model(session, state)
+    return state.models.get(model), status
+
+
+def _list_version(session: GroupSession, model: str, version: int, status: Mapping[str, GroupStatus]) -> DesiredState:
+    """Add `version` to the desired state and return that; raise Refused while it is on its way out."""
 
     def add(current: DesiredState, model_now: DesiredModel | None) -> DesiredModel:
         base = model_now or DesiredModel(session.group.base_path(model), ())
@@ -74,10 +97,7 @@ def _load(session: GroupSession, model: str, version: int) -> None:
     except NotFound:
         _take_back(session, model, version)
         raise
-    sent = send(session, changed.generation, purpose=f"load of version {version} of {model}", again=listed)
-    if sent.errors:
-        _take_back(session, model, version)
-        sent.raise_errors()
+    return changed
 
 
 def _introduce(session: GroupSession, model: str, status: Mapping[str, GroupStatus]) -> None:
@@ -101,6 +121,12 @@ def _introduce(session: GroupSession, model: str, status: Mapping[str, GroupStat
         except TFSDeployError:
             _take_back(session, model, PLACEHOLDER)
             raise
+
+
+def _has_failed(status: GroupStatus, version: int) -> bool:
+    """Tell whether the load of `version` ended with an error on a replica."""
+    rows = (row for replica in status.replicas for row in replica.versions if row.version == version)
+    return any(row.state is VersionState.END and row.error_code != "OK" for row in rows)
 
 
 def _take_back(session: GroupSession, model: str, version: int) -> None:
