@@ -26,7 +26,7 @@ from tfs_deploy.errors import (
     Unreachable,
 )
 from tfs_deploy.serving import client, rpc
-from tfs_deploy.serving.busy_retry import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
+from tfs_deploy.serving.busy_retry import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, LOST_SECONDS
 from tfs_deploy.serving.config import ModelEntry, to_proto
 
 X = np.float32([1, 2])
@@ -210,7 +210,7 @@ def test_a_caller_that_polls_turns_the_repetition_off(kind: type[Any]) -> None:
 @KINDS
 @pytest.mark.parametrize(
     ("code", "kind_of_error"),
-    [("UNAVAILABLE", Unreachable), ("DEADLINE_EXCEEDED", DeadlineExceeded), ("INVALID_ARGUMENT", Permanent)],
+    [("DEADLINE_EXCEEDED", DeadlineExceeded), ("INVALID_ARGUMENT", Permanent)],
 )
 def test_other_errors_are_not_repeated(kind: type[Any], code: str, kind_of_error: type[TFSDeployError]) -> None:
     bench = Bench(kind)
@@ -218,6 +218,30 @@ def test_other_errors_are_not_repeated(kind: type[Any], code: str, kind_of_error
     with pytest.raises(kind_of_error):
         bench.call(OPERATIONS["reload"])
     assert len(bench.server.requests) == 1
+
+
+@KINDS
+@EVERY_OPERATION
+@pytest.mark.parametrize("details", ["Socket closed", "failed to connect to all addresses; Connection refused"])
+def test_a_lost_connection_is_repeated_for_a_short_time(kind: type[Any], operation: Any, details: str) -> None:
+    bench = Bench(kind)
+    for method in ("GetModelStatus", "GetModelMetadata", "Predict", "HandleReloadConfigRequest"):
+        bench.server.fail_next(method, "UNAVAILABLE", details, times=3)
+    bench.call(operation)
+    assert 0 < sum(bench.clock.slept) < 2 * LOST_SECONDS
+    bench.server.unreachable = True
+    started = bench.clock.monotonic()
+    with pytest.raises(Unreachable, match=r"asked \d+ times in"):
+        bench.call(operation)
+    assert bench.clock.monotonic() - started <= LOST_SECONDS
+
+
+@KINDS
+def test_a_read_that_a_proxy_ends_before_its_deadline_is_repeated(kind: type[Any]) -> None:
+    bench = Bench(kind)
+    bench.server.fail_next("GetModelStatus", "DEADLINE_EXCEEDED", "upstream request timeout", times=2)
+    bench.call(lambda client: client.status("m", timeout=30))
+    assert len(bench.server.requests) == 3
 
 
 @KINDS

@@ -117,6 +117,15 @@ def to_error(code: str, details: str, *, target: str, action: str, timeout: floa
     return ModelServerError(cause, "Correct what the message names; the server's log may say more.", code=code)
 
 
+def ended_early(details: str, *, target: str, action: str, left: float) -> Unreachable:
+    """Return the error for a read that something else than its own deadline ended, `left` seconds before that."""
+    quoted = details.strip().rstrip(".!") or "no details"
+    return Unreachable(
+        f"{action} at {target} was ended with DEADLINE_EXCEEDED {left:.1f} s before its deadline: {quoted}.",
+        "Check the time limit of the proxy before the model server, or of the server itself.",
+    )
+
+
 def _setup_remedy(code: str, details: str) -> str:
     """Return what to do about an error that no model causes; empty for an error that a model may cause."""
     if _TOO_LARGE.search(details):

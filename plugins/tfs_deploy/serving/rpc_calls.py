@@ -187,6 +187,13 @@ class RpcCalls:
                 raise CallFailed("DEADLINE_EXCEEDED", "")
             return await self._send(method, request, remaining)
         except CallFailed as error:
+            left = budget.deadline.remaining()
+            if (
+                error.code == "DEADLINE_EXCEEDED"
+                and method is not rpc.HANDLE_RELOAD_CONFIG
+                and left > budget.seconds / 2
+            ):
+                raise rpc.ended_early(error.details, target=self._target, action=action, left=left) from error
             raise rpc.to_error(
                 error.code, error.details, target=self._target, action=action, timeout=budget.seconds
             ) from error
