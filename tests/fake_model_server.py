@@ -370,15 +370,14 @@ def _typed_list(array: np.ndarray) -> Any:
     """Return the TensorProto as a stock model server writes it: float32 as float_val, not as content."""
     if array.dtype != np.float32:
         return tensors.to_proto(array)
-    proto = tensors.tensor_head(array)
-    proto.float_val.extend(array.reshape(-1).tolist())
-    return proto
+    typed = tensors.tensor_head(array)
+    typed.float_val.extend(array.reshape(-1).tolist())
+    return typed
 
 
 def _check_entries(entries: list[Any]) -> None:
-    names = [entry.name for entry in entries]
     for entry in entries:
-        if names.count(entry.name) > 1:
+        if [each.name for each in entries].count(entry.name) > 1:
             raise FakeRpcError("INVALID_ARGUMENT", f"Illegal to list model {entry.name} multiple times in config list")
         if not entry.base_path.startswith("/"):
             raise FakeRpcError(

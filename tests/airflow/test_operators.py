@@ -13,6 +13,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
 import tfs_deploy
+from operator_calls import actions, deploy, publish, step
 from saved_model_files import BAD_GATES, TEXT_OUTPUT, write_bad_gates, write_saved_model
 from tfs_deploy import (
     BakeModelVersionOperator,
@@ -58,28 +59,6 @@ OPERATORS = {
     UndeployModelOperator: {"model": "half"},
     ValidateModelVersionOperator: {"model": "half", "version": 1},
 }
-
-
-def step(kind: type[BaseOperator], **arguments: Any) -> Any:
-    """Return an operator of model `half`."""
-    return kind(task_id="a_task", **{"model": "half", **arguments})
-
-
-def publish(group, context, behaviour: str = "good") -> dict[str, Any]:
-    return step(PublishModelOperator, saved_model=group.staged(behaviour)).execute(context)
-
-
-def deploy(group, context, behaviour: str = "good") -> dict[str, Any]:
-    """Take a version to `stable` and return what publish returned."""
-    published = publish(group, context, behaviour)
-    for kind in (LoadModelVersionOperator, ValidateModelVersionOperator, PromoteModelVersionOperator):
-        step(kind, version=published).execute(context)
-    return published
-
-
-def actions(group, model: str = "half") -> list[tuple[str, int]]:
-    history = records.history(open_store(str(group.store)).documents, "default", model)
-    return [(entry.action.value, entry.version) for entry in history]
 
 
 @pytest.mark.parametrize("kind", OPERATORS, ids=lambda kind: kind.__name__)
@@ -130,33 +109,6 @@ def test_the_way_of_two_versions_and_back(group, context) -> None:
     assert step(RollbackModelOperator, reason="felt like it").execute(context)["version"] == 1
     assert group.stable() == 1
     assert step(RollbackModelOperator, to="2").execute(context)["version"] == 2
-
-
-def test_a_canary_is_labelled_promoted_under_its_label_and_removed(group, context) -> None:
-    deploy(group, context)
-    second = publish(group, context, "good again")
-    for kind in (LoadModelVersionOperator, ValidateModelVersionOperator):
-        step(kind, version=second).execute(context)
-    done = step(LabelModelVersionOperator, version_label="canary", version=second).execute(context)
-    assert (done["action"], done["label"], done["version"]) == ("labelled", "canary", 2)
-    json.dumps(done)
-    again = step(PromoteModelVersionOperator, version_label="canary", version=2).execute(context)
-    assert again["sequence"] == 0, "it names that version already"
-    assert group.server.labels["half"] == {"stable": 1, "canary": 2}
-    removal = {"version_label": "canary", "remove": True}
-    assert step(LabelModelVersionOperator, **removal).execute(context)["previous"] == 2
-    assert step(LabelModelVersionOperator, **removal).execute(context) is None
-    assert group.server.labels["half"] == {"stable": 1}
-
-
-def test_a_replica_that_was_changed_by_hand_is_reconciled_and_a_model_undeployed(group, context) -> None:
-    deploy(group, context)
-    nothing = ReconcileServingGroupOperator(task_id="a_task").execute(context)
-    assert nothing == {"group": "default", "replicas": {}}
-    undeployed = step(UndeployModelOperator, reason="live by mistake").execute(context)
-    assert (undeployed["versions"], undeployed["withdrawn"]) == ([1], [])
-    assert group.stable() is None
-    assert actions(group)[-1] == ("undeployed", 0)
 
 
 def test_a_retried_rollback_is_one_rollback(group, context) -> None:
