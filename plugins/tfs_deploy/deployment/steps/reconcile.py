@@ -51,9 +51,7 @@ def reconcile(session: GroupSession) -> Reconciliation:
     if differing:
         _restore(replace(session, clients={target: session.clients[target] for target in differing}), state)
         _record(session, state, differing)
-        for name, model in state.models.items():
-            for version in sorted(model.labelled):
-                loaded_since.save_now(session, name, version, differing)
+        _note_times(session, state, differing)
     for target, error in sorted(silent.items()):
         raise Unreachable(f"Replica {target} does not answer: {error}", "Run reconcile again when it is back.")
     return Reconciliation(session.group.name, differing)
@@ -108,6 +106,14 @@ def _restore(session: GroupSession, state: DesiredState) -> None:
             f"Replica {target} differs again from the desired state: {difference}",
             "Look for another deployer, or a config file that the server polls, then run reconcile again.",
         )
+
+
+def _note_times(session: GroupSession, state: DesiredState, differing: Mapping[str, str]) -> None:
+    """Note that the replicas hold the labelled versions since now: a server that restarted lost its earlier load."""
+    times = dict.fromkeys(differing, session.clock.now())
+    for name, model in state.models.items():
+        for version in sorted(model.labelled):
+            loaded_since.save(session, name, version, times)
 
 
 def _record(session: GroupSession, state: DesiredState, differing: Mapping[str, str]) -> None:
