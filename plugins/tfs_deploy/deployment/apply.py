@@ -8,6 +8,7 @@ newest, so that the changes of many deployers travel in few reloads. The answer 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from tfs_deploy.deployment import desired_state
@@ -16,7 +17,7 @@ from tfs_deploy.deployment.lease import Lease, LeasePauses, group_lease, kept
 from tfs_deploy.deployment.replica_status import GroupStatus, ReplicaStatus, replica_status
 from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.deployment.startup_config import write_startup_config
-from tfs_deploy.errors import DeadlineExceeded, ModelServerError, SetupError, StoreError, TFSDeployError, Unreachable
+from tfs_deploy.errors import DeadlineExceeded, ModelServerError, SetupError, StoreError, TFSDeployError
 from tfs_deploy.serving.base_client import ServingClient
 from tfs_deploy.serving.config import ModelEntry, to_proto
 from tfs_deploy.serving.config_linter import lint
@@ -57,37 +58,33 @@ def send(
     errors here: the caller waits for the status, which says more.
     """
     documents, group = session.store.documents, session.group
+    asked = [target for target in session.clients if target not in skip]
     lease, pauses = group_lease(session, purpose), LeasePauses(session, f"group {group.name!r}")
     while (holder := lease.try_acquire()) is not None:
         sent = read_sent(documents, group.name)
-        if sent.settles(generation) and not again:
-            return sent
+        if sent.settles(generation, asked) and not again:
+            return sent.on(asked)
         pauses.wait(holder)
     with kept(lease):
         sent = read_sent(documents, group.name)
-        if sent.settles(generation) and not again:
-            return sent
-        sent = _send_all(session, lease, desired_state.read(documents, group), skip)
+        if sent.settles(generation, asked) and not again:
+            return sent.on(asked)
+        clients = {target: session.clients[target] for target in asked}
+        sent = _send_all(replace(session, clients=clients), lease, desired_state.read(documents, group))
         write_sent(session, sent)
         return sent
 
 
-def _send_all(session: GroupSession, lease: Lease, state: DesiredState, skip: Collection[str]) -> SentState:
+def _send_all(session: GroupSession, lease: Lease, state: DesiredState) -> SentState:
     startup_error = None
     try:
         write_startup_config(session.group, state)
     except StoreError as error:
         # A rollback must not wait for a disk: the replicas are moved, and the caller raises this afterwards.
         startup_error = SendError.of(error)
-
-    def reload(client: ServingClient) -> None:
-        if client.target in skip:
-            raise Unreachable(f"Replica {client.target} does not answer.", "Run tfs-deploy reconcile when it is back.")
-        reload_replica(session, lease, client, state)
-
-    results = session.gather_results(reload)
+    results = session.gather_results(lambda client: reload_replica(session, lease, client, state))
     errors = {target: SendError.of(result) for target, result in results.items() if isinstance(result, TFSDeployError)}
-    return SentState(state.generation, errors, startup_error)
+    return SentState(state.generation, tuple(session.clients), errors, startup_error)
 
 
 def reload_replica(session: GroupSession, lease: Lease, client: ServingClient, state: DesiredState) -> None:

@@ -7,7 +7,7 @@ whoever waits for the lease reads there whether his change was in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -198,9 +198,10 @@ class SendError:
 
 @dataclass(frozen=True, slots=True)
 class SentState:
-    """The generation of the desired state that was sent last, and the replicas that did not take it."""
+    """The generation of the desired state that was sent last, to which replicas, and which of them did not take it."""
 
     generation: int = 0
+    replicas: tuple[str, ...] = ()
     errors: dict[str, SendError] = field(default_factory=dict)
     startup_error: SendError | None = None
 
@@ -209,13 +210,19 @@ class SentState:
         for error in self.errors.values():
             raise error.to_error()
 
-    def settles(self, generation: int) -> bool:
-        """Tell whether a change of `generation` needs no reload of its own.
+    def settles(self, generation: int, replicas: Collection[str]) -> bool:
+        """Tell whether a change of `generation` needs no reload of its own on `replicas`.
 
         A replica that is away answers nobody. But one that refused the config may have refused the change of somebody
         else, who takes it back next.
         """
-        return self.generation >= generation and all(error.transient for error in self.errors.values())
+        if self.generation < generation or not set(replicas) <= set(self.replicas):
+            return False
+        return all(error.transient for target, error in self.errors.items() if target in replicas)
+
+    def on(self, replicas: Collection[str]) -> SentState:
+        """Return this without the errors of other replicas than `replicas`."""
+        return replace(self, errors={target: error for target, error in self.errors.items() if target in replicas})
 
 
 def read_sent(documents: StateDocuments, group: str) -> SentState:

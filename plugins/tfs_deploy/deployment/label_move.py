@@ -33,7 +33,7 @@ from tfs_deploy.deployment.drift import replicas_left_out, require_label_answers
 from tfs_deploy.deployment.lease import Lease
 from tfs_deploy.deployment.records import MOVES_STABLE, Action, DeploymentRecord
 from tfs_deploy.deployment.session import GroupSession
-from tfs_deploy.errors import Contention, Refused, StoreError, TFSDeployError
+from tfs_deploy.errors import Contention, Refused, StoreError, TFSDeployError, Unreachable
 
 logger = logging.getLogger(__name__)
 
@@ -166,7 +166,8 @@ def _send_labels(
     """Send `state`, or a newer one, and ask every replica for `labels`."""
     purpose, model = "{} of {}".format(*_names(move)), move.record.model
     sent = send(session, state.generation, purpose=purpose, again=again, skip=skip)
-    errors = {target: error.to_error() for target, error in sent.errors.items() if target in session.clients}
+    errors = {target: error.to_error() for target, error in sent.errors.items()}
+    errors |= {target: _away(target) for target in session.clients if target in skip}
     reached = {target: client for target, client in session.clients.items() if target not in errors}
     checks = replace(session, clients=reached).gather_results(
         lambda client: require_label_answers(session, client, model, labels)
@@ -252,6 +253,12 @@ def _record_of(session: GroupSession, move: LabelMove) -> DeploymentRecord | Non
 def _names(move: LabelMove) -> tuple[str, str]:
     noun = {Action.PROMOTED: "promotion", Action.ROLLED_BACK: "rollback"}.get(move.record.action, "label move")
     return noun, move.record.model
+
+
+def _away(target: str) -> Unreachable:
+    return Unreachable(
+        f"Replica {target} does not answer, or does not serve the version.", "Run tfs-deploy reconcile when it does."
+    )
 
 
 def _taken_over(model: str) -> Contention:
