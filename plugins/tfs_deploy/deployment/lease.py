@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 # Short, because a deployer that restarts after a crash waits until its earlier lease has expired.
 LEASE_SECONDS = 15.0
-_RENEW_SECONDS = LEASE_SECONDS / 3
+RENEW_SECONDS = LEASE_SECONDS / 3
 # A lease that expired so long ago is free at once, because no clock is that wrong.
 _LONG_EXPIRED_SECONDS = 300.0
 # Holders need a few RPCs, so waiters ask often; random, so that those who met once do not meet again.
@@ -187,11 +187,21 @@ def hold(lease: Lease) -> Iterator[Lease]:
 
 @contextmanager
 def kept(lease: Lease) -> Iterator[Lease]:
-    """Keep an acquired `lease` for the block, in which a thread renews it, and release it."""
+    """Keep an acquired `lease` for the block, and release it."""
+    try:
+        with renewed(lease):
+            yield lease
+    finally:
+        lease.release()
+
+
+@contextmanager
+def renewed(lease: Lease) -> Iterator[None]:
+    """Let a thread renew `lease` every third of its time for the block."""
     stop = threading.Event()
 
     def renew() -> None:
-        while not stop.wait(_RENEW_SECONDS):
+        while not stop.wait(RENEW_SECONDS):
             try:
                 lease.renew()
             except TFSDeployError as error:
@@ -200,8 +210,7 @@ def kept(lease: Lease) -> Iterator[Lease]:
     renewal = threading.Thread(target=renew, name="lease-renewal", daemon=True)
     renewal.start()
     try:
-        yield lease
+        yield
     finally:
         stop.set()
         renewal.join()
-        lease.release()
