@@ -10,6 +10,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from tfs_deploy.clock import Deadline
 from tfs_deploy.deployment import desired_state, loaded_since, records
 from tfs_deploy.deployment.apply import overlapping, reload_tolerantly, send
 from tfs_deploy.deployment.desired_state import STABLE, DesiredState
@@ -25,6 +26,9 @@ from tfs_deploy.serving.base_client import ServingClient
 from tfs_deploy.serving.waiting import wait_until_available
 
 logger = logging.getLogger(__name__)
+
+# A move of labels takes some RPCs.
+_PAUSE_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +48,10 @@ def reconcile(session: GroupSession) -> Reconciliation:
     differs again at the end.
     """
     _end_interrupted_moves(session)
-    state = desired_state.read(session.store.documents, session.group)
-    status = _observe(session, state)
+    state, status, differing = _compare(session)
     silent = {each.target: each.error for one in status.values() for each in one.replicas if each.error}
-    differing = _differing(session, state, status)
     if differing:
-        _restore(replace(session, clients={target: session.clients[target] for target in differing}), state)
+        _restore(replace(session, clients={target: session.clients[target] for target in differing}))
         _record(session, state, differing)
         _note_times(session, state, differing)
     for target, error in sorted(silent.items()):
@@ -68,8 +70,21 @@ def _end_interrupted_moves(session: GroupSession) -> None:
             logger.warning("The interrupted move of model %s is still open: %s", model, error.cause)
 
 
-def _observe(session: GroupSession, state: DesiredState) -> Mapping[str, GroupStatus]:
-    return observe_models(session, dict.fromkeys(sorted(state.models), labels_to_ask(state)))
+def _compare(session: GroupSession) -> tuple[DesiredState, Mapping[str, GroupStatus], dict[str, str]]:
+    """Return the desired state, the status of the replicas, and the differing ones, each with its first difference.
+
+    Other deployers may be at work: what differs from a state that was changed meanwhile is compared again.
+    """
+    documents, deadline = session.store.documents, Deadline.after(session.timeouts.lease, session.clock)
+    state = desired_state.read(documents, session.group)
+    while True:
+        status = observe_models(session, dict.fromkeys(sorted(state.models), labels_to_ask(state)))
+        differing = _differing(session, state, status)
+        newer = desired_state.read(documents, session.group) if differing else state
+        if newer == state or deadline.passed():
+            return state, status, differing
+        session.clock.sleep(_PAUSE_SECONDS)
+        state = newer
 
 
 def _differing(session: GroupSession, state: DesiredState, status: Mapping[str, GroupStatus]) -> dict[str, str]:
@@ -86,22 +101,26 @@ def _differing(session: GroupSession, state: DesiredState, status: Mapping[str, 
     return differing
 
 
-def _restore(session: GroupSession, state: DesiredState) -> None:
+def _restore(session: GroupSession) -> None:
     """Load what the labels name beside what the replicas of `session` serve, then send the desired state."""
+    documents = session.store.documents
 
     def load_desired(client: ServingClient) -> None:
         with hold(group_lease(session, "reconciliation")) as lease:
-            # Under the lease only as long as the call takes: a replica without the names loads them inside of it.
-            reload_tolerantly(session, lease, client, overlapping(session, client, state))
+            # Read under the lease, because another deployer may have sent a newer state. Held only as long as the call
+            # takes: a replica without the names loads them inside of it.
+            entries = overlapping(session, client, desired_state.read(documents, session.group))
+            reload_tolerantly(session, lease, client, entries)
 
     for client in session.clients.values():
         load_desired(client)
+    state = desired_state.read(documents, session.group)
     for name, model in sorted(state.models.items()):
         for version in sorted(set(model.current_labels.values())):
             wait_until_available(session.clients, name, version, limits=session.wait, clock=session.clock)
     send(session, state.generation, purpose="reconciliation", again=True)
-    after = _observe(session, desired_state.read(session.store.documents, session.group))
-    for target, difference in _differing(session, state, after).items():
+    _, _, differing = _compare(session)
+    for target, difference in differing.items():
         raise Drift(
             f"Replica {target} differs again from the desired state: {difference}",
             "Look for another deployer, or a config file that the server polls, then run reconcile again.",

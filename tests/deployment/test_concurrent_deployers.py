@@ -1,0 +1,80 @@
+"""Two deployers at once, each test with the one interleaving in which a step has to look twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from deployment.fuse import Fuse, Fused
+from deployment.memory_group import MemoryGroup
+from deployment.scheduler import Deployer, Turn
+from deployment.test_lease import with_documents
+from deployment_names import MODEL
+from saved_model_files import write_saved_model
+from tfs_deploy.deployment import desired_state
+from tfs_deploy.deployment.modes.labels import deploy
+from tfs_deploy.deployment.records import Action, history
+from tfs_deploy.deployment.session import GroupSession
+from tfs_deploy.deployment.steps.load import load, wait_until_available
+from tfs_deploy.deployment.steps.publish import publish
+from tfs_deploy.deployment.steps.reconcile import reconcile
+from tfs_deploy.deployment.steps.reject import reject
+from tfs_deploy.deployment.steps.rollback import rollback
+from tfs_deploy.deployment.unload import drop_placeholder, unload
+from tfs_deploy.errors import LoadFailed
+from tfs_deploy.names import PLACEHOLDER
+from tfs_deploy.validation.config import Gates
+
+
+def once(action: Callable[[], object]) -> Callable[[], None]:
+    """Return a function that calls `action` the first time only."""
+    calls: list[Callable[[], object]] = [action]
+
+    def call() -> None:
+        if calls:
+            calls.pop()()
+
+    return call
+
+
+def before_write(session: GroupSession, document: str, action: Callable[[], object]) -> GroupSession:
+    """Return a session that does `action` before it first writes a document whose key holds `document`."""
+    act = once(action)
+    return with_documents(session, lambda name, key: act() if name == "write" and document in key else None)
+
+
+def recorded(bench, action: Action) -> list[int]:
+    """Return the versions of the records of `action`."""
+    return [record.version for record in history(bench.store.documents, "default", MODEL, action=action)]
+
+
+def desired(bench) -> desired_state.DesiredModel | None:
+    return desired_state.read(bench.store.documents, bench.group).models.get(MODEL)
+
+
+def test_a_reconciliation_sends_what_is_desired_when_it_sends_and_undoes_no_rollback(bench):
+    old, _ = bench.promoted("good one"), bench.promoted("good two")
+    bench.servers[0].labels[MODEL]["stable"] = old  # by hand
+    sent: list[int] = []
+
+    def roll_back() -> None:
+        rollback(bench.session, MODEL)
+        sent.extend(len(server.requests) for server in bench.servers)
+
+    reconcile(before_write(bench.session, "default/lease.json", roll_back))
+    assert bench.answers() == [old, old]
+    for server, start in zip(bench.servers, sent, strict=True):
+        reloads = [message for name, message in server.requests[start:] if name == "HandleReloadConfigRequest"]
+        for message in reloads:
+            assert dict(message.config.model_config_list.config[0].version_labels)["stable"] == old
+
+
+def test_what_another_deployer_changes_during_a_reconciliation_is_no_difference(bench):
+    bench.promoted("good one")
+    two = bench.validated("good two")
+    fuse = Fuse(10_000, once(lambda: bench.promoted("good two")))
+    clients = {target: Fused(client, fuse) for target, client in bench.session.clients.items()}
+    assert reconcile(replace(bench.session, clients=clients)).replicas == {}
+    assert bench.answers() == [two, two]
