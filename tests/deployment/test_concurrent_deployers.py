@@ -78,3 +78,17 @@ def test_what_another_deployer_changes_during_a_reconciliation_is_no_difference(
     clients = {target: Fused(client, fuse) for target, client in bench.session.clients.items()}
     assert reconcile(replace(bench.session, clients=clients)).replicas == {}
     assert bench.answers() == [two, two]
+
+
+def test_two_first_versions_of_a_model_load_at_once(bench):
+    one, two = bench.publish("good one"), bench.publish("good two")
+
+    def load_other() -> None:
+        load(bench.session, MODEL, two)
+
+    # Before it asks for the versions of a model that the desired state, as it was read, does not know.
+    fuse = Fuse(10_000, once(load_other))
+    clients = {target: Fused(client, fuse) for target, client in bench.session.clients.items()}
+    load(replace(bench.session, clients=clients), MODEL, one)
+    wait_until_available(bench.session, MODEL, one)
+    assert desired(bench).versions == (one, two)

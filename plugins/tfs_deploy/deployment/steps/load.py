@@ -70,9 +70,12 @@ def _observed(session: GroupSession, model: str) -> tuple[DesiredModel | None, d
     status = dict(statuses)
     if model not in state.models:
         status[model] = observe(session, model, ())
-        require_unclaimed(status[model])
-        if not desired_state.exists(session.store.documents, session.group):
-            cross_group.require_no_foreign_model(session, state)
+        # Read after the status: another deployer may have introduced the model meanwhile.
+        state = desired_state.read(session.store.documents, session.group)
+        if model not in state.models:
+            require_unclaimed(status[model])
+            if not desired_state.exists(session.store.documents, session.group):
+                cross_group.require_no_foreign_model(session, state)
     return state.models.get(model), status
 
 
