@@ -92,3 +92,10 @@ def test_two_first_versions_of_a_model_load_at_once(bench):
     load(replace(bench.session, clients=clients), MODEL, one)
     wait_until_available(bench.session, MODEL, one)
     assert desired(bench).versions == (one, two)
+
+
+def test_two_publishes_of_the_same_bytes_are_one_record(bench):
+    staged = bench.staged("good one")
+    slow = before_write(bench.session, "/records/", lambda: publish(bench.session, staged, MODEL))
+    assert publish(slow, staged, MODEL).version.version == 1
+    assert recorded(bench, Action.PUBLISHED) == [1]

@@ -44,8 +44,8 @@ def publish(
         reason=manifest.provenance.get("source", ""),
         seconds=round(session.clock.monotonic() - started, 3),
     )
-    # A publish that was killed before it could record left the version: this one finds it, and records it.
-    (records.append if published.created else records.append_once)(session.store.documents, done)
+    # Once: another publish of the same bytes may have recorded the version, or was killed before it could.
+    records.append_once(session.store.documents, done)
     return published
 
 
