@@ -99,3 +99,29 @@ def test_two_publishes_of_the_same_bytes_are_one_record(bench):
     slow = before_write(bench.session, "/records/", lambda: publish(bench.session, staged, MODEL))
     assert publish(slow, staged, MODEL).version.version == 1
     assert recorded(bench, Action.PUBLISHED) == [1]
+
+
+def test_a_rejection_leaves_the_files_of_a_placeholder_that_another_deployer_unloads(bench):
+    one, two = bench.publish("wrong"), bench.publish("good two")
+    for version in (one, two):
+        load(bench.session, MODEL, version)
+    placeholder = bench.folder / "store" / MODEL / str(PLACEHOLDER)
+
+    def begin_to_unload() -> None:
+        desired_state.change(bench.session, MODEL, lambda _, model: model.with_unloading(PLACEHOLDER))
+
+    reject(before_write(bench.session, "/records/", begin_to_unload), MODEL, one, reason="wrong answers")
+    assert placeholder.is_dir(), "the replicas still serve it"
+    drop_placeholder(bench.session, MODEL)
+    assert not placeholder.exists()
+    assert desired(bench).unloading == ()
+
+
+def test_a_reconciliation_forgets_versions_that_were_unloaded_and_removed(bench):
+    live = bench.promoted("good one")
+    wrong = bench.validated("wrong")
+    unload(bench.session, MODEL, (wrong,), purpose="a rejection that dies after it has withdrawn the version")
+    bench.store.withdraw(MODEL, wrong, "wrong answers")
+    reconcile(bench.session)
+    assert desired(bench).unloading == ()
+    assert desired(bench).versions == (live,)

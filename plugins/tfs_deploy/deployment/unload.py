@@ -16,11 +16,12 @@ from tfs_deploy.names import PLACEHOLDER
 from tfs_deploy.serving.waiting import wait_until_gone
 
 
-def unload(session: GroupSession, model: str, versions: tuple[int, ...], *, purpose: str) -> None:
+def unload(session: GroupSession, model: str, versions: tuple[int, ...], *, purpose: str) -> tuple[int, ...]:
     """Unload `versions` of `model` from every replica and wait for that; run again after an error, it continues.
 
-    A placeholder goes with the last version. Raises Refused for a version that a label names, Drift, Contention,
-    Unreachable, DeadlineExceeded.
+    A placeholder goes with the last version. Returns `versions`, and the placeholder if no replica holds it any more:
+    what to call `forget_unloaded` with once the files of the versions are gone. Raises Refused for a version that a
+    label names, Drift, Contention, Unreachable, DeadlineExceeded.
     """
 
     def take_out(_: DesiredState, desired: DesiredModel | None) -> DesiredModel | None:
@@ -43,10 +44,15 @@ def unload(session: GroupSession, model: str, versions: tuple[int, ...], *, purp
         wait_until_gone(session.clients, model, version, limits=session.wait, clock=session.clock)
     if sent.startup_error is not None:
         raise StoreError(sent.startup_error.cause, sent.startup_error.remedy)
+    return (*versions, PLACEHOLDER) if PLACEHOLDER in leaving else versions
 
 
 def forget_unloaded(session: GroupSession, model: str, versions: tuple[int, ...]) -> None:
-    """Drop `versions`, whose files are gone, from the desired state; a model without any version is dropped too."""
+    """Drop `versions`, which no replica holds, from the desired state; a model without any version is dropped too.
+
+    So are versions that left the store already: a deployer that died has unloaded and removed them. The files of a
+    placeholder among `versions` are removed first.
+    """
 
     def drop(_: DesiredState, desired: DesiredModel | None) -> DesiredModel | None:
         if desired is None:
@@ -55,8 +61,11 @@ def forget_unloaded(session: GroupSession, model: str, versions: tuple[int, ...]
         return left if left.versions or left.unloading else None
 
     desired = desired_state.read(session.store.documents, session.group).models.get(model)
-    gone = set(versions)
-    if desired is not None and PLACEHOLDER in desired.unloading and placeholder.remove(session, model):
+    gone = {version for version in versions if version != PLACEHOLDER}
+    if desired is not None and desired.unloading:
+        stored = session.store.versions(model)
+        gone |= {version for version in desired.unloading if version not in (PLACEHOLDER, *stored)}
+    if PLACEHOLDER in versions and placeholder.remove(session, model):
         gone.add(PLACEHOLDER)
     desired_state.change(session, model, drop)
     for version in versions:
@@ -80,7 +89,7 @@ def drop_placeholder(session: GroupSession, model: str) -> None:
     state = desired_state.change(session, model, take_out)
     send(session, state.generation, purpose=f"end of the placeholder of {model}", again=True).raise_errors()
     wait_until_gone(session.clients, model, PLACEHOLDER, limits=session.wait, clock=session.clock)
-    forget_unloaded(session, model, ())
+    forget_unloaded(session, model, (PLACEHOLDER,))
 
 
 def _require_unlabelled(model: str, desired: DesiredModel, version: int) -> None:

@@ -21,6 +21,7 @@ from tfs_deploy.deployment.lease import group_lease, hold, model_lease
 from tfs_deploy.deployment.records import Action
 from tfs_deploy.deployment.replica_status import GroupStatus, observe_models
 from tfs_deploy.deployment.session import GroupSession
+from tfs_deploy.deployment.unload import forget_unloaded
 from tfs_deploy.errors import Drift, TFSDeployError, Unreachable
 from tfs_deploy.serving.base_client import ServingClient
 from tfs_deploy.serving.waiting import wait_until_available
@@ -48,6 +49,7 @@ def reconcile(session: GroupSession) -> Reconciliation:
     differs again at the end.
     """
     _end_interrupted_moves(session)
+    _forget_what_is_gone(session)
     state, status, differing = _compare(session)
     silent = {each.target: each.error for one in status.values() for each in one.replicas if each.error}
     if differing:
@@ -68,6 +70,13 @@ def _end_interrupted_moves(session: GroupSession) -> None:
         except TFSDeployError as error:
             # Its own replicas may be what is away; the others are still brought over.
             logger.warning("The interrupted move of model %s is still open: %s", model, error.cause)
+
+
+def _forget_what_is_gone(session: GroupSession) -> None:
+    """Drop versions from the desired state that a deployer has unloaded and removed before it died."""
+    for model, desired in desired_state.read(session.store.documents, session.group).models.items():
+        if desired.unloading:
+            forget_unloaded(session, model, ())
 
 
 def _compare(session: GroupSession) -> tuple[DesiredState, Mapping[str, GroupStatus], dict[str, str]]:

@@ -26,7 +26,7 @@ def reject(session: GroupSession, model: str, version: int, *, reason: str) -> D
     check_model_name(model)
     check_version(version)
     require_known_version(session, model, version)
-    unload(session, model, (version,), purpose=f"rejection of version {version} of {model}")
+    gone = unload(session, model, (version,), purpose=f"rejection of version {version} of {model}")
     validation_results.invalidate(session, model, version)
     holder = cross_group.versions_in_use(session, model).get(version)
     if holder is None:
@@ -35,7 +35,7 @@ def reject(session: GroupSession, model: str, version: int, *, reason: str) -> D
         logger.warning("Version %s of %s stays in the store, because group %s holds it", version, model, holder)
     record = records.new_record(session, model, Action.REJECTED, version, reason=reason)
     rejected = records.append_once(session.store.documents, record)
-    forget_unloaded(session, model, (version,))
+    forget_unloaded(session, model, gone)
     return rejected
 
 

@@ -38,8 +38,9 @@ def retire(session: GroupSession, model: str, *, keep: int = DEFAULT_KEEP, dry_r
     if dry_run:
         return _plan(session, model, _versions_to_retire(session, model, keep), dry_run=True)
     versions = _versions_to_retire(session, model, keep)
+    gone: tuple[int, ...] = ()
     if versions:
-        unload(session, model, versions, purpose=f"retirement of old versions of {model}")
+        gone = unload(session, model, versions, purpose=f"retirement of old versions of {model}")
     done = _plan(session, model, versions, dry_run=False)
     for version in done.retired:
         # Before the files go: a run after a crash would find no version to retire, and record nothing.
@@ -47,7 +48,7 @@ def retire(session: GroupSession, model: str, *, keep: int = DEFAULT_KEEP, dry_r
         record = records.new_record(session, model, Action.RETIRED, version, reason=reason)
         records.append_once(session.store.documents, record)
         session.store.delete(model, version)
-    forget_unloaded(session, model, versions)
+    forget_unloaded(session, model, gone)
     return done
 
 

@@ -44,12 +44,12 @@ def undeploy(
     with hold(model_lease(session, model, "undeployment")) as lease:
         recover(session, lease, model)
         live = _remove_labels(session, model, served)
-    unload(session, model, served, purpose=f"undeployment of {model}")
+    gone = unload(session, model, served, purpose=f"undeployment of {model}")
     withdrawn = _withdraw(session, model, served, reason) if withdraw else ()
     for number in served:
         validation_results.invalidate(session, model, number)
     record = _record(session, model, served, live, reason or "undeployed")
-    forget_unloaded(session, model, served)
+    forget_unloaded(session, model, gone)
     return Undeployment(model, served, withdrawn, record)
 
 
