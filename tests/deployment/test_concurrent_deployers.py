@@ -117,6 +117,17 @@ def test_a_rejection_leaves_the_files_of_a_placeholder_that_another_deployer_unl
     assert desired(bench).unloading == ()
 
 
+def test_a_deploy_ends_a_rejection_that_was_interrupted(bench):
+    live = bench.promoted("good one")
+    wrong = bench.validated("wrong")
+    unload(bench.session, MODEL, (wrong,), purpose="a rejection that dies before it withdraws the version")
+    with pytest.raises(LoadFailed, match="is already being rejected"):
+        deploy(bench.session, bench.staged("wrong"), MODEL, Gates())
+    assert bench.store.versions(MODEL) == (live,)
+    assert recorded(bench, Action.REJECTED) == [wrong]
+    assert desired(bench).unloading == ()
+
+
 def test_a_reconciliation_forgets_versions_that_were_unloaded_and_removed(bench):
     live = bench.promoted("good one")
     wrong = bench.validated("wrong")

@@ -18,6 +18,7 @@ from tfs_deploy.deployment.steps.retire import retire
 from tfs_deploy.deployment.steps.rollback import rollback
 from tfs_deploy.deployment.steps.undeploy import undeploy
 from tfs_deploy.deployment.steps.validate import validate
+from tfs_deploy.errors import LoadFailed
 from tfs_deploy.store.protocol import Progress
 from tfs_deploy.validation.config import Gates
 from tfs_deploy.validation.runner import require_pass
@@ -61,6 +62,7 @@ def deploy(
     version = published.version.version
     with reject_on_failure(session, model, version, reject):
         with timer.step("load"):
+            _require_not_rejected(session, model, version)
             load(session, model, version)
             wait_until_available(session, model, version)
         with timer.step("validate"):
@@ -68,6 +70,19 @@ def deploy(
     with timer.step("promote"):
         record = promote(session, model, version, idempotency_key=idempotency_key)
     return Deployed(published, report, record, timer.seconds)
+
+
+def _require_not_rejected(session: GroupSession, model: str, version: int) -> None:
+    """Raise LoadFailed for a version whose rejection was interrupted: then `deploy` rejects it to the end.
+
+    An interrupted retirement, which takes only versions older than the stable one, is left to `retire`.
+    """
+    desired = desired_state.read(session.store.documents, session.group).models.get(model)
+    if desired is not None and version in desired.unloading and version > desired.labels.get(STABLE, 0):
+        raise LoadFailed(
+            f"Version {version} of model {model!r} is already being rejected in group {session.group.name!r}.",
+            "See `tfs-deploy history` for the reason, correct the model and deploy it again.",
+        )
 
 
 def live_version(session: GroupSession, model: str) -> int | None:
