@@ -136,3 +136,34 @@ def test_a_reconciliation_forgets_versions_that_were_unloaded_and_removed(bench)
     reconcile(bench.session)
     assert desired(bench).unloading == ()
     assert desired(bench).versions == (live,)
+
+
+def test_many_deployers_that_wait_for_the_lease_of_a_group_share_few_reloads(tmp_path, tell):
+    staged = {name: write_saved_model(tmp_path / name, name) for name in ("good one", "good two")}
+    models = [f"model_{number:02}" for number in range(20)]
+    group = MemoryGroup(tmp_path / "models.config")
+    with group.scheduler.in_charge():
+        for model in models:
+            load(
+                group.session("preparation"),
+                model,
+                publish(group.session("preparation"), staged["good one"], model).version.version,
+            )
+            wait_until_available(group.session("preparation"), model, 1)
+            publish(group.session("preparation"), staged["good two"], model)
+        before = len(reloads(group))
+        deployers = [
+            Deployer(group.scheduler, lambda model=model: load(group.session(model), model, 2)) for model in models
+        ]
+        group.scheduler.run(deployers, [Turn(number, 3) for _ in range(100) for number in range(len(models))])
+    assert [deployer.error for deployer in deployers if deployer.error] == []
+    listed = {name: model.versions for name, model in group.state().models.items()}
+    assert listed == dict.fromkeys(models, (1, 2))
+    sent = len(reloads(group)) - before
+    tell(f"{len(models)} loads at once in {sent} reloads")
+    assert sent <= len(models) // 2
+
+
+def reloads(group: MemoryGroup) -> list[object]:
+    """Return the reloads that the first replica was asked for."""
+    return [message for name, message in group.servers[0].requests if name == "HandleReloadConfigRequest"]
