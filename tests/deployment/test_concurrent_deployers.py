@@ -14,6 +14,8 @@ from deployment.test_lease import with_documents
 from deployment_names import MODEL
 from saved_model_files import write_saved_model
 from tfs_deploy.deployment import desired_state
+from tfs_deploy.deployment.apply import send
+from tfs_deploy.deployment.drift import require_no_drift
 from tfs_deploy.deployment.modes.labels import deploy
 from tfs_deploy.deployment.records import Action, history
 from tfs_deploy.deployment.session import GroupSession
@@ -92,6 +94,15 @@ def test_two_first_versions_of_a_model_load_at_once(bench):
     load(replace(bench.session, clients=clients), MODEL, one)
     wait_until_available(bench.session, MODEL, one)
     assert desired(bench).versions == (one, two)
+
+
+def test_a_change_that_is_sent_while_another_deployer_compares_is_no_drift(bench):
+    version = bench.promoted("good one")
+    state = desired_state.change(bench.session, MODEL, lambda _, model: model.with_labels({}).with_unloading(version))
+    send_it = once(lambda: send(bench.session, state.generation, purpose="undeployment"))
+    slow = with_documents(bench.session, lambda name, key: send_it() if key.endswith("sent.json") else None)
+    require_no_drift(slow)
+    assert bench.stable() == [None, None]
 
 
 def test_two_publishes_of_the_same_bytes_are_one_record(bench):

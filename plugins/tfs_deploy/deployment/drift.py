@@ -29,7 +29,7 @@ def require_no_drift(session: GroupSession) -> tuple[DesiredState, Mapping[str, 
     """
     documents, group = session.store.documents, session.group
     deadline = Deadline.after(session.timeouts.lease, session.clock)
-    state = desired_state.read(documents, group)
+    state, sent_before = desired_state.read(documents, group), -1
     while True:
         status = observe_all(session, dict.fromkeys(sorted(state.models), labels_to_ask(state)))
         drifts = {name: found for name in status if (found := find_drift(session, state.models[name], status[name]))}
@@ -41,6 +41,10 @@ def require_no_drift(session: GroupSession) -> tuple[DesiredState, Mapping[str, 
             # A change that was written and not sent is no drift; whoever wrote it may have died before it was sent.
             send(session, newer.generation, purpose="change that was not sent")
             state = newer
+            continue
+        if any(name in newer.models and newer.models[name].generation > sent_before for name in drifts):
+            # The replicas may have been asked before another deployer sent the change.
+            state, sent_before = newer, sent
             continue
         for name, drift in drifts.items():
             if newer.models.get(name) == state.models[name]:
