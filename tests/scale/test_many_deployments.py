@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,10 +22,16 @@ from tfs_deploy.demo.model_server import child_environment, model_server
 from tfs_deploy.deployment import desired_state, records
 from tfs_deploy.deployment.desired_state import STABLE
 from tfs_deploy.deployment.records import Action
+from tfs_deploy.deployment.session import open_session
+from tfs_deploy.deployment.steps.load import load, wait_until_available
+from tfs_deploy.deployment.steps.publish import publish
+from tfs_deploy.deployment.steps.validate import validate
 from tfs_deploy.serving.client import connect
 from tfs_deploy.serving.group import ServingGroup
 from tfs_deploy.store.open import open_store
 from tfs_deploy.store.protocol import Store
+from tfs_deploy.validation.config import gates_from
+from tfs_deploy.validation.runner import require_pass
 
 pytestmark = [
     pytest.mark.scale,
@@ -38,6 +46,8 @@ SLOTS = int(os.environ.get("SCALE_SLOTS", "12"))
 COUNTS = (4, 9, 6, 8)
 RUNS = {f"shared_{model}_{count}": count for model in range(5) for count in COUNTS}
 LIMIT_SECONDS = float(os.environ.get("SCALE_SECONDS", "1500"))
+# So many models are deployed one by one without Airflow, to measure what copies, loads and validations need alone.
+ALONE = 3
 
 
 @dataclass
@@ -90,7 +100,8 @@ def agent(processes: Processes, folder: Path, name: str, s3: S3Server) -> tuple[
 
 @pytest.fixture
 def plant(tmp_path: Path) -> Iterator[Plant]:
-    staged = {f"single_{number}": 10 for number in range(MANY)} | RUNS
+    singles = {f"single_{number}": 10 for number in range(MANY)}
+    staged = singles | {f"alone_{number}": 10 for number in range(ALONE)} | RUNS
     write = Path(__file__).parent / "write_models.py"
     arguments = [f"{name}={count}" for name, count in staged.items()]
     subprocess.run([sys.executable, str(write), str(tmp_path / "staged"), *arguments], check=True)
@@ -123,6 +134,32 @@ def single(number: int) -> dict[str, object]:
     return {"model": f"single_{number}", "staged": f"single_{number}", "compare": False}
 
 
+def seconds_alone(plant: Plant) -> dict[str, float]:
+    """Return the mean seconds of the copy, the load and the validation of a model while nothing else is deployed."""
+    staged = plant.airflow.folder / "worker-1" / "staged"
+    gates = gates_from({"accuracy": {"file": str(staged / "labelled.npz")}})
+    seconds = dict.fromkeys(("copy", "load", "validation"), 0.0)
+    with open_session(plant.store, plant.group, actor="alone") as session:
+        for model in (f"alone_{number}" for number in range(ALONE)):
+            began = time.monotonic()
+            version = publish(session, staged / model, model).version.version
+            copied = time.monotonic()
+            load(session, model, version)
+            wait_until_available(session, model, version)
+            loaded = time.monotonic()
+            require_pass(validate(session, model, version, gates))
+            done = time.monotonic()
+            for step, each in zip(seconds, (copied - began, loaded - copied, done - loaded), strict=True):
+                seconds[step] += each / ALONE
+    return seconds
+
+
+def waits_for_leases(runs: list[Run]) -> str:
+    """Return how often tasks waited for the lease of the group and of a model."""
+    waits = Counter(re.findall(r"Waiting for (group|model) .*?, which is held by", "".join(run.log for run in runs)))
+    return ", ".join(f"{subject}: {count}" for subject, count in sorted(waits.items())) or "none"
+
+
 def describe(plant: Plant, runs: list[Run]) -> str:
     lines = [f"{run.conf['model']}: {run.state} {run.failed} {plant.outcome(run)}" for run in runs]
     errors = [line for run in runs if run.failed for line in run.log.splitlines() if "tfs_deploy.errors" in line]
@@ -130,7 +167,8 @@ def describe(plant: Plant, runs: list[Run]) -> str:
 
 
 def test_many_models_at_once(plant: Plant) -> None:
-    """30 models without a retry, and the time of all against that of one alone."""
+    """30 models without a retry, and the time of all against that of their copies, loads and validations alone."""
+    alone_steps = seconds_alone(plant)
     alone = plant.airflow.run_all("deploy_once", [single(0)], seconds=300.0)[0]
     assert alone.state == "success", describe(plant, [alone])
     started = time.monotonic()
@@ -138,6 +176,10 @@ def test_many_models_at_once(plant: Plant) -> None:
     seconds = time.monotonic() - started
     contention = sum("Contention" in run.log for run in runs if run.state == "failed")
     print(f"{len(runs)} at once: {seconds:.0f} s, one alone {alone.seconds:.0f} s; {contention} Contention failures")
+    need = len(runs) * sum(alone_steps.values())
+    steps = ", ".join(f"{step} {each:.2f} s" for step, each in alone_steps.items())
+    print(f"{need:.0f} s for their copies, loads and validations alone ({steps} each): ratio {seconds / need:.2f}")
+    print(f"Waits for leases: {waits_for_leases(runs)}")
     print(describe(plant, runs))
     assert [run for run in runs if run.state != "success"] == []
     assert contention == 0
