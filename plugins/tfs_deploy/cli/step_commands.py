@@ -180,16 +180,31 @@ def retire(
     keep: Annotated[
         int, typer.Option("--keep", metavar="N", min=0, help="How many old versions without a label stay.")
     ] = 3,
+    abandoned_after: Annotated[
+        float,
+        typer.Option(
+            "--abandoned-after",
+            metavar="HOURS",
+            min=0,
+            help="A newer version that never was live goes if nothing was done with it for so long.",
+        ),
+    ] = 24.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be deleted, and change nothing.")] = False,
 ) -> None:
-    """Delete old versions; what is live, labelled or newer than `stable` always stays."""
+    """Delete old versions and abandoned ones; what is live, labelled or on its way always stays."""
+    from datetime import timedelta
+
     from tfs_deploy.deployment.modes import steps_of
 
     with call.session() as session, call.show_progress() as progress:
         progress.begin(f"retire old versions of {model}")
-        done = steps_of(session).retire(session, model, keep=keep, dry_run=dry_run)
+        done = steps_of(session).retire(
+            session, model, keep=keep, dry_run=dry_run, abandoned_after=timedelta(hours=abandoned_after)
+        )
     verb = "Would delete" if dry_run else "Deleted"
     gone = f"{verb} {_version_list(done.retired)} of {model}" if done.retired else f"Nothing of {model} to delete"
+    if done.abandoned:
+        gone += f" (nobody went on with the deploy of {_version_list(done.abandoned)})"
     call.say(done, f"{gone}; {_version_list(done.kept)} stay{'s' if len(done.kept) == 1 else ''}.")
 
 

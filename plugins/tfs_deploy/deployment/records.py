@@ -126,6 +126,15 @@ def mentions(documents: StateDocuments, group: str, model: str, version: int) ->
     return any(entry.version == version for entry in end.newer) or bool(log.version_index(version).first)
 
 
+def first_events(documents: StateDocuments, group: str, model: str, version: int) -> tuple[DeploymentRecord, ...]:
+    """Return the first record of each action on `version`, at a constant cost."""
+    log = RecordLog(documents, group, model)
+    end = log.end()
+    indexed = (log.read_at_end(sequence, end) for sequence in log.version_index(version).first.values())
+    newer = (entry for entry in end.newer if entry.version == version)
+    return tuple(entry for entry in (*indexed, *newer) if entry is not None)
+
+
 def version_at(documents: StateDocuments, group: str, model: str, at: datetime) -> ServedVersion:
     """Return the version that answered `stable` at `at` (timezone-aware), by the record.
 

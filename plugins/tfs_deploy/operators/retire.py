@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from tfs_deploy.errors import InvalidInput
@@ -13,19 +14,23 @@ if TYPE_CHECKING:
 
 
 class RetireModelVersionsOperator(TFServingOperator):
-    """Delete versions older than the stable one, except labelled ones and the newest `keep` of them.
+    """Delete versions older than the stable one, except labelled ones and the newest `keep`, and abandoned ones.
 
     :param keep: how many old versions stay, besides the labelled ones.
+    :param abandoned_after_hours: a newer version that never was live goes if nothing was done with it for so long.
     :param preview: only return what would be deleted.
 
-    Returns ``{model, retired, kept, dry_run}``.
+    Returns ``{model, retired, kept, dry_run, abandoned}``.
     """
 
     template_fields = (*TFServingOperator.template_fields, "keep")
 
-    def __init__(self, *, keep: int | str = 3, preview: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self, *, keep: int | str = 3, abandoned_after_hours: float = 24.0, preview: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.keep = keep
+        self.abandoned_after_hours = abandoned_after_hours
         self.preview = preview
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -35,7 +40,13 @@ class RetireModelVersionsOperator(TFServingOperator):
         with self.step(context) as session:
             keep = _count(self.keep)
             done: dict[str, Any] = to_builtins(
-                steps_of(session).retire(session, self.model, keep=keep, dry_run=self.preview)
+                steps_of(session).retire(
+                    session,
+                    self.model,
+                    keep=keep,
+                    dry_run=self.preview,
+                    abandoned_after=timedelta(hours=self.abandoned_after_hours),
+                )
             )
             return done
 

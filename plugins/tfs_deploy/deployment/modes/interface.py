@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
 from tfs_deploy.deployment.records import DeploymentRecord
 from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.deployment.steps.reconcile import Reconciliation
-from tfs_deploy.deployment.steps.retire import DEFAULT_KEEP, Retirement
+from tfs_deploy.deployment.steps.retire import ABANDONED_AFTER, DEFAULT_KEEP, Retirement
 from tfs_deploy.deployment.steps.undeploy import Undeployment
 from tfs_deploy.serving.runner import ModelServerRunner
 from tfs_deploy.store.protocol import Progress, Published
@@ -122,7 +123,13 @@ class ModeSteps(Protocol):
         """Take the version out of every replica and of the store's sight; its number is never used again."""
 
     def retire(
-        self, session: GroupSession, model: str, *, keep: int = DEFAULT_KEEP, dry_run: bool = False
+        self,
+        session: GroupSession,
+        model: str,
+        *,
+        keep: int = DEFAULT_KEEP,
+        dry_run: bool = False,
+        abandoned_after: timedelta = ABANDONED_AFTER,
     ) -> Retirement:
         """Delete old versions that nothing needs."""
 

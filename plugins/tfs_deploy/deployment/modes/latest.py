@@ -8,6 +8,7 @@ again.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,7 +25,7 @@ from tfs_deploy.deployment.steps import validate as validate_step
 from tfs_deploy.deployment.steps.load import wait_until_available
 from tfs_deploy.deployment.steps.reconcile import Reconciliation
 from tfs_deploy.deployment.steps.reject import reject_on_failure, require_known_version
-from tfs_deploy.deployment.steps.retire import DEFAULT_KEEP, Retirement
+from tfs_deploy.deployment.steps.retire import ABANDONED_AFTER, DEFAULT_KEEP, Retirement
 from tfs_deploy.deployment.steps.undeploy import Undeployment
 from tfs_deploy.errors import InvalidInput, NotFound, Refused
 from tfs_deploy.jsonable import from_json, to_json
@@ -192,7 +193,14 @@ def reject(session: GroupSession, model: str, version: int, *, reason: str) -> D
     return rejected
 
 
-def retire(session: GroupSession, model: str, *, keep: int = DEFAULT_KEEP, dry_run: bool = False) -> Retirement:
+def retire(
+    session: GroupSession,
+    model: str,
+    *,
+    keep: int = DEFAULT_KEEP,
+    dry_run: bool = False,
+    abandoned_after: timedelta = ABANDONED_AFTER,
+) -> Retirement:
     """Raise Refused: what is old is known by labels."""
     _refuse(session, "retire")
 
