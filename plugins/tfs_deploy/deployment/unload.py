@@ -29,7 +29,8 @@ def unload(session: GroupSession, model: str, versions: tuple[int, ...], *, purp
             return None
         for version in versions:
             _require_unlabelled(model, desired, version)
-        left = desired.with_unloading(*(version for version in versions if version in desired.versions))
+        # Also those that are not listed: nobody may list them before their files are gone.
+        left = desired.with_unloading(*versions)
         return left.with_unloading(PLACEHOLDER) if PLACEHOLDER in left.versions and not left.real_versions else left
 
     # Before drift: a mistake of the caller is the better answer.

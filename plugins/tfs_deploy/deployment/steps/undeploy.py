@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tfs_deploy.deployment import cross_group, desired_state, records, validation_results
+from tfs_deploy.deployment.apply import send
 from tfs_deploy.deployment.desired_state import PREVIOUS, STABLE, DesiredModel, DesiredState
 from tfs_deploy.deployment.drift import require_no_drift
 from tfs_deploy.deployment.label_move import recover
@@ -44,11 +45,12 @@ def undeploy(
     with hold(model_lease(session, model, "undeployment")) as lease:
         recover(session, lease, model)
         live = _remove_labels(session, model, served)
+        # Before the lease ends: a promotion that follows is recorded after this.
+        record = _record(session, model, served, live, reason or "undeployed")
     gone = unload(session, model, served, purpose=f"undeployment of {model}")
     withdrawn = _withdraw(session, model, served, reason) if withdraw else ()
     for number in served:
         validation_results.invalidate(session, model, number)
-    record = _record(session, model, served, live, reason or "undeployed")
     forget_unloaded(session, model, gone)
     return Undeployment(model, served, withdrawn, record)
 
@@ -82,7 +84,7 @@ def _require_no_other_group(session: GroupSession, model: str, versions: tuple[i
 
 
 def _remove_labels(session: GroupSession, model: str, versions: tuple[int, ...]) -> int:
-    """Take every label off `versions`, and return the version that was stable, 0 if it stays so or none was."""
+    """Take every label off `versions` everywhere; return the version that was stable, 0 if it stays so or none was."""
     live = 0
 
     def remove(_: DesiredState, desired: DesiredModel | None) -> DesiredModel | None:
@@ -94,7 +96,8 @@ def _remove_labels(session: GroupSession, model: str, versions: tuple[int, ...])
         labels = {label: number for label, number in desired.labels.items() if number not in versions}
         return desired.with_labels(labels).with_unloading(*(each for each in versions if each in desired.versions))
 
-    desired_state.change(session, model, remove)
+    state = desired_state.change(session, model, remove)
+    send(session, state.generation, purpose=f"undeployment of {model}").raise_errors()
     return live
 
 
