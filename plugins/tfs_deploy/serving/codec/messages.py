@@ -55,6 +55,8 @@ FULL_NAMES = {
 
 # Clients of several replicas ask for their first message class at the same time.
 _lock = threading.Lock()
+# Holds them, because protobuf forgets a class that nobody holds, and makes it again.
+_classes: dict[str, Any] = {}
 
 
 @cache
@@ -66,7 +68,19 @@ def _pool() -> descriptor_pool.DescriptorPool:
     pool = descriptor_pool.DescriptorPool()
     for file in files.file:
         pool.Add(file)
+    _make_classes(pool)
     return pool
+
+
+def _make_classes(pool: descriptor_pool.DescriptorPool) -> None:
+    """Make the class of every message now: two threads that read the first message of a kind at once can crash."""
+    waiting = [pool.FindMessageTypeByName(name) for name in FULL_NAMES.values()]
+    while waiting:
+        descriptor = waiting.pop()
+        if descriptor.full_name not in _classes:
+            _classes[descriptor.full_name] = message_factory.GetMessageClass(descriptor)
+            waiting += [field.message_type for field in descriptor.fields if field.message_type is not None]
+            waiting += descriptor.nested_types
 
 
 def private_pool() -> descriptor_pool.DescriptorPool:
