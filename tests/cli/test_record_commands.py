@@ -15,7 +15,7 @@ from tfs_deploy.jsonable import to_json
 from tfs_deploy.store.open import open_store
 
 
-def test_history_tells_time_action_version_who_and_why(desk: Desk) -> None:
+def test_history_shows_time_action_version_actor_and_reason(desk: Desk) -> None:
     deployed(desk, "good 1", "good 2")
     desk.run("rollback", MODEL, "--reason", "too slow", "--actor", "ann")
 

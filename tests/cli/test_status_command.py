@@ -32,7 +32,7 @@ def row_of(out: str, first: str) -> list[str]:
     return line.split()
 
 
-def test_it_tells_per_replica_and_version_the_state_and_per_label_the_version(desk: Desk) -> None:
+def test_it_shows_the_state_per_replica_and_version_and_the_version_per_label(desk: Desk) -> None:
     deployed(desk, "good 1", "good 2")
 
     ran = desk.run("status", "--json")
@@ -125,7 +125,7 @@ def test_it_lists_every_difference_with_stable_first_and_ends_with_1(desk: Desk)
     assert desk.run("status").code == 0
 
 
-def test_drift_is_told_where_another_replica_is_away(desk: Desk) -> None:
+def test_drift_is_listed_where_another_replica_is_away(desk: Desk) -> None:
     deployed(desk, "good 1", "good 2")
     first, second = desk.servers.values()
     first.unreachable = True

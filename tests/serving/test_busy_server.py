@@ -116,7 +116,7 @@ def test_other_errors_stay_those_of_a_model(code: str, details: str) -> None:
         ("NOT_FOUND", "Key not found in lookup table", NotFound),
     ],
 )
-def test_a_version_that_is_not_served_is_told_from_what_a_graph_cannot_find(
+def test_a_version_that_is_not_served_differs_from_what_a_graph_cannot_find(
     code: str, details: str, kind: type[NotFound]
 ) -> None:
     assert type(error_of(code, details)) is kind

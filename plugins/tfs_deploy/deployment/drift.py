@@ -32,24 +32,25 @@ def require_no_drift(session: GroupSession) -> tuple[DesiredState, Mapping[str, 
     state, sent_before = desired_state.read(documents, group), -1
     while True:
         status = observe_all(session, dict.fromkeys(sorted(state.models), labels_to_ask(state)))
-        drifts = {name: found for name in status if (found := find_drift(session, state.models[name], status[name]))}
+        drifts = {name: drift for name in status if (drift := find_drift(session, state.models[name], status[name]))}
         if not drifts:
             return state, status
         newer = desired_state.read(documents, group)
         sent = read_sent(documents, group.name).generation
-        if any(name in newer.models and newer.models[name].generation > sent for name in drifts):
+        in_time = not deadline.passed()
+        if in_time and any(name in newer.models and newer.models[name].generation > sent for name in drifts):
             # A change that was written and not sent is no drift; whoever wrote it may have died before it was sent.
             send(session, newer.generation, purpose="change that was not sent")
             state = newer
             continue
-        if any(name in newer.models and newer.models[name].generation > sent_before for name in drifts):
+        if in_time and any(name in newer.models and newer.models[name].generation > sent_before for name in drifts):
             # The replicas may have been asked before another deployer sent the change.
             state, sent_before = newer, sent
             continue
         for name, drift in drifts.items():
             if newer.models.get(name) == state.models[name]:
                 raise drift
-        if deadline.passed():
+        if not in_time:
             raise Contention(
                 f"The models {', '.join(sorted(drifts))} of group {group.name!r} are changed all the time.",
                 "Try again when the other deployers are done.",

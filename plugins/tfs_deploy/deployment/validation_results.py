@@ -56,18 +56,11 @@ def invalidate(session: GroupSession, model: str, version: int) -> None:
 
 
 def require(
-    session: GroupSession,
-    model: str,
-    version: int,
-    *,
-    fingerprint: str,
-    replicas: tuple[str, ...] = (),
-    stable: int | None = None,
+    session: GroupSession, model: str, version: int, *, fingerprint: str, replicas: tuple[str, ...] = ()
 ) -> ValidationReport:
     """Return the passing report on these very bytes and on each of `replicas`; raise Refused if there is none.
 
-    `stable` is the live version (0: none): a report that compared with another one does not count. With None it does,
-    as for a rollback, or where `comparison.compare_again` follows.
+    With which live version it compared is for `comparison.compare_again`; a rollback compares nothing.
     """
     group = session.group.name
     report = read(session.store.documents, group, model, version)
@@ -88,8 +81,6 @@ def require(
             f"store holds ({fingerprint}).",
             "A published version was changed: publish a new one.",
         )
-    if stable is not None and is_outdated(report, stable):
-        raise outdated(report, stable)
     require_covered(report, replicas)
     return report
 
