@@ -84,6 +84,10 @@ class Invocation:
         ) as session:
             yield session
 
+    def can_ask(self) -> bool:
+        """Tell whether somebody can answer a question."""
+        return sys.stdin.isatty()
+
     def confirm(self, question: str, *, otherwise: str) -> None:
         """Ask before something that cannot be undone at once; raise InvalidInput where nobody can answer.
 
@@ -91,7 +95,7 @@ class Invocation:
         """
         from tfs_deploy.errors import InvalidInput, Refused
 
-        if not sys.stdin.isatty():
+        if not self.can_ask():
             raise InvalidInput(f"This needs a confirmation: {question}", f"Add {otherwise} to the command.")
         if not typer.confirm(question, err=True):
             raise Refused("Nothing was changed.", "Run the command again and answer with y.")

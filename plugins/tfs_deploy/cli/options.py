@@ -12,6 +12,9 @@ Model = Annotated[str, typer.Argument(metavar="MODEL", help="Name of the model."
 Version = Annotated[str, typer.Argument(metavar="VERSION", help="Version number, or a label of the model.")]
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="Directory of an exported SavedModel.")]
 ModelOption = Annotated[str, typer.Option("--model", metavar="NAME", help="Name of the model.")]
+NewModel = Annotated[
+    bool, typer.Option("--new-model", help="The name is new and meant, also where it resembles a known one.")
+]
 Gates = Annotated[
     Path | None,
     typer.Option("--gates", metavar="FILE", help="Gates file (YAML); without it the gates that need no data run."),

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tfs_deploy.deployment.records import DeploymentRecord
+    from tfs_deploy.deployment.session import GroupSession
     from tfs_deploy.store.protocol import Published
+
+_FIRST_VERSION = "First version of a new model. "
 
 
 @command(group_options=True)
@@ -25,6 +28,7 @@ def deploy(
     model: options.ModelOption,
     gates: options.Gates = None,
     python: options.Python = None,
+    new_model: options.NewModel = False,
 ) -> None:
     """Publish, load, validate and promote; a version that fails is rejected and `stable` stays where it is."""
     from tfs_deploy.cli.validate_command import embedded_runner
@@ -37,6 +41,7 @@ def deploy(
     policy = read_gates(gates)
     size = _publish_bytes(directory)
     with call.session() as session, call.show_progress() as progress:
+        is_new = _ask_about_new_name(call, session, model, expected=new_model)
         done = steps_of(session).deploy(
             session,
             directory,
@@ -58,11 +63,13 @@ def deploy(
     }
     version = f"Version {published.version.version} of {model} is live{_previous_text(done.record)}."
     seconds = ", ".join(f"{step} {duration:.1f} s" for step, duration in done.seconds.items())
-    call.say(data, f"{version} {done.report.reason()} Took: {seconds}.")
+    call.say(data, f"{_FIRST_VERSION if is_new else ''}{version} {done.report.reason()} Took: {seconds}.")
 
 
 @command(group_options=True)
-def publish(call: Invocation, directory: options.Directory, model: options.ModelOption) -> None:
+def publish(
+    call: Invocation, directory: options.Directory, model: options.ModelOption, new_model: options.NewModel = False
+) -> None:
     """Put a SavedModel into the store as the next version; the same bytes again give the version they have."""
     from tfs_deploy.cli.tables import readable_size
     from tfs_deploy.deployment.modes import steps_of
@@ -71,6 +78,7 @@ def publish(call: Invocation, directory: options.Directory, model: options.Model
     check_model_name(model)
     size = _publish_bytes(directory)
     with call.session() as session, call.show_progress() as progress:
+        is_new = _ask_about_new_name(call, session, model, expected=new_model)
         progress.begin("publish", total=size)
         done = steps_of(session).publish(session, directory, model, progress=progress.update)
     version = done.version
@@ -79,7 +87,7 @@ def publish(call: Invocation, directory: options.Directory, model: options.Model
         sentence = f"Published version {version.version} of {model}: {uploaded}, {version.fingerprint}."
     else:
         sentence = f"Version {version.version} of {model} holds these bytes already, nothing was written."
-    call.say(_published_data(done), sentence)
+    call.say(_published_data(done), f"{_FIRST_VERSION if is_new else ''}{sentence}")
 
 
 @command(group_options=True)
@@ -206,6 +214,16 @@ def retire(
     if done.abandoned:
         gone += f" (nobody went on with the deploy of {_version_list(done.abandoned)})"
     call.say(done, f"{gone}; {_version_list(done.kept)} stay{'s' if len(done.kept) == 1 else ''}.")
+
+
+def _ask_about_new_name(call: Invocation, session: GroupSession, model: str, *, expected: bool) -> bool:
+    """Tell whether the group does not know `model`; ask about one that may be a slip, if somebody can answer."""
+    from tfs_deploy.deployment.model_names import new_name
+
+    name = new_name(session, model)
+    if name is not None and name.similar and not expected and call.can_ask():
+        call.confirm(f"{name} Is that meant?", otherwise="--new-model")
+    return name is not None
 
 
 def _publish_bytes(directory: Path) -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from tfs_deploy.clock import Clock
 from tfs_deploy.deployment import records
+from tfs_deploy.deployment.model_names import new_name
 from tfs_deploy.deployment.records import Action
 from tfs_deploy.deployment.replica_status import observe
 from tfs_deploy.deployment.session import GroupSession
@@ -17,6 +19,8 @@ from tfs_deploy.savedmodel.manifest import MANIFEST_PATH, Manifest
 from tfs_deploy.store.protocol import Progress, Published
 from tfs_deploy.validation.config import Gates
 from tfs_deploy.validation.runner import prepare_gates
+
+logger = logging.getLogger(__name__)
 
 
 def publish(
@@ -33,6 +37,9 @@ def publish(
     if gates is not None:
         prepare_gates(manifest, gates, lambda path: read_staged(staged, path))
     above = observe(session, model, ()).highest_known()
+    name = new_name(session, model)
+    if name is not None:
+        logger.log(logging.WARNING if name.similar else logging.INFO, "%s", name)
     started = session.clock.monotonic()
     published = session.store.publish(staged, manifest, model, above=above, progress=progress)
     done = records.new_record(
