@@ -295,6 +295,7 @@ def test_retire_keeps_what_is_needed(group, context) -> None:
         "retired": [1],
         "kept": [2, 3, 4],
         "dry_run": False,
+        "abandoned": [],
     }
 
 
