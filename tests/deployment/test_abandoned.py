@@ -7,11 +7,13 @@ from datetime import timedelta
 import pytest
 
 from deployment_names import MODEL
+from tfs_deploy.deployment import desired_state
 from tfs_deploy.deployment.records import Action, history
 from tfs_deploy.deployment.steps.load import load, wait_until_available
 from tfs_deploy.deployment.steps.retire import ABANDONED_AFTER, retire
 from tfs_deploy.deployment.steps.rollback import rollback
 from tfs_deploy.deployment.steps.validate import validate
+from tfs_deploy.deployment.unload import unload
 from tfs_deploy.errors import InvalidInput
 from tfs_deploy.validation.config import Gates
 
@@ -69,3 +71,14 @@ def test_a_version_that_was_live_once_is_never_abandoned(bench) -> None:
 def test_a_time_below_zero_is_refused(bench) -> None:
     with pytest.raises(InvalidInput, match="abandoned after"):
         retire(bench.session, MODEL, abandoned_after=timedelta(hours=-1))
+
+
+def test_what_a_rejection_that_died_has_left_is_ended(bench) -> None:
+    bench.promoted("good one")
+    left = bench.validated("wrong")
+    unload(bench.session, MODEL, (left,), purpose="rejection")
+    assert retire(bench.session, MODEL).retired == (), "somebody may be rejecting it right now"
+    bench.clock.advance(DAY)
+    assert retire(bench.session, MODEL).abandoned == (left,)
+    assert bench.store.versions(MODEL) == (1,)
+    assert desired_state.read(bench.store.documents, bench.group).models[MODEL].unloading == ()

@@ -22,7 +22,7 @@ from tfs_deploy.deployment.session import GroupSession
 from tfs_deploy.deployment.steps.load import load
 from tfs_deploy.deployment.steps.promote import promote
 from tfs_deploy.deployment.steps.reject import reject
-from tfs_deploy.deployment.steps.retire import retire
+from tfs_deploy.deployment.steps.retire import ABANDONED_AFTER, retire
 from tfs_deploy.deployment.steps.rollback import rollback
 from tfs_deploy.serving.config import from_text
 from tfs_deploy.validation.config import Gates
@@ -42,6 +42,10 @@ def retire_old(bench, session: GroupSession) -> None:
     retire(session, MODEL, keep=0)
 
 
+def retire_abandoned(bench, session: GroupSession) -> None:
+    retire(session, MODEL, keep=0)
+
+
 def reject_wrong(bench, session: GroupSession) -> None:
     reject(session, MODEL, bench.wrong, reason="wrong answers")
 
@@ -58,6 +62,9 @@ def prepared(make, folder: Path, scenario: Callable[..., None]):
         bench.passed.add(bench.promoted("good two"))
     if scenario is retire_old:
         bench.passed.add(bench.promoted("good three"))
+    if scenario is retire_abandoned:
+        bench.validated("good two")
+        bench.clock.advance(ABANDONED_AFTER.total_seconds())
     if scenario is reject_wrong:
         bench.wrong = bench.validated("wrong")
     return bench
@@ -82,6 +89,10 @@ def finished(bench, scenario: Callable[..., None]) -> None:
         assert bench.store.versions(MODEL) == (2, 3)
         assert [entry.version for entry in records if entry.action is Action.RETIRED] == [1]
         assert all(server.state(MODEL, 1) == "END" for server in bench.servers)
+    if scenario is retire_abandoned:
+        assert bench.store.versions(MODEL) == (bench.first,)
+        assert state.models[MODEL].unloading == ()
+        assert [entry.version for entry in records if entry.action is Action.RETIRED] == [bench.first + 1]
     if scenario is reject_wrong:
         assert bench.store.versions(MODEL) == (bench.first,)
         assert [entry.version for entry in records if entry.action is Action.REJECTED] == [bench.wrong]
@@ -89,7 +100,7 @@ def finished(bench, scenario: Callable[..., None]) -> None:
     assert leftovers == []
 
 
-@pytest.mark.parametrize("scenario", [deploy_good, roll_back, retire_old, reject_wrong])
+@pytest.mark.parametrize("scenario", [deploy_good, roll_back, retire_old, retire_abandoned, reject_wrong])
 def test_killed_before_any_operation_a_plain_rerun_converges(make, tmp_path, scenario, monkeypatch, tell):
     # Processes die here, not machines: what was written is there, so syncing would only cost time.
     monkeypatch.setattr("os.fsync", lambda descriptor: None)

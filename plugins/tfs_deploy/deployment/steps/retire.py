@@ -71,12 +71,15 @@ def retire(
 
 
 def _abandoned(session: GroupSession, model: str, after: timedelta) -> tuple[int, ...]:
-    """Return the loaded versions above the stable one that nobody deploys any more."""
+    """Return the versions above the stable one that nobody deploys any more: loaded, or left by a step that died."""
     desired = desired_state.read(session.store.documents, session.group).models.get(model)
     if desired is None:
         return ()
     stable = desired.labels.get(STABLE, 0)
-    candidates = [each for each in desired.real_versions if each > stable and each not in desired.labelled]
+    # A step that died after it took a version off the replicas has left its files and its entry in `unloading`.
+    left = set(desired.unloading).intersection(session.store.versions(model))
+    listed = sorted({*desired.real_versions, *left})
+    candidates = [each for each in listed if each > stable and each not in desired.labelled]
     return tuple(version for version in candidates if _is_abandoned(session, model, version, after))
 
 
@@ -87,7 +90,8 @@ def _is_abandoned(session: GroupSession, model: str, version: int, after: timede
         # It was live once, and may be what somebody wants to go back to.
         return False
     report = validation_results.read(documents, group, model, version)
-    times = [event.at for event in events]
+    # The record of a retirement that died before the files were gone is no sign of a deploy.
+    times = [event.at for event in events if event.action is not Action.RETIRED]
     times += loaded_since.read(documents, group, model, version).values()
     times += [report.at] if report is not None else []
     newest = max(map(datetime.fromisoformat, times), default=None)
