@@ -297,6 +297,8 @@ def test_retire_keeps_what_is_needed(group, context) -> None:
         "dry_run": False,
         "abandoned": [],
     }
+    with pytest.raises(AirflowFailException, match="'inf' hours"):
+        step(RetireModelVersionsOperator, abandoned_after_hours="inf").execute(context)
 
 
 def test_store_and_group_of_the_task_come_first(group, context) -> None:

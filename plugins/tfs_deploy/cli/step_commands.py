@@ -194,6 +194,7 @@ def retire(
             "--abandoned-after",
             metavar="HOURS",
             min=0,
+            max=87_600,
             help="A newer version that never was live goes if nothing was done with it for so long.",
         ),
     ] = 24.0,

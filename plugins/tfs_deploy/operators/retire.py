@@ -23,10 +23,10 @@ class RetireModelVersionsOperator(TFServingOperator):
     Returns ``{model, retired, kept, dry_run, abandoned}``.
     """
 
-    template_fields = (*TFServingOperator.template_fields, "keep")
+    template_fields = (*TFServingOperator.template_fields, "keep", "abandoned_after_hours")
 
     def __init__(
-        self, *, keep: int | str = 3, abandoned_after_hours: float = 24.0, preview: bool = False, **kwargs: Any
+        self, *, keep: int | str = 3, abandoned_after_hours: float | str = 24.0, preview: bool = False, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         self.keep = keep
@@ -38,14 +38,14 @@ class RetireModelVersionsOperator(TFServingOperator):
         from tfs_deploy.deployment.modes import steps_of
 
         with self.step(context) as session:
-            keep = _count(self.keep)
+            keep, abandoned_after = _count(self.keep), _hours(self.abandoned_after_hours)
             done: dict[str, Any] = to_builtins(
                 steps_of(session).retire(
                     session,
                     self.model,
                     keep=keep,
                     dry_run=self.preview,
-                    abandoned_after=timedelta(hours=self.abandoned_after_hours),
+                    abandoned_after=abandoned_after,
                 )
             )
             return done
@@ -56,3 +56,10 @@ def _count(value: int | str) -> int:
         return int(value)
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"Cannot keep {value!r} versions.", "Give a number from 0.") from error
+
+
+def _hours(value: float | str) -> timedelta:
+    try:
+        return timedelta(hours=float(value))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidInput(f"Nothing is abandoned after {value!r} hours.", "Give a number from 0.") from error
