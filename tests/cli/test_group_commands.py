@@ -22,7 +22,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return asked
 
 
-def test_reconcile_says_what_it_found_and_did(desk: Desk) -> None:
+def test_reconcile_lists_what_differed_and_was_corrected(desk: Desk) -> None:
     deployed(desk, "good 1", "good 2")
     assert "Nothing to do" in desk.run("reconcile").out
     desk.servers["replica-2:8500"].labels[MODEL]["stable"] = 1

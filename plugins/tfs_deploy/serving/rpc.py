@@ -99,7 +99,7 @@ def to_error(code: str, details: str, *, target: str, action: str, timeout: floa
     if code == "UNAVAILABLE":
         return _unavailable(quoted, target, action)
     if code == "NOT_FOUND" or (code == "INVALID_ARGUMENT" and _ABSENT_LABEL in details):
-        return _not_found(quoted, target, action)
+        return _absent(quoted, target, action)
     if code in _BUSY_CODES and not _TOO_LARGE.search(details):
         return _busy(code, quoted, target, action)
     if code in ("INTERNAL", "UNKNOWN") and _CONNECTION_LOST.search(details):
@@ -137,7 +137,7 @@ def _setup_remedy(code: str, details: str) -> str:
     return ""
 
 
-def _not_found(quoted: str, target: str, action: str) -> NotFound:
+def _absent(quoted: str, target: str, action: str) -> NotFound:
     # An operation of a graph may answer NOT_FOUND, too.
     kind = NotServed if _ABSENT.search(quoted) or _ABSENT_LABEL in quoted else NotFound
     return kind(
