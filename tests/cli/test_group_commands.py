@@ -35,6 +35,13 @@ def test_reconcile_lists_what_differed_and_was_corrected(desk: Desk) -> None:
     assert desk.run("reconcile", "--json").json == {"group": "default", "replicas": {}}
 
 
+def test_reconcile_needs_a_store_that_exists(desk: Desk) -> None:
+    ran = desk.run("reconcile", "--target", "replica-1:8500", "--store", desk.folder / "absent", where=False)
+    assert ran.code == 2
+    assert "There is no store in" in ran.err
+    assert not (desk.folder / "absent").exists()
+
+
 def test_undeploy_asks_first(desk: Desk, answers: list[str]) -> None:
     deployed(desk, "good 1")
     ran = desk.run("undeploy", MODEL)

@@ -19,7 +19,7 @@ def reconcile(call: Invocation) -> None:
     """Bring replicas that were away, restarted or changed by hand to what the group should serve."""
     from tfs_deploy.deployment.modes import steps_of
 
-    with call.session() as session, call.show_progress() as progress:
+    with call.session(reads_only=True) as session, call.show_progress() as progress:
         progress.begin(f"reconcile group {session.group.name}")
         done = steps_of(session).reconcile(session)
     if not done.replicas:

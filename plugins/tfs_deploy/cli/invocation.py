@@ -69,7 +69,7 @@ class Invocation:
 
     @contextmanager
     def session(self, *, reads_only: bool = False) -> Iterator[GroupSession]:
-        """Open the serving group for the block; with `reads_only` its store must exist."""
+        """Open the serving group for the block; with `reads_only` (no version is written) its store must exist."""
         from tfs_deploy.deployment.session import open_session
 
         settings = self.settings
